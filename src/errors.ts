@@ -1,0 +1,86 @@
+// The one error type for operating errors and the only list of their codes.
+// Programmer errors are plain assertions ("got … expected …"); everything a user, a file or a device can cause
+// is a DaybreakError, whose message says what was got, what was expected and what to do.
+
+/** Every code an operating error can carry. The first word names the room where the error arose. */
+export const errorCodes = [
+  // the checkpoint folder and its config files
+  "model.not_found", // the folder (or address) holds no checkpoint
+  "model.part_missing", // a component folder or file is missing
+  "model.config_invalid", // a config file is no JSON, lacks a field, or has an absurd value
+  "model.architecture_unsupported", // the checkpoint is of another architecture
+  "model.tokenizer_invalid",
+  // safetensors files
+  "safetensors.truncated",
+  "safetensors.header_too_large",
+  "safetensors.header_invalid",
+  "safetensors.index_invalid",
+  "safetensors.shard_missing",
+  "safetensors.shard_outside_folder",
+  // the tensors in them
+  "weights.tensor_missing",
+  "weights.tensor_unknown",
+  "weights.shape_mismatch",
+  "weights.dtype_unsupported",
+  // what a caller asks for
+  "request.size_invalid",
+  "request.steps_invalid",
+  "request.seed_invalid",
+  "request.guidance_invalid",
+  "request.num_images_invalid",
+  "request.prompt_invalid", // lone surrogates, not a string
+  "request.prompt_too_long",
+  "request.latents_invalid",
+  "request.option_invalid",
+  "request.cancelled",
+  // reference images
+  "reference.not_an_image",
+  "reference.format_unsupported", // a real image, but its decoder is not installed
+  "reference.truncated",
+  "reference.too_small",
+  "reference.aspect_ratio",
+  "reference.too_large",
+  "reference.too_many",
+  // files written
+  "output.unwritable",
+  "output.format_unsupported",
+  // the device
+  "device.no_adapter",
+  "device.null_backend",
+  "device.feature_missing",
+  "device.limit_exceeded",
+  "device.out_of_memory",
+  "device.memory_budget_exceeded",
+  "device.lost",
+  "device.error", // an uncaptured validation or internal error of the device
+  // what was computed
+  "numerics.non_finite",
+  "numerics.collapsed",
+  "numerics.exploded",
+  // the engine's own life
+  "engine.closed",
+  "file.unreadable",
+] as const;
+
+export type ErrorCode = (typeof errorCodes)[number];
+
+/** An operating error: bad input, a bad file, a device that failed. */
+export class DaybreakError extends Error {
+  readonly code: ErrorCode;
+
+  /**
+   * @param code one of {@link errorCodes}
+   * @param message what was got, what was expected, what to do; one line
+   * @param options `cause`: the error underneath, if any
+   */
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = "DaybreakError";
+    this.code = code;
+  }
+}
+
+/** Throws an AssertionError-like TypeError for programmer errors; `message` states got and expected. */
+export function assert(condition: unknown, message: string): asserts condition {
+  if (!condition) throw new TypeError(`assertion failed: ${message}`);
+}
