@@ -3,13 +3,11 @@
 
 /**
  * A checkpoint as a set of files that can be read by range. Paths are relative, with `/` between names
- * (`transformer/config.json`). `read` returns exactly `end - begin` bytes or throws.
+ * (`transformer/config.json`).
  */
 export type CheckpointSource = {
   /** Every file's path. */
   list(): Promise<string[]>;
-  /** Bytes [begin, end) of a file. */
+  /** Bytes [begin, end) of a file; fewer than `end - begin` bytes only where the file ends before `end`. */
   read(path: string, begin: number, end: number): Promise<Uint8Array>;
-  /** The file's length in bytes. */
-  size(path: string): Promise<number>;
 };
