@@ -1,0 +1,226 @@
+// Owns the GPUDevice: how it is requested, what it can do, and what happens when it fails.
+// Knows no kernel and no model. The GPU object is handed in: a page's navigator.gpu, or Dawn's.
+// WebGPU reports most errors outside of the call that caused them; `Device.check()` brings them back to the work.
+
+import { DaybreakError } from "../../errors.js";
+import { bufferUsage, mapMode } from "./usage.js";
+
+/** Limits the engine plans with; smaller values than the adapter's can be asked for to test the planning. */
+export type DeviceLimits = {
+  /** Largest range of a storage buffer that one binding may cover, bytes. */
+  bindingBytes: number;
+  /** Largest buffer, bytes. */
+  bufferBytes: number;
+  /** FLOPs that one dispatch should not exceed, so that it stays under about 100 ms (watchdogs). */
+  dispatchFlops: number;
+  /** FLOPs that one submission should not exceed, so that it stays under about 500 ms. */
+  submissionFlops: number;
+};
+
+/** Features that kernels may use where the adapter has them. */
+const usefulFeatures = ["shader-f16", "subgroups", "timestamp-query"] as const;
+
+/** What software adapters do per second, in FLOP, roughly; a GPU does a hundred times as much. */
+const softwareFlopsPerSecond = 5e9;
+const gpuFlopsPerSecond = 5e11;
+
+export type OpenDeviceOptions = {
+  gpu: GPU;
+  limits?: Partial<DeviceLimits>;
+  /** Try without these features, as on a smaller device (tests). */
+  withoutFeatures?: string[];
+};
+
+/** A GPU device with the limits to plan with and the error that ended it, if one did. */
+export class Device {
+  readonly gpu: GPUDevice;
+  readonly info: GPUAdapterInfo;
+  readonly features: ReadonlySet<string>;
+  readonly limits: DeviceLimits;
+  /** True for adapters that run on the CPU (lavapipe, SwiftShader, WARP). */
+  readonly isSoftware: boolean;
+  /** Lanes of a subgroup where that is one known number, else 0. */
+  readonly subgroupSize: number;
+  /** Bytes of all buffers made through {@link createBuffer} and not destroyed. */
+  allocatedBytes = 0;
+  /** How many buffers were ever made: the step loop must not raise it. */
+  allocations = 0;
+
+  #failure: DaybreakError | undefined;
+  #closed = false;
+  #onFailure = new Set<(error: DaybreakError) => void>();
+
+  /** Use {@link openDevice}. */
+  constructor(gpu: GPUDevice, info: GPUAdapterInfo, limits: DeviceLimits, isSoftware: boolean) {
+    this.gpu = gpu;
+    this.info = info;
+    this.features = new Set(gpu.features);
+    this.limits = limits;
+    this.isSoftware = isSoftware;
+    const { subgroupMinSize, subgroupMaxSize } = info;
+    this.subgroupSize = this.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
+    gpu.lost.then((lost) => {
+      if (!this.#closed) {
+        const why = lost.message || lost.reason;
+        this.#fail(new DaybreakError("device.lost", `the GPU device was lost (${oneLine(why)}); open the engine anew`));
+      }
+    });
+    gpu.onuncapturederror = (event) => {
+      const code = event.error.constructor.name === "GPUOutOfMemoryError" ? "device.out_of_memory" : "device.error";
+      this.#fail(new DaybreakError(code, `the GPU device reported an error: ${oneLine(event.error.message)}`));
+    };
+  }
+
+  /** Throws the error that ended this device, if one did. After a device error nothing continues on the device. */
+  check(): void {
+    if (this.#failure) throw this.#failure;
+    if (this.#closed) throw new DaybreakError("engine.closed", "the engine was closed; open it anew");
+  }
+
+  /** Waits for `work`, but not longer than the device lives; then throws what ended the device, if anything did. */
+  async settled<T>(work: Promise<T>): Promise<T> {
+    this.check();
+    let stop: ((error: DaybreakError) => void) | undefined;
+    const failed = new Promise<never>((_, reject) => {
+      stop = reject;
+      this.#onFailure.add(reject);
+    });
+    try {
+      const result = await Promise.race([work, failed]);
+      this.check();
+      return result;
+    } catch (error) {
+      this.check();
+      throw error;
+    } finally {
+      if (stop) this.#onFailure.delete(stop);
+    }
+  }
+
+  /** Waits until everything submitted so far has run. */
+  async idle(): Promise<void> {
+    await this.settled(this.gpu.queue.onSubmittedWorkDone());
+  }
+
+  /**
+   * Makes a buffer of at least `bytes`, rounded up to 16.
+   * Throws device.limit_exceeded where the device has no buffers of that size.
+   */
+  createBuffer(label: string, bytes: number, usage: number): GPUBuffer {
+    this.check();
+    const size = Math.max(16, Math.ceil(bytes / 16) * 16);
+    if (size > this.limits.bufferBytes) {
+      throw new DaybreakError(
+        "device.limit_exceeded",
+        `"${label}" needs a buffer of ${size} bytes, the device allows ${this.limits.bufferBytes}; ask for a smaller picture`,
+      );
+    }
+    const buffer = this.gpu.createBuffer({ label, size, usage });
+    this.allocatedBytes += size;
+    this.allocations += 1;
+    return buffer;
+  }
+
+  /** Destroys a buffer made by {@link createBuffer}. */
+  destroyBuffer(buffer: GPUBuffer): void {
+    this.allocatedBytes -= buffer.size;
+    buffer.destroy();
+  }
+
+  /** Destroys the device and with it every buffer. */
+  close(): void {
+    this.#closed = true;
+    this.gpu.destroy();
+  }
+
+  #fail(error: DaybreakError): void {
+    this.#failure ??= error;
+    for (const reject of this.#onFailure) reject(this.#failure);
+    this.#onFailure.clear();
+  }
+}
+
+/**
+ * Requests a device with all of the adapter's limits and the useful features, and proves that it computes.
+ *
+ * Errors: device.no_adapter, device.null_backend (a device that accepts everything and computes nothing).
+ */
+export async function openDevice({ gpu, limits, withoutFeatures = [] }: OpenDeviceOptions): Promise<Device> {
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) {
+    throw new DaybreakError(
+      "device.no_adapter",
+      "no WebGPU adapter answered: install a Vulkan driver (Debian, Ubuntu: run `npm run setup`), or see `daybreak doctor`",
+    );
+  }
+  const requiredFeatures = usefulFeatures.filter((f) => adapter.features.has(f) && !withoutFeatures.includes(f));
+  const device = await adapter.requestDevice({
+    requiredFeatures: requiredFeatures as GPUFeatureName[],
+    requiredLimits: allLimits(adapter.limits),
+  });
+  const isSoftware = /llvmpipe|swiftshader|basic render|software/i.test(
+    `${adapter.info.description} ${adapter.info.device} ${adapter.info.architecture}`,
+  );
+  const flops = isSoftware ? softwareFlopsPerSecond : gpuFlopsPerSecond;
+  const planned: DeviceLimits = {
+    bindingBytes: adapter.limits.maxStorageBufferBindingSize,
+    bufferBytes: adapter.limits.maxBufferSize,
+    dispatchFlops: flops * 0.1,
+    submissionFlops: flops * 0.5,
+    ...limits,
+  };
+  const opened = new Device(device, adapter.info, planned, isSoftware);
+  await probe(opened);
+  return opened;
+}
+
+/** Every limit of the adapter, in the form that requestDevice takes. */
+function allLimits(limits: GPUSupportedLimits): Record<string, number> {
+  const all: Record<string, number> = {};
+  // Limits are getters on the prototype, so Object.keys sees none of them.
+  for (const name in limits) {
+    const value = (limits as unknown as Record<string, unknown>)[name];
+    // The subgroup sizes are listed among the limits by older implementations but cannot be asked for.
+    if (typeof value === "number" && !/subgroup/i.test(name)) all[name] = value;
+  }
+  return all;
+}
+
+/** Runs one tiny kernel; Dawn's null backend accepts it and leaves the result zero. */
+async function probe(device: Device): Promise<void> {
+  const { gpu } = device;
+  const code =
+    "@group(0) @binding(0) var<storage, read_write> y: array<u32>;\n" +
+    "@compute @workgroup_size(1) fn probe() { y[0] = 20259u + arrayLength(&y); }";
+  const module = gpu.createShaderModule({ label: "probe", code });
+  const layout = gpu.createBindGroupLayout({ entries: [{ binding: 0, visibility: 4, buffer: { type: "storage" } }] });
+  const pipeline = gpu.createComputePipeline({
+    layout: gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
+    compute: { module, entryPoint: "probe" },
+  });
+  const result = gpu.createBuffer({ size: 16, usage: bufferUsage.STORAGE | bufferUsage.COPY_SRC });
+  const staging = gpu.createBuffer({ size: 16, usage: bufferUsage.MAP_READ | bufferUsage.COPY_DST });
+  const encoder = gpu.createCommandEncoder();
+  const pass = encoder.beginComputePass();
+  pass.setPipeline(pipeline);
+  pass.setBindGroup(0, gpu.createBindGroup({ layout, entries: [{ binding: 0, resource: { buffer: result } }] }));
+  pass.dispatchWorkgroups(1);
+  pass.end();
+  encoder.copyBufferToBuffer(result, 0, staging, 0, 16);
+  gpu.queue.submit([encoder.finish()]);
+  await device.settled(staging.mapAsync(mapMode.READ));
+  const value = new Uint32Array(staging.getMappedRange().slice(0))[0];
+  staging.destroy();
+  result.destroy();
+  if (value !== 20259 + 4) {
+    device.close();
+    throw new DaybreakError(
+      "device.null_backend",
+      `the adapter "${device.info.description || device.info.vendor}" computed ${value} instead of 20263: it is no real GPU; see \`daybreak doctor\``,
+    );
+  }
+}
+
+function oneLine(text: string): string {
+  return text.replace(/\s+/g, " ").trim().slice(0, 500);
+}

@@ -1,0 +1,161 @@
+// Kernels: a WGSL file of kernels/ with its tunables set, reflected and compiled.
+// Layouts are built from what wgsl_reflect reads, never `layout: "auto"`, so that every declared binding is in them.
+// One pipeline per (file, tunables, overrides): extents and strides are uniforms, so a new picture size compiles nothing.
+
+import { WgslReflect } from "wgsl_reflect/wgsl_reflect.module.js";
+import { assert } from "../../errors.js";
+import type { Device } from "./device.js";
+import { kernelSources } from "./kernel-sources.js";
+import { shaderStage } from "./usage.js";
+
+export type KernelBinding = { name: string; index: number; access: "uniform" | "read" | "read_write" };
+export type KernelParam = { name: string; offset: number; type: "u32" | "i32" | "f32" };
+
+/** What a kernel file declares. */
+export type KernelLayout = {
+  stem: string;
+  code: string;
+  bindings: KernelBinding[];
+  /** Members of the uniform struct Params. */
+  params: KernelParam[];
+  paramsBytes: number;
+  overrides: Set<string>;
+};
+
+/** Values for `const NAME` lines under `// tunables`, and for `override` declarations. */
+export type KernelOptions = { tunables?: Record<string, number>; overrides?: Record<string, number> };
+
+export type Kernel = {
+  key: string;
+  layout: KernelLayout;
+  bindGroupLayout: GPUBindGroupLayout;
+  /** Set once {@link compileKernels} has run. */
+  pipeline: GPUComputePipeline | undefined;
+  options: KernelOptions;
+};
+
+/** The bytes between dynamic offsets of the parameter buffer; also the most that a Params struct may take. */
+export const paramsStride = 256;
+
+const layouts = new Map<string, KernelLayout>();
+const kernelCaches = new WeakMap<Device, Map<string, Kernel>>();
+
+/** The kernel of this file with these options on this device; the same object for the same arguments. */
+export function kernel(device: Device, stem: string, options: KernelOptions = {}): Kernel {
+  const key = `${stem} ${JSON.stringify(options.tunables ?? {})} ${JSON.stringify(options.overrides ?? {})}`;
+  let cache = kernelCaches.get(device);
+  if (!cache) kernelCaches.set(device, (cache = new Map()));
+  let found = cache.get(key);
+  if (!found) {
+    const layout = kernelLayout(stem, options.tunables);
+    for (const name of Object.keys(options.overrides ?? {})) {
+      assert(layout.overrides.has(name), `kernel ${stem} has no override ${name}`);
+    }
+    const bindGroupLayout = device.gpu.createBindGroupLayout({
+      label: stem,
+      entries: layout.bindings.map(({ index, access }) => ({
+        binding: index,
+        visibility: shaderStage.COMPUTE,
+        buffer:
+          access === "uniform"
+            ? { type: "uniform", hasDynamicOffset: true, minBindingSize: layout.paramsBytes }
+            : { type: access === "read" ? "read-only-storage" : "storage" },
+      })),
+    });
+    found = { key, layout, bindGroupLayout, pipeline: undefined, options };
+    cache.set(key, found);
+  }
+  return found;
+}
+
+/** Compiles those kernels that are not yet compiled, all at once. */
+export async function compileKernels(device: Device, kernels: Iterable<Kernel>): Promise<void> {
+  const waiting = [...new Set(kernels)].filter((k) => !k.pipeline);
+  const modules = new Map<string, GPUShaderModule>();
+  await device.settled(
+    Promise.all(
+      waiting.map(async (k) => {
+        const { stem, code } = k.layout;
+        let module = modules.get(code);
+        if (!module) modules.set(code, (module = device.gpu.createShaderModule({ label: stem, code })));
+        k.pipeline = await device.gpu.createComputePipelineAsync({
+          label: stem,
+          layout: device.gpu.createPipelineLayout({ bindGroupLayouts: [k.bindGroupLayout] }),
+          compute: { module, entryPoint: stem, constants: k.options.overrides ?? {} },
+        });
+      }),
+    ),
+  );
+}
+
+/** Reads a kernel file's declarations, with the given tunables put in. */
+export function kernelLayout(stem: string, tunables: Record<string, number> = {}): KernelLayout {
+  const key = `${stem} ${JSON.stringify(tunables)}`;
+  let layout = layouts.get(key);
+  if (!layout) layouts.set(key, (layout = reflect(stem, withTunables(stem, tunables))));
+  return layout;
+}
+
+/** Replaces the values of `const NAME: T = value;` lines in the block headed `// tunables`; nothing else may change. */
+function withTunables(stem: string, tunables: Record<string, number>): string {
+  const source = kernelSources[stem];
+  assert(source !== undefined, `there is no kernels/${stem}.wgsl`);
+  if (Object.keys(tunables).length === 0) return source;
+  const block = /\/\/ tunables.*\n((?:const .*\n)+)/.exec(source);
+  assert(block, `kernels/${stem}.wgsl has no block headed "// tunables"`);
+  let lines = block[1] as string;
+  for (const [name, value] of Object.entries(tunables)) {
+    const line = new RegExp(`^(const ${name}: u32 = )\\d+u;`, "m");
+    assert(line.test(lines), `kernels/${stem}.wgsl has no tunable ${name}`);
+    lines = lines.replace(line, `$1${value}u;`);
+  }
+  return source.slice(0, block.index) + block[0].replace(block[1] as string, lines) + source.slice(block.index + block[0].length);
+}
+
+function reflect(stem: string, code: string): KernelLayout {
+  const reflection = new WgslReflect(withoutBodies(code));
+  const bindings: KernelBinding[] = [];
+  let params: KernelParam[] = [];
+  let paramsBytes = 0;
+  // getBindGroups lists what the file declares; entry.resources would leave out what the emptied body does not use.
+  for (const resource of reflection.getBindGroups()[0] ?? []) {
+    if (!resource) continue;
+    const access = resource.resourceType === 0 ? "uniform" : resource.access === "read_write" ? "read_write" : "read";
+    bindings.push({ name: resource.name, index: resource.binding, access });
+    if (access === "uniform") {
+      paramsBytes = resource.size;
+      params = (resource.members ?? []).map((m) => ({
+        name: m.name,
+        offset: m.offset,
+        type: m.type.name as KernelParam["type"],
+      }));
+    }
+  }
+  assert(paramsBytes > 0 && paramsBytes <= paramsStride, `kernel ${stem}: Params takes ${paramsBytes} bytes`);
+  for (const p of params) assert(/^(u32|i32|f32)$/.test(p.type), `kernel ${stem}: ${p.name} is ${p.type}`);
+  const overrides = new Set((reflection.overrides ?? []).map((o) => o.name));
+  return { stem, code, bindings, params, paramsBytes, overrides };
+}
+
+/** Empties function bodies: wgsl_reflect cannot parse subgroup matrices in them, and layouts need none of it. */
+function withoutBodies(code: string): string {
+  const source = code.replace(/\/\/.*$/gm, "").replace(/^\s*(enable|requires|diagnostic)\b.*;/gm, "");
+  let out = "";
+  let position = 0;
+  for (const match of source.matchAll(/((?:@\w+(?:\([^)]*\))?\s*)*)fn\s+\w+\s*\(/g)) {
+    if (match.index < position) continue;
+    const open = source.indexOf("{", match.index);
+    let depth = 0;
+    let end = open;
+    do {
+      if (source[end] === "{") depth += 1;
+      if (source[end] === "}") depth -= 1;
+      end += 1;
+    } while (depth > 0);
+    // Helper functions go as a whole (an empty body would lack its return); the entry point stays, empty.
+    const isEntry = match[0].includes("@compute");
+    out += source.slice(position, match.index) + (isEntry ? `${source.slice(match.index, open)}{}` : "");
+    position = end;
+  }
+  return out + source.slice(position);
+}
