@@ -1,0 +1,220 @@
+// The software Vulkan driver that set-up unpacked for machines without a device: where it lies, and how this process
+// comes to use it. Owns the folders, the manifest and the environment variables; must not import Dawn or know packages.
+// No LD_LIBRARY_PATH is needed: a library opened by its path with RTLD_NODELETE is afterwards found by its soname, so
+// Dawn gets the loader that was opened here, and the driver gets its private dependencies.
+
+import { createHash } from "node:crypto";
+import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
+import { homedir } from "node:os";
+import { dirname, isAbsolute, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { isMainThread } from "node:worker_threads";
+import { DaybreakError } from "../errors.js";
+
+/** `driver.json` beside the unpacked libraries. */
+export type DriverManifest = {
+  format: 1;
+  /** file name of the Vulkan ICD description */
+  icd: string;
+  /** file names of the libraries to open, each after those that it needs */
+  libraries: string[];
+  /** package name → version, for people */
+  packages: Record<string, string>;
+};
+
+/** `machine.json`: what set-up found when it last asked the machine's own drivers. */
+export type MachineRecord = {
+  /** {@link machineFingerprint} at that time */
+  fingerprint: string;
+  /** version of the `webgpu` package that was asked */
+  dawn: string;
+  /** the adapter that answered, or null if none did */
+  adapter: string | null;
+};
+
+export type SoftwareDriver = {
+  /** true if the machine is still as it was when set-up found no adapter: activate before Dawn's first `create()`.
+   * Otherwise ask the machine's own adapters first, and activate if none answers. */
+  readonly needed: boolean;
+  /** absolute path of the unpacked driver */
+  readonly folder: string;
+  /** Makes Vulkan instances created from now on use this driver; call it on the main thread. Calling it again does no
+   * harm. Throws DaybreakError `device.no_adapter` if a library cannot be opened. */
+  activate(): void;
+};
+
+const RTLD_LAZY = 1;
+const RTLD_NODELETE = 0x1000;
+/** The loader's variables that choose drivers. Whoever sets one wants what it says. */
+const choosingVariables = [
+  "VK_DRIVER_FILES",
+  "VK_ICD_FILENAMES",
+  "VK_ADD_DRIVER_FILES",
+  "VK_LOADER_DRIVERS_SELECT",
+  "VK_LOADER_DRIVERS_DISABLE",
+];
+
+/**
+ * The driver that set-up provided, or null: there is none, the user chose drivers by the Vulkan loader's own variables,
+ * or this is a worker thread of a process whose main thread has not activated it (a worker cannot set variables that
+ * native code sees). In a child process of one that activated it, `needed` is true.
+ */
+export function softwareDriver(): SoftwareDriver | null {
+  if (process.platform !== "linux") return null;
+  const folder = driverFolders().find((path) => readManifest(path) !== null);
+  const manifest = folder === undefined ? null : readManifest(folder);
+  if (folder === undefined || manifest === null) return null;
+  const inherited = process.env.VK_ICD_FILENAMES === join(folder, manifest.icd);
+  if (!inherited && (userChoosesDriver() || !isMainThread)) return null;
+  return {
+    folder,
+    needed: inherited || readMachineRecord([dirname(folder)])?.adapter === null,
+    activate: () => activateDriver(folder, manifest),
+  };
+}
+
+/** Whether one of the Vulkan loader's variables that choose drivers is set in this process. */
+export function userChoosesDriver(): boolean {
+  return choosingVariables.some((name) => process.env[name]);
+}
+
+/** Makes the driver in `folder` usable in this process; see {@link SoftwareDriver.activate}. */
+export function activateDriver(folder: string, manifest: DriverManifest): void {
+  process.env.VK_ICD_FILENAMES = join(folder, manifest.icd);
+  if (!process.env.XDG_RUNTIME_DIR) process.env.XDG_RUNTIME_DIR = folder;
+  for (const library of manifest.libraries) openLibrary(join(folder, library));
+}
+
+/** `process.dlopen` opens any library and then complains that it is no Node addon; NODELETE keeps it open. */
+function openLibrary(path: string): void {
+  try {
+    process.dlopen({ exports: {} }, path, RTLD_LAZY | RTLD_NODELETE);
+  } catch (error) {
+    const message = error instanceof Error ? error.message : String(error);
+    if (message.includes("did not self-register")) return;
+    throw new DaybreakError(
+      "device.no_adapter",
+      `the software driver is damaged (${message}); delete ${dirname(path)} and run "npm run setup"`,
+      { cause: error },
+    );
+  }
+}
+
+/** The manifest of a complete driver in `folder`, or null. */
+export function readManifest(folder: string): DriverManifest | null {
+  const manifest = readJson<DriverManifest>(join(folder, "driver.json"));
+  if (manifest?.format !== 1 || !Array.isArray(manifest.libraries)) return null;
+  return [manifest.icd, ...manifest.libraries].every((name) => existsSync(join(folder, name))) ? manifest : null;
+}
+
+/** What set-up found on this very machine, or null if it has changed since, or set-up never looked. */
+export function readMachineRecord(bases = baseFolders()): MachineRecord | null {
+  const fingerprint = machineFingerprint();
+  for (const base of bases) {
+    const record = readJson<MachineRecord>(join(base, "machine.json"));
+    if (record?.fingerprint === fingerprint) return record;
+  }
+  return null;
+}
+
+/** Where set-up may keep drivers, the preferred one first: the user's cache, then the checkout. */
+export function baseFolders(): string[] {
+  const fromEnvironment = process.env.XDG_CACHE_HOME;
+  const cache = fromEnvironment && isAbsolute(fromEnvironment) ? fromEnvironment : join(home(), ".cache");
+  return [join(cache, "daybreak", "software-driver"), join(packageRoot(), ".daybreak", "software-driver")];
+}
+
+/** Where the driver for this operating system may lie: homes are shared between systems, libraries cannot be. */
+export function driverFolders(): string[] {
+  return baseFolders().map((base) => join(base, systemName()));
+}
+
+/**
+ * A hash of what decides which Vulkan drivers the machine has: the loader, the drivers' descriptions, the device nodes.
+ * Much cheaper than asking Dawn, which opens every driver.
+ */
+export function machineFingerprint(): string {
+  const hash = createHash("sha256").update(`${systemName()} ${process.env.LD_LIBRARY_PATH ?? ""}\n`);
+  for (const folder of icdFolders()) for (const line of listing(folder)) hash.update(`${folder} ${line}\n`);
+  for (const path of loaderCandidates()) if (existsSync(path)) hash.update(`${path} ${statSync(path).size}\n`);
+  for (const name of namesIn("/dev")) if (/^(nvidia|dxg|kfd|mali)/.test(name)) hash.update(`${name}\n`);
+  for (const name of namesIn("/dev/dri")) hash.update(`dri/${name}\n`);
+  return hash.digest("hex");
+}
+
+/** Where the Vulkan loader looks for descriptions of drivers. */
+function icdFolders(): string[] {
+  const { XDG_CONFIG_HOME, XDG_CONFIG_DIRS, XDG_DATA_HOME, XDG_DATA_DIRS } = process.env;
+  const folders = [
+    XDG_CONFIG_HOME || join(home(), ".config"),
+    ...(XDG_CONFIG_DIRS || "/etc/xdg").split(":"),
+    "/etc",
+    XDG_DATA_HOME || join(home(), ".local", "share"),
+    ...(XDG_DATA_DIRS || "/usr/local/share:/usr/share").split(":"),
+  ];
+  return folders.map((folder) => join(folder, "vulkan", "icd.d"));
+}
+
+function loaderCandidates(): string[] {
+  const triplet = { x64: "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" }[process.arch as string] ?? process.arch;
+  const folders = [`/usr/lib/${triplet}`, "/usr/lib64", "/usr/lib", "/usr/local/lib", `/usr/local/lib/${triplet}`];
+  return folders.map((folder) => join(folder, "libvulkan.so.1"));
+}
+
+/** "debian-12-x64": the distribution, its release and the processor. */
+function systemName(): string {
+  if (process.platform !== "linux") return `${process.platform}-${process.arch}`;
+  const release = readOsRelease();
+  const parts = [release.ID ?? "linux", release.VERSION_ID ?? "", process.arch];
+  return parts
+    .filter(Boolean)
+    .map((part) => part.replace(/[^\w.]/g, "_"))
+    .join("-");
+}
+
+/** The fields of os-release(5), or none where there is no such file. */
+export function readOsRelease(): Record<string, string | undefined> {
+  for (const path of ["/etc/os-release", "/usr/lib/os-release"]) {
+    if (!existsSync(path)) continue;
+    const fields = readFileSync(path, "utf8").matchAll(/^(\w+)=["']?(.*?)["']?$/gm);
+    return Object.fromEntries([...fields].map(([, name, value]) => [name, value]));
+  }
+  return {};
+}
+
+function packageRoot(): string {
+  let folder = dirname(fileURLToPath(import.meta.url));
+  while (!existsSync(join(folder, "package.json")) && dirname(folder) !== folder) folder = dirname(folder);
+  return folder;
+}
+
+function home(): string {
+  try {
+    return homedir();
+  } catch {
+    return "/nonexistent"; // a user without an entry and without HOME
+  }
+}
+
+function listing(folder: string): string[] {
+  return namesIn(folder).map((name) => {
+    const entry = statSync(join(folder, name), { throwIfNoEntry: false });
+    return `${name} ${entry?.size} ${entry?.mtimeMs}`;
+  });
+}
+
+function namesIn(folder: string): string[] {
+  try {
+    return readdirSync(folder).sort();
+  } catch {
+    return []; // absent or unreadable: either way it offers nothing
+  }
+}
+
+function readJson<T>(path: string): T | null {
+  try {
+    return JSON.parse(readFileSync(path, "utf8"));
+  } catch {
+    return null; // absent or cut off: as if set-up had not run
+  }
+}

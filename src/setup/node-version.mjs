@@ -1,0 +1,10 @@
+// The oldest Node that everything here runs on, the one place besides "engines" in package.json that says so.
+// Must be parsed by every Node that knows ES modules: set-up reads this before it reads anything else.
+
+export const oldestNode = [20, 19];
+
+/** Whether `version` ("20.19.0") is at least {@link oldestNode}. */
+export function nodeIsNewEnough(version) {
+  const [major, minor] = version.split(".").map(Number);
+  return major > oldestNode[0] || (major === oldestNode[0] && minor >= oldestNode[1]);
+}

@@ -1,0 +1,29 @@
+// Set-up on a bare clone: dependencies, build, and a device to compute on. Each part does nothing if nothing is due.
+// Owns the order of the parts and the exit status; must not import anything that is not a Node built-in, because
+// nothing is installed yet when it starts, nor (before the version check) anything that an old Node cannot parse.
+// Exit status 1: dependencies or build failed. A missing device is only reported: everything else works without one.
+
+import { nodeIsNewEnough, oldestNode } from "./node-version.mjs";
+
+async function setUp({ quiet }) {
+  const { installDependencies } = await import("./dependencies.mjs");
+  const { build } = await import("./build.mjs");
+  const { provideDevice } = await import("./device.mjs");
+  installDependencies();
+  build();
+  const device = await provideDevice({ trustRecord: quiet });
+  if (!quiet)
+    process.stderr.write(`daybreak: ready${device ? `, computing on ${device}` : ", but without a device"}\n`);
+}
+
+if (nodeIsNewEnough(process.versions.node)) {
+  setUp({ quiet: process.argv.includes("--quiet") }).catch((error) => {
+    process.stderr.write(`daybreak: set-up failed: ${error.message}\n`);
+    process.exitCode = 1;
+  });
+} else {
+  process.stderr.write(
+    `daybreak: got Node ${process.versions.node}, need ${oldestNode.join(".")} or newer; install a current Node and try again\n`,
+  );
+  process.exitCode = 1;
+}
