@@ -1,0 +1,320 @@
+// Reads and writes safetensors: u64 header length, JSON header, data. Owns the format and every check of it.
+// Knows no model and no tensor's meaning. A file is hostile until proven otherwise: nothing is allocated by a number
+// that it states before that number was compared with a limit, and a byte is served only after the whole header held.
+
+import { assert, DaybreakError } from "../../errors.js";
+import { dtypeBits } from "./dtypes.js";
+import { type CheckpointSource, isRecord, oneLine, quote, readJson, readRange, staysInside } from "./source.js";
+
+/** The format's own limit on the header. */
+export const maxHeaderBytes = 100_000_000;
+/** Far above any file, far below 2⁵³: sums of offsets stay exact. */
+const maxFileBytes = 2 ** 48;
+
+/** Where a tensor lies: bytes [begin, end) of the file `path`. */
+export type TensorEntry = { name: string; dtype: string; shape: number[]; path: string; begin: number; end: number };
+
+/** The tensors of one component, from one file or from several shards. */
+export type TensorFileSet = {
+  source: CheckpointSource;
+  /** The component's folder, for messages. */
+  folder: string;
+  tensors: Map<string, TensorEntry>;
+  /** Bytes [byteBegin, byteEnd) of a tensor. */
+  read(name: string, byteBegin: number, byteEnd: number): Promise<Uint8Array>;
+};
+
+/** A tensor in memory: `data` is its little-endian bytes, row-major. */
+export type RawTensor = { dtype: string; shape: number[]; data: Uint8Array };
+
+/**
+ * Opens a component's tensors: `folder/stem.safetensors` where that exists, else the shards that
+ * `folder/stem.safetensors.index.json` names. Reads the headers and probes each file's end; no tensor is read.
+ * Errors: `model.part_missing`, `safetensors.*`, and those of the source.
+ */
+export async function openTensorFiles(source: CheckpointSource, folder: string, stem: string): Promise<TensorFileSet> {
+  const single = `${folder}/${stem}.safetensors`;
+  const index = `${single}.index.json`;
+  const present = new Set(await source.list());
+  let tensors: Map<string, TensorEntry>;
+  if (present.has(single)) tensors = await openFile(source, single);
+  else if (present.has(index)) tensors = await openShards(source, folder, index, present);
+  else {
+    throw new DaybreakError(
+      "model.part_missing",
+      `the checkpoint has neither ${single} nor ${index}: fetch the folder ${folder}/`,
+    );
+  }
+  return {
+    source,
+    folder,
+    tensors,
+    read: (name, byteBegin, byteEnd) => readTensor(source, tensors.get(name), name, byteBegin, byteEnd),
+  };
+}
+
+/** The stem of a component's files: transformers' components are `model`, diffusers' `diffusion_pytorch_model`. */
+export type TensorFileStem = "model" | "diffusion_pytorch_model";
+
+/**
+ * Decodes a whole safetensors file in memory; `path` names it in messages. The tensors share `bytes`' memory.
+ * Errors: `safetensors.*`.
+ */
+export function decodeSafetensors(
+  bytes: Uint8Array,
+  path: string,
+): { tensors: Map<string, RawTensor>; metadata: Map<string, string> } {
+  const headerBytes = checkHeaderLength(bytes.subarray(0, 8), path);
+  const header = parseHeader(bytes.subarray(8, 8 + headerBytes), headerBytes, path);
+  checkFileEnd(path, header.fileBytes, bytes.length);
+  const tensors = new Map<string, RawTensor>();
+  for (const entry of header.tensors.values()) {
+    tensors.set(entry.name, { dtype: entry.dtype, shape: entry.shape, data: bytes.subarray(entry.begin, entry.end) });
+  }
+  return { tensors, metadata: header.metadata };
+}
+
+/**
+ * Encodes tensors as a safetensors file: larger element types first, then by name, as the reference writer does, so
+ * that every tensor is aligned to its elements. `shape` must fit `data`.
+ */
+export function encodeSafetensors(
+  tensors: Iterable<
+    readonly [
+      string,
+      { dtype: "F32" | "I32" | "U8"; shape: readonly number[]; data: Float32Array | Int32Array | Uint8Array },
+    ]
+  >,
+  metadata: Record<string, string> = {},
+): Uint8Array {
+  const sorted = [...tensors].sort(([nameA, a], [nameB, b]) => {
+    return b.data.BYTES_PER_ELEMENT - a.data.BYTES_PER_ELEMENT || (nameA < nameB ? -1 : 1);
+  });
+  const fields: [string, unknown][] = Object.keys(metadata).length > 0 ? [["__metadata__", metadata]] : [];
+  let dataBytes = 0;
+  for (const [name, { dtype, shape, data }] of sorted) {
+    const count = shape.reduce((product, extent) => product * extent, 1);
+    assert(
+      name !== "__metadata__" && count === data.length,
+      `got ${data.length} elements for ${name} of shape [${shape}]`,
+    );
+    const kind = data instanceof Float32Array ? "F32" : data instanceof Int32Array ? "I32" : "U8";
+    assert(dtype === kind, `got ${kind} data for ${name}, expected ${dtype}`);
+    fields.push([name, { dtype, shape, data_offsets: [dataBytes, dataBytes + data.byteLength] }]);
+    dataBytes += data.byteLength;
+  }
+  assert(
+    new Set(fields.map(([name]) => name)).size === fields.length,
+    "got two tensors of one name, expected distinct names",
+  );
+  // Joined by hand: an object literal would drop a tensor called __proto__ and reorder names that look like numbers.
+  const json = `{${fields.map(([name, value]) => `${JSON.stringify(name)}:${JSON.stringify(value)}`).join(",")}}`;
+  const text = new TextEncoder().encode(json);
+  const headerBytes = Math.ceil(text.length / 8) * 8;
+  const file = new Uint8Array(8 + headerBytes + dataBytes);
+  new DataView(file.buffer).setBigUint64(0, BigInt(headerBytes), true);
+  file.set(text, 8);
+  file.fill(0x20, 8 + text.length, 8 + headerBytes);
+  let offset = 8 + headerBytes;
+  for (const [, { data }] of sorted) {
+    file.set(new Uint8Array(data.buffer, data.byteOffset, data.byteLength), offset);
+    offset += data.byteLength;
+  }
+  return file;
+}
+
+type Header = { tensors: Map<string, TensorEntry>; metadata: Map<string, string>; fileBytes: number };
+
+async function openFile(source: CheckpointSource, path: string): Promise<Map<string, TensorEntry>> {
+  const headerBytes = checkHeaderLength(await readRange(source, path, 0, 8), path);
+  const header = parseHeader(await readRange(source, path, 8, 8 + headerBytes), headerBytes, path);
+  // A source has no file sizes: the last byte must be there and one after it must not.
+  const lastByte = header.fileBytes - 1;
+  const tail = await readRange(source, path, lastByte, lastByte + 2);
+  checkFileEnd(path, header.fileBytes, lastByte + tail.length);
+  return header.tensors;
+}
+
+/** Shards are opened one after the other: a header may be large, and there are few of them. */
+async function openShards(
+  source: CheckpointSource,
+  folder: string,
+  index: string,
+  present: Set<string>,
+): Promise<Map<string, TensorEntry>> {
+  const weightMap = await readIndex(source, index);
+  const tensors = new Map<string, TensorEntry>();
+  for (const shard of new Set(weightMap.values())) {
+    const path = shardPath(folder, shard, index);
+    if (!present.has(path)) {
+      throw new DaybreakError(
+        "safetensors.shard_missing",
+        `${index} names ${quote(shard)}, which the checkpoint does not have: fetch that file`,
+      );
+    }
+    for (const entry of (await openFile(source, path)).values()) {
+      const other = tensors.get(entry.name);
+      if (other) {
+        throw new DaybreakError(
+          "safetensors.index_invalid",
+          `tensor ${quote(entry.name)} is in ${other.path} and in ${path}, expected in one: the shards are of different checkpoints`,
+        );
+      }
+      tensors.set(entry.name, entry);
+    }
+  }
+  for (const [name, shard] of weightMap) {
+    if (tensors.get(name)?.path === `${folder}/${shard}`) continue;
+    throw new DaybreakError(
+      "safetensors.index_invalid",
+      `${index} places tensor ${quote(name)} in ${quote(shard)}, which lacks it: index and shards are of different checkpoints`,
+    );
+  }
+  return tensors;
+}
+
+/** Tensor name → shard, from the `weight_map` of an index file. */
+async function readIndex(source: CheckpointSource, index: string): Promise<Map<string, string>> {
+  const json = await readJson(source, index, { code: "safetensors.index_invalid" });
+  const weightMap = isRecord(json) && Object.hasOwn(json, "weight_map") ? json.weight_map : undefined;
+  if (!isRecord(weightMap) || Object.keys(weightMap).length === 0) {
+    throw new DaybreakError(
+      "safetensors.index_invalid",
+      `${index} has no weight_map of tensor names to files: fetch it again`,
+    );
+  }
+  const map = new Map<string, string>();
+  for (const [name, shard] of Object.entries(weightMap)) {
+    if (typeof shard !== "string" || shard === "") {
+      throw new DaybreakError(
+        "safetensors.index_invalid",
+        `${index} maps ${quote(name)} to ${quote(shard)}, expected a file's name`,
+      );
+    }
+    map.set(name, shard);
+  }
+  return map;
+}
+
+function shardPath(folder: string, shard: string, index: string): string {
+  if (staysInside(shard)) return `${folder}/${shard}`;
+  throw new DaybreakError(
+    "safetensors.shard_outside_folder",
+    `${index} names the shard ${quote(shard)}, expected a file below ${folder}/: do not use this checkpoint`,
+  );
+}
+
+async function readTensor(
+  source: CheckpointSource,
+  entry: TensorEntry | undefined,
+  name: string,
+  byteBegin: number,
+  byteEnd: number,
+): Promise<Uint8Array> {
+  assert(entry, `got tensor name ${name}, expected one of the file's`);
+  assert(
+    0 <= byteBegin && byteBegin <= byteEnd && byteEnd <= entry.end - entry.begin,
+    `got bytes [${byteBegin}, ${byteEnd}) of ${name}, expected a range in its ${entry.end - entry.begin}`,
+  );
+  const bytes = await readRange(source, entry.path, entry.begin + byteBegin, entry.begin + byteEnd);
+  if (bytes.length !== byteEnd - byteBegin)
+    throw truncated(entry.path, entry.end, entry.begin + byteBegin + bytes.length);
+  return bytes;
+}
+
+/** The file ended early although its header had been checked: it was changed while it was being read. */
+export function truncated(path: string, expectedBytes: number, gotBytes: number): DaybreakError {
+  return new DaybreakError(
+    "safetensors.truncated",
+    `${path} ends at byte ${gotBytes}, expected at least ${expectedBytes}: the download was cut, fetch the file again`,
+  );
+}
+
+function checkHeaderLength(bytes: Uint8Array, path: string): number {
+  if (bytes.length < 8) throw truncated(path, 8, bytes.length);
+  const length = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
+  if (length > BigInt(maxHeaderBytes)) {
+    throw new DaybreakError(
+      "safetensors.header_too_large",
+      `${path} states a header of ${length} bytes, at most ${maxHeaderBytes} are allowed: it is damaged or no safetensors file`,
+    );
+  }
+  if (length < 2n) throw invalid(path, `states a header of ${length} bytes, expected at least 2`);
+  return Number(length);
+}
+
+/** `fileBytes` as the header states it against `got` bytes that are there; `got` may be cut off at fileBytes + 1. */
+function checkFileEnd(path: string, fileBytes: number, got: number): void {
+  if (got < fileBytes) throw truncated(path, fileBytes, got);
+  if (got > fileBytes) throw invalid(path, `goes on after byte ${fileBytes}, where its last tensor ends`);
+}
+
+/** Parses and checks a header of `headerBytes` bytes, of which `bytes` are there. */
+function parseHeader(bytes: Uint8Array, headerBytes: number, path: string): Header {
+  if (bytes.length < headerBytes) throw truncated(path, 8 + headerBytes, 8 + bytes.length);
+  if (bytes[0] !== 0x7b) throw invalid(path, "has a header that does not begin with {");
+  let json: unknown;
+  try {
+    json = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch (cause) {
+    throw invalid(path, `has a header that is no JSON (${oneLine(cause)})`, cause);
+  }
+  if (!isRecord(json)) throw invalid(path, "has a header that is no JSON object");
+  const dataBegin = 8 + headerBytes;
+  const tensors = new Map<string, TensorEntry>();
+  let metadata = new Map<string, string>();
+  for (const [name, value] of Object.entries(json)) {
+    if (name === "__metadata__") metadata = parseMetadata(value, path);
+    else tensors.set(name, parseEntry(name, value, path, dataBegin));
+  }
+  return { tensors, metadata, fileBytes: checkCoverage(tensors, path, dataBegin) };
+}
+
+function parseMetadata(value: unknown, path: string): Map<string, string> {
+  if (!isRecord(value)) throw invalid(path, `has __metadata__ ${quote(value)}, expected an object of strings`);
+  for (const [key, text] of Object.entries(value)) {
+    if (typeof text !== "string")
+      throw invalid(path, `has __metadata__ ${quote(key)} = ${quote(text)}, expected a string`);
+  }
+  return new Map(Object.entries(value as Record<string, string>));
+}
+
+function parseEntry(name: string, value: unknown, path: string, dataBegin: number): TensorEntry {
+  const subject = `describes tensor ${quote(name)} with`;
+  // JSON.parse makes __proto__ an own property like any other; reading through hasOwn keeps prototypes out.
+  const field = (key: string) => (isRecord(value) && Object.hasOwn(value, key) ? value[key] : undefined);
+  const [dtype, shape, offsets] = [field("dtype"), field("shape"), field("data_offsets")];
+  if (typeof dtype !== "string") throw invalid(path, `${subject} dtype ${quote(dtype)}, expected a string`);
+  if (!isSizes(shape)) throw invalid(path, `${subject} shape ${quote(shape)}, expected integers of at least 0`);
+  if (!isSizes(offsets) || offsets.length !== 2 || offsets[0]! > offsets[1]!) {
+    throw invalid(path, `${subject} data_offsets ${quote(offsets)}, expected [begin, end]`);
+  }
+  const [begin, end] = [offsets[0]! + dataBegin, offsets[1]! + dataBegin];
+  const bits = dtypeBits.get(dtype);
+  const tensorBits = shape.reduce((product, extent) => product * extent, bits ?? 0);
+  const fits = Number.isSafeInteger(tensorBits) && tensorBits === (end - begin) * 8;
+  if (end > maxFileBytes || (bits !== undefined && !fits)) {
+    throw invalid(path, `${subject} ${dtype} ${quote(shape)} in bytes [${offsets}], expected ${tensorBits / 8} bytes`);
+  }
+  return { name, dtype, shape, path, begin, end };
+}
+
+/** Tensors must cover the data without overlap and without holes, in any order. Returns the file's length. */
+function checkCoverage(tensors: Map<string, TensorEntry>, path: string, dataBegin: number): number {
+  let [covered, previous] = [dataBegin, "the header"];
+  for (const { name, begin, end } of [...tensors.values()].sort((a, b) => a.begin - b.begin || a.end - b.end)) {
+    if (begin < covered) throw invalid(path, `has tensor ${quote(name)} overlap ${quote(previous)}`);
+    if (begin > covered)
+      throw invalid(path, `has ${begin - covered} bytes of no tensor between ${quote(previous)} and ${quote(name)}`);
+    [covered, previous] = [end, name];
+  }
+  return covered;
+}
+
+function isSizes(value: unknown): value is number[] {
+  return Array.isArray(value) && value.every((item) => Number.isSafeInteger(item) && item >= 0);
+}
+
+function invalid(path: string, what: string, cause?: unknown): DaybreakError {
+  return new DaybreakError("safetensors.header_invalid", `${path} ${what}: fetch the file again`, { cause });
+}
