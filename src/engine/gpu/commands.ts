@@ -6,7 +6,17 @@
 import { assert } from "../../errors.js";
 import type { Device } from "./device.js";
 import { compileKernels, type Kernel, paramsStride } from "./kernel.js";
-import { byteLength, type Dtype, elementBytes, rowBytes, type Storage, type Tensor, tensorBytes, tensorOn, tensorUsage } from "./tensor.js";
+import {
+  byteLength,
+  type Dtype,
+  elementBytes,
+  rowBytes,
+  type Storage,
+  type Tensor,
+  tensorBytes,
+  tensorOn,
+  tensorUsage,
+} from "./tensor.js";
 import { bufferUsage } from "./usage.js";
 
 /** Storage buffer bindings begin at multiples of this (the default and largest minStorageBufferOffsetAlignment). */
@@ -53,7 +63,10 @@ export function bindBytes(storage: Storage, start: number, length: number): { bi
 /** How many rows of a tensor one binding can cover. */
 export function rowsPerBinding(device: Device, tensor: Tensor): number {
   const rows = Math.floor((device.limits.bindingBytes - bindingAlignment) / rowBytes(tensor));
-  assert(rows > 0, `one row of "${tensor.label}" (${rowBytes(tensor)} bytes) exceeds the binding limit ${device.limits.bindingBytes}`);
+  assert(
+    rows > 0,
+    `one row of "${tensor.label}" (${rowBytes(tensor)} bytes) exceeds the binding limit ${device.limits.bindingBytes}`,
+  );
   return rows;
 }
 
@@ -91,8 +104,10 @@ export class Recorder {
       );
       (declared.access === "read" ? read : written).add(binding.storage);
     }
-    for (const { name } of members) assert(Number.isFinite(params[name]), `${label}: parameter ${name} of ${stem} is ${params[name]}`);
-    for (const n of workgroups) assert(n > 0 && n <= 65535, `${label}: ${workgroups} workgroups of ${stem}, expected 1 to 65535 a side`);
+    for (const { name } of members)
+      assert(Number.isFinite(params[name]), `${label}: parameter ${name} of ${stem} is ${params[name]}`);
+    for (const n of workgroups)
+      assert(n > 0 && n <= 65535, `${label}: ${workgroups} workgroups of ${stem}, expected 1 to 65535 a side`);
     this.#entries.push({ dispatch });
   }
 
@@ -128,7 +143,8 @@ export class Recorder {
       else lifetimes.set(storage, { storage, first: at, last: at });
     };
     this.#entries.forEach(({ dispatch, copy }, at) => {
-      for (const binding of dispatch ? Object.values(dispatch.bindings) : [copy.from, copy.to]) touch(binding.storage, at);
+      for (const binding of dispatch ? Object.values(dispatch.bindings) : [copy.from, copy.to])
+        touch(binding.storage, at);
     });
     for (const storage of this.#kept) {
       const lifetime = lifetimes.get(storage);
@@ -166,7 +182,10 @@ export class BufferPlan {
             const overlaps = (taken.get(p) ?? []).some((t) => t.first <= lifetime.last && lifetime.first <= t.last);
             return !overlaps && !isPermanent(p);
           });
-      if (!place) this.#places.push((place = { byteLength: 0, buffer: undefined, held: [] }));
+      if (!place) {
+        place = { byteLength: 0, buffer: undefined, held: [] };
+        this.#places.push(place);
+      }
       if (isKept) permanent.add(lifetime.storage);
       place.byteLength = Math.max(place.byteLength, lifetime.storage.byteLength);
       place.held.push(lifetime.storage);
@@ -220,7 +239,10 @@ export class CommandList {
   async prepare(): Promise<void> {
     const { device } = this;
     const dispatches = this.#entries.flatMap((e) => (e.dispatch ? [e.dispatch] : []));
-    await compileKernels(device, dispatches.map((d) => d.kernel));
+    await compileKernels(
+      device,
+      dispatches.map((d) => d.kernel),
+    );
     this.#params = device.createBuffer(
       `${this.label} parameters`,
       dispatches.length * paramsStride,
@@ -336,7 +358,8 @@ export class CommandList {
         return { binding: index, resource: { buffer: this.#params as GPUBuffer, size: kernel.layout.paramsBytes } };
       }
       const binding = bindings[name];
-      if (!binding) return { binding: index, resource: { buffer: this.#dummies![access === "read" ? "read" : "write"] } };
+      if (!binding)
+        return { binding: index, resource: { buffer: this.#dummies![access === "read" ? "read" : "write"] } };
       const { storage, offset, size } = binding;
       assert(storage.buffer, `${label}: "${storage.label}" has no buffer; the plan was not realized`);
       return { binding: index, resource: { buffer: storage.buffer, offset, size } };
@@ -346,7 +369,10 @@ export class CommandList {
 }
 
 function encodeCopy(encoder: GPUCommandEncoder, { from, to }: Copy): void {
-  assert(from.storage.buffer && to.storage.buffer, `copy between "${from.storage.label}" and "${to.storage.label}" without buffers`);
+  assert(
+    from.storage.buffer && to.storage.buffer,
+    `copy between "${from.storage.label}" and "${to.storage.label}" without buffers`,
+  );
   encoder.copyBufferToBuffer(from.storage.buffer, from.offset, to.storage.buffer, to.offset, from.size);
 }
 

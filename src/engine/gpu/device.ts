@@ -79,6 +79,8 @@ export class Device {
 
   /** Waits for `work`, but not longer than the device lives; then throws what ended the device, if anything did. */
   async settled<T>(work: Promise<T>): Promise<T> {
+    // A device that has failed already rejects the work later, when nobody waits for it any more.
+    work.catch(() => undefined);
     this.check();
     let stop: ((error: DaybreakError) => void) | undefined;
     const failed = new Promise<never>((_, reject) => {

@@ -44,7 +44,10 @@ const kernelCaches = new WeakMap<Device, Map<string, Kernel>>();
 export function kernel(device: Device, stem: string, options: KernelOptions = {}): Kernel {
   const key = `${stem} ${JSON.stringify(options.tunables ?? {})} ${JSON.stringify(options.overrides ?? {})}`;
   let cache = kernelCaches.get(device);
-  if (!cache) kernelCaches.set(device, (cache = new Map()));
+  if (!cache) {
+    cache = new Map();
+    kernelCaches.set(device, cache);
+  }
   let found = cache.get(key);
   if (!found) {
     const layout = kernelLayout(stem, options.tunables);
@@ -77,7 +80,10 @@ export async function compileKernels(device: Device, kernels: Iterable<Kernel>):
       waiting.map(async (k) => {
         const { stem, code } = k.layout;
         let module = modules.get(code);
-        if (!module) modules.set(code, (module = device.gpu.createShaderModule({ label: stem, code })));
+        if (!module) {
+          module = device.gpu.createShaderModule({ label: stem, code });
+          modules.set(code, module);
+        }
         k.pipeline = await device.gpu.createComputePipelineAsync({
           label: stem,
           layout: device.gpu.createPipelineLayout({ bindGroupLayouts: [k.bindGroupLayout] }),
@@ -92,7 +98,10 @@ export async function compileKernels(device: Device, kernels: Iterable<Kernel>):
 export function kernelLayout(stem: string, tunables: Record<string, number> = {}): KernelLayout {
   const key = `${stem} ${JSON.stringify(tunables)}`;
   let layout = layouts.get(key);
-  if (!layout) layouts.set(key, (layout = reflect(stem, withTunables(stem, tunables))));
+  if (!layout) {
+    layout = reflect(stem, withTunables(stem, tunables));
+    layouts.set(key, layout);
+  }
   return layout;
 }
 
@@ -109,7 +118,11 @@ function withTunables(stem: string, tunables: Record<string, number>): string {
     assert(line.test(lines), `kernels/${stem}.wgsl has no tunable ${name}`);
     lines = lines.replace(line, `$1${value}u;`);
   }
-  return source.slice(0, block.index) + block[0].replace(block[1] as string, lines) + source.slice(block.index + block[0].length);
+  return (
+    source.slice(0, block.index) +
+    block[0].replace(block[1] as string, lines) +
+    source.slice(block.index + block[0].length)
+  );
 }
 
 function reflect(stem: string, code: string): KernelLayout {

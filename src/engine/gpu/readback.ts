@@ -1,9 +1,9 @@
 // The only place where results leave the device. One staging buffer, made once, serves reads of any size in pieces.
 
+import { assert } from "../../errors.js";
 import type { Device } from "./device.js";
 import { byteLength, type Tensor } from "./tensor.js";
 import { bufferUsage, mapMode } from "./usage.js";
-import { assert } from "../../errors.js";
 
 const stagingBytes = 4 * 1024 * 1024;
 
@@ -29,7 +29,9 @@ export class Readback {
   async f32(tensor: Tensor): Promise<Float32Array<ArrayBuffer>> {
     assert(tensor.dtype === "f32" && tensor.storage.buffer, `"${tensor.label}" cannot be read back as f32`);
     const { rows, cols, pitch } = tensor;
-    const raw = new Float32Array((await this.bytes(tensor.storage.buffer, tensor.byteOffset, byteLength(tensor))).buffer);
+    const raw = new Float32Array(
+      (await this.bytes(tensor.storage.buffer, tensor.byteOffset, byteLength(tensor))).buffer,
+    );
     if (pitch === cols) return raw;
     const values = new Float32Array(rows * cols);
     for (let r = 0; r < rows; r++) values.set(raw.subarray(r * pitch, r * pitch + cols), r * cols);

@@ -1,0 +1,219 @@
+// Attention with streaming softmax: many heads of up to 128 channels (transformer, text encoder), and one wide head
+// (VAE). Splits by heads and queries where ranges exceed the binding limit or a dispatch would run too long, and by
+// keys where one head's keys exceed it: then maxima and sums pass from dispatch to dispatch in a state tensor.
+
+import { assert } from "../../errors.js";
+import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import type { Device } from "../gpu/device.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
+import { padded8, rowBytes, type Tensor } from "../gpu/tensor.js";
+import { usesSubgroupKernels, wholeTiles } from "./matmul.js";
+
+export type AttentionOptions = {
+  label?: string;
+  heads: number;
+  /** Query head h uses key head ⌊h / (heads / kvHeads)⌋. */
+  kvHeads: number;
+  /** Key j is visible to query i if j ≤ i. */
+  causal?: boolean;
+  /** [1, 1] u32: keys at and beyond it are invisible. */
+  limit?: Tensor;
+  /** Writes head h's result into columns [h·D, (h + 1)·D) of this tensor instead of a new [tokens, heads·D] one. */
+  into?: Tensor;
+};
+
+/** Scores are exponents of two, so the scale carries log2(e). */
+const log2e = Math.LOG2E;
+
+/**
+ * y[i, h] = Σ_j softmax_j(q[h, i]·k[g, j]/√D)·v[g, j]; q: [heads·tokens, D], k, v: [kvHeads·tokens, D] (row =
+ * head·tokens + token), q and k f32 or f16, y: [tokens, heads·D] f32.
+ */
+export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
+  const { device } = recorder;
+  const { label = "attention", heads, kvHeads, causal = false, limit } = options;
+  const headSize = q.cols;
+  const tokens = q.rows / heads;
+  const keys = k.rows / kvHeads;
+  assert(
+    Number.isInteger(tokens) && Number.isInteger(keys),
+    `${label}: ${q.rows} rows for ${heads} heads, ${k.rows} for ${kvHeads}`,
+  );
+  assert(k.cols === headSize && v.cols === headSize && v.rows === k.rows, `${label}: q, k and v differ in head size`);
+  assert(heads % kvHeads === 0, `${label}: ${heads} heads on ${kvHeads} key heads`);
+  const y = options.into ?? recorder.scratch(label, tokens, heads * headSize);
+  const perKv = heads / kvHeads;
+  const { chosen, tileQueries } = attentionKernel(device, headSize, q.dtype === "f16", {
+    CAUSAL: causal ? 1 : 0,
+    HAS_LIMIT: limit ? 1 : 0,
+  });
+
+  const flopsPerQuery = 4 * keys * headSize;
+  const bindable = Math.min(rowsPerBinding(device, q), rowsPerBinding(device, k), rowsPerBinding(device, v));
+  const keyStep = Math.min(keys, bindable);
+  const queryStep = Math.min(
+    tokens,
+    bindable,
+    rowsPerBinding(device, y),
+    wholeTiles(device.limits.dispatchFlops / flopsPerQuery, tileQueries),
+  );
+  // Several heads in one dispatch only while all of their rows fit into one binding.
+  const headStep =
+    keyStep < keys || queryStep < tokens
+      ? 1
+      : Math.max(
+          1,
+          Math.min(
+            heads,
+            Math.floor(bindable / Math.max(tokens, keys)),
+            Math.floor(device.limits.dispatchFlops / (flopsPerQuery * tokens)),
+          ),
+        );
+  const state = keyStep < keys ? recorder.scratch(`${label} state`, heads, 2 * tokens) : undefined;
+  for (let head = 0; head < heads; head += headStep) {
+    const headEnd = Math.min(head + headStep, heads);
+    const kvHead = Math.floor(head / perKv);
+    const kvEnd = Math.floor((headEnd - 1) / perKv) + 1;
+    for (let query = 0; query < tokens; query += queryStep) {
+      const queryEnd = Math.min(query + queryStep, tokens);
+      for (let key = 0; key < keys; key += keyStep) {
+        const keyEnd = Math.min(key + keyStep, keys);
+        const qs = bindRows(q, head * tokens + query, (headEnd - 1) * tokens + queryEnd);
+        const ks = bindRows(k, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
+        const vs = bindRows(v, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
+        const out = bindRows(y, query, queryEnd);
+        const saved = state ? bindRows(state) : undefined;
+        recorder.dispatch({
+          kernel: chosen,
+          label,
+          bindings: {
+            q: qs.binding,
+            k: ks.binding,
+            v: vs.binding,
+            y: out.binding,
+            ...(limit && { limit: bindRows(limit).binding }),
+            ...(saved && { state: saved.binding }),
+          },
+          params: {
+            queries: queryEnd - query,
+            first_query: query,
+            keys: keyEnd - key,
+            first_key: key,
+            is_first: key === 0 ? 1 : 0,
+            is_last: keyEnd === keys ? 1 : 0,
+            head_size: headSize,
+            first_head: head,
+            heads_per_kv: perKv,
+            first_kv_head: kvHead,
+            scale: log2e / Math.sqrt(headSize),
+            q_offset: qs.offset,
+            q_head_stride: tokens * q.pitch,
+            k_offset: ks.offset,
+            k_head_stride: keys * k.pitch,
+            v_offset: vs.offset,
+            v_head_stride: keys * v.pitch,
+            y_offset: out.offset,
+            y_pitch: y.pitch,
+            y_cols: y.cols === heads * headSize ? y.pitch : heads * headSize,
+            heads,
+            state_offset: saved ? saved.offset + 2 * query : 0,
+            state_head_stride: state?.pitch ?? 0,
+          },
+          workgroups: [Math.ceil((queryEnd - query) / tileQueries), headEnd - head, 1],
+          flops: 4 * (queryEnd - query) * (keyEnd - key) * headSize * (headEnd - head) * (causal ? 0.5 : 1),
+          bytes:
+            (headEnd - head) *
+            ((queryEnd - query) * (rowBytes(q) + 4 * headSize) + (keyEnd - key) * (rowBytes(k) + rowBytes(v))),
+        });
+      }
+    }
+  }
+  return y;
+}
+
+function attentionKernel(
+  device: Device,
+  headSize: number,
+  isF16: boolean,
+  overrides: Record<string, number>,
+): { chosen: Kernel; tileQueries: number } {
+  const GROUPS = padded8(headSize) / 8;
+  assert(GROUPS <= 32, `heads of ${headSize} channels: at most 256`);
+  const QK_TYPE = isF16 ? 2 : 0;
+  if (usesSubgroupKernels(device)) {
+    const SUBGROUP_SIZE = device.subgroupSize;
+    const QUERIES = 2;
+    const tunables = { QK_TYPE, GROUPS, QUERIES, KEYS: 4, SUBGROUP_SIZE };
+    return {
+      chosen: kernel(device, "attention_subgroup", { tunables, overrides }),
+      tileQueries: QUERIES * SUBGROUP_SIZE,
+    };
+  }
+  // Keys and values of one tile take GROUPS · 32 bytes each, in 16 KiB of workgroup memory.
+  const KEYS = GROUPS <= 16 ? 16 : 8;
+  return { chosen: kernel(device, "attention", { tunables: { QK_TYPE, GROUPS, KEYS }, overrides }), tileQueries: 64 };
+}
+
+/** Rows of queries that a workgroup of attention_wide owns. */
+const wideTile = 8;
+
+/** y[i] = Σ_j softmax_j(q[i]·k[j]/√C)·v[j], one head as wide as the tensors; q: [M, C], k, v: [N, C], y: [M, C], all f32. */
+export function attentionWide(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, label = "attention"): Tensor {
+  const { device } = recorder;
+  assert(q.cols === k.cols && q.cols === v.cols && k.rows === v.rows, `${label}: q, k and v differ in shape`);
+  const y = recorder.scratch(label, q.rows, q.cols);
+  const vectors = q.pitch / 4;
+  const VECTORS = Math.ceil(vectors / 64);
+  const flopsPerQuery = 4 * k.rows * q.cols;
+  const keyStep = Math.min(k.rows, rowsPerBinding(device, k));
+  const queryStep = Math.min(
+    rowsPerBinding(device, q),
+    wholeTiles(device.limits.dispatchFlops / flopsPerQuery, wideTile),
+    65535 * wideTile,
+  );
+  const state = keyStep < k.rows ? recorder.scratch(`${label} state`, q.rows, 2) : undefined;
+  for (let query = 0; query < q.rows; query += queryStep) {
+    const queryEnd = Math.min(query + queryStep, q.rows);
+    for (let key = 0; key < k.rows; key += keyStep) {
+      const keyEnd = Math.min(key + keyStep, k.rows);
+      const qs = bindRows(q, query, queryEnd);
+      const ks = bindRows(k, key, keyEnd);
+      const vs = bindRows(v, key, keyEnd);
+      const out = bindRows(y, query, queryEnd);
+      const saved = state ? bindRows(state, query, queryEnd) : undefined;
+      recorder.dispatch({
+        kernel: kernel(device, "attention_wide", { tunables: { VECTORS } }),
+        label,
+        bindings: {
+          q: qs.binding,
+          k: ks.binding,
+          v: vs.binding,
+          y: out.binding,
+          ...(saved && { state: saved.binding }),
+        },
+        params: {
+          queries: queryEnd - query,
+          keys: keyEnd - key,
+          is_first: key === 0 ? 1 : 0,
+          is_last: keyEnd === k.rows ? 1 : 0,
+          vectors,
+          scale: log2e / Math.sqrt(q.cols),
+          q_offset: qs.offset,
+          q_pitch: q.pitch,
+          k_offset: ks.offset,
+          k_pitch: k.pitch,
+          v_offset: vs.offset,
+          v_pitch: v.pitch,
+          y_offset: out.offset,
+          y_pitch: y.pitch,
+          state_offset: saved?.offset ?? 0,
+          state_pitch: state?.pitch ?? 0,
+        },
+        workgroups: [Math.ceil((queryEnd - query) / wideTile), 1, 1],
+        flops: 4 * (queryEnd - query) * (keyEnd - key) * q.cols,
+        bytes: (queryEnd - query) * 2 * rowBytes(q) + (keyEnd - key) * 2 * rowBytes(k),
+      });
+    }
+  }
+  return y;
+}

@@ -1,0 +1,133 @@
+// Convolutions of the VAE on [h·w, C] images, channels last. 1×1 convolutions are matrix products: see matmul.ts.
+// Splits the output into bands of pixels where the input, the output or the work of a dispatch exceeds a limit; a band
+// binds the input rows that its taps reach.
+
+import { assert } from "../../errors.js";
+import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import type { Device } from "../gpu/device.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
+import { rowBytes, type Tensor } from "../gpu/tensor.js";
+import type { Vector, Weight } from "../weights/upload.js";
+import { usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
+
+/** An image on the device: [height · width, C] f32. */
+export type ImageTensor = { tensor: Tensor; height: number; width: number };
+
+export type Conv2dOptions = {
+  label?: string;
+  /**
+   * `same`: stride 1, one pixel of zeros around. `upsample`: the same on the nearest-neighbour enlargement by two.
+   * `downsample`: stride 2 with one row of zeros below and one column to the right — not above or to the left.
+   */
+  mode?: "same" | "upsample" | "downsample";
+  /** Adds the result to this image instead of making a new one. */
+  addTo?: ImageTensor;
+};
+
+/** 3×3 convolution: y[p, o] = bias[o] + Σ x[tap(p)]·weight[o]; weight [O, 3·3·padded8(I)] in the order [O, ky, kx, I]. */
+export function conv2d(
+  recorder: Recorder,
+  x: ImageTensor,
+  weight: Weight,
+  bias: Vector,
+  options: Conv2dOptions = {},
+): ImageTensor {
+  const { device } = recorder;
+  const { label = weight.label, mode = "same", addTo } = options;
+  const stride = mode === "downsample" ? 2 : 1;
+  const padding = mode === "downsample" ? 0 : 1;
+  const upsample = mode === "upsample" ? 2 : 1;
+  const height = Math.floor((x.height * upsample) / stride);
+  const width = Math.floor((x.width * upsample) / stride);
+  const groups = x.tensor.pitch / 8;
+  assert(
+    weight.pitch === 9 * x.tensor.pitch,
+    `${label}: weight rows of ${weight.pitch} elements, the input has ${x.tensor.cols} channels`,
+  );
+  const y = addTo?.tensor ?? recorder.scratch(label, height * width, weight.rows);
+  assert(
+    y.rows === height * width && y.cols === weight.rows,
+    `${label}: [${height * width}, ${weight.rows}] into [${y.rows}, ${y.cols}]`,
+  );
+
+  const { chosen, tileRows, tileCols } = conv2dKernel(device, weight, addTo !== undefined);
+  const flopsPerPixel = 2 * weight.rows * 9 * x.tensor.cols;
+  const inputRows = Math.floor((device.limits.bindingBytes - 256) / (x.width * rowBytes(x.tensor)));
+  // Output rows whose taps lie in that many input rows: three taps reach one row further on either side.
+  const bandRows = Math.floor(((inputRows - 2) * upsample) / stride);
+  assert(bandRows >= 1, `${label}: three rows of the input exceed the binding limit ${device.limits.bindingBytes}`);
+  const step = Math.min(
+    // A band that does not begin at a row's start reaches one row more.
+    x.height <= inputRows ? height * width : Math.max(1, bandRows - 1) * width,
+    rowsPerBinding(device, y),
+    wholeTiles(device.limits.dispatchFlops / flopsPerPixel, tileRows),
+  );
+  const colStep = wholeTiles((device.limits.bindingBytes - 512) / weightRowBytes(weight), tileCols);
+  for (let n = 0; n < weight.rows; n += colStep) {
+    const nEnd = Math.min(n + colStep, weight.rows);
+    const weights = bindWeightRows(weight, n, nEnd);
+    // Whoever writes a row's last column writes its padding.
+    const yCols = (nEnd === weight.rows ? y.pitch : nEnd) - n;
+    for (let p = 0; p < y.rows; p += step) {
+      const pEnd = Math.min(p + step, y.rows);
+      const top = Math.floor((Math.floor(p / width) * stride - padding) / upsample);
+      const bottom = Math.floor((Math.floor((pEnd - 1) / width) * stride - padding + 2) / upsample);
+      const firstRow = Math.max(0, top);
+      const endRow = Math.min(x.height, bottom + 1);
+      const input = bindRows(x.tensor, firstRow * x.width, endRow * x.width);
+      const output = bindRows(y, p, pEnd);
+      const tiles = Math.ceil((pEnd - p) / tileRows);
+      recorder.dispatch({
+        kernel: chosen,
+        label,
+        bindings: { x: input.binding, weight: weights.binding, bias: bindVector(bias), y: output.binding },
+        params: {
+          pixels: pEnd - p,
+          first_pixel: p,
+          out_width: width,
+          cols: nEnd - n,
+          groups,
+          kernel_size: 3,
+          stride,
+          padding,
+          upsample,
+          in_height: x.height,
+          in_width: x.width,
+          x_first_row: firstRow,
+          x_offset: input.offset,
+          x_pitch: x.tensor.pitch,
+          weight_offset: weights.groups,
+          bias_offset: n,
+          y_offset: output.offset + n,
+          y_pitch: y.pitch,
+          y_cols: yCols,
+        },
+        workgroups: [Math.min(tiles, 65535), Math.ceil(yCols / tileCols), Math.ceil(tiles / 65535)],
+        flops: flopsPerPixel * (pEnd - p) * ((nEnd - n) / weight.rows),
+        bytes:
+          (endRow - firstRow) * x.width * rowBytes(x.tensor) +
+          (nEnd - n) * weightRowBytes(weight) +
+          (pEnd - p) * rowBytes(y),
+      });
+    }
+  }
+  return { tensor: y, height, width };
+}
+
+function conv2dKernel(
+  device: Device,
+  weight: Weight,
+  accumulate: boolean,
+): { chosen: Kernel; tileRows: number; tileCols: number } {
+  const overrides = { ACCUMULATE: accumulate ? 1 : 0 };
+  const WEIGHT_TYPE = weightType(weight);
+  if (usesSubgroupKernels(device)) {
+    const SUBGROUP_SIZE = device.subgroupSize;
+    const COLS = Math.min(4, 2 ** Math.ceil(Math.log2(weight.rows / SUBGROUP_SIZE + 1e-9)) || 1);
+    const tunables = { WEIGHT_TYPE, ROWS: 4, COLS: Math.max(1, COLS), SUBGROUP_SIZE };
+    const chosen = kernel(device, "conv2d_subgroup", { tunables, overrides });
+    return { chosen, tileRows: 4, tileCols: tunables.COLS * SUBGROUP_SIZE };
+  }
+  return { chosen: kernel(device, "conv2d", { tunables: { WEIGHT_TYPE }, overrides }), tileRows: 64, tileCols: 64 };
+}

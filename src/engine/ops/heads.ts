@@ -1,0 +1,129 @@
+// Attention's inputs: the projections' rows [token, q | k | v] become head-major q, k and v, with the heads' RMSNorm
+// and the rotary positions applied on the way. Knows no model: which pairs rotate is an option.
+// Writes the tokens of one stream into the joint sequence, so that text and image fill the same tensors in turn.
+
+import { assert } from "../../errors.js";
+import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { kernel } from "../gpu/kernel.js";
+import { rowBytes, type Tensor } from "../gpu/tensor.js";
+import type { Vector } from "../weights/upload.js";
+import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
+import { bindVector } from "./parameters.js";
+
+export type SplitHeadsOptions = {
+  label?: string;
+  /** Written: [heads·tokens, D] f32 or f16, row = head·tokens + token. */
+  q: Tensor;
+  /** Written: [kvHeads·tokens, D] f32 or f16. */
+  k: Tensor;
+  /** Written: [kvHeads·tokens, D] f32. */
+  v: Tensor;
+  /** Where the S tokens begin in the joint sequence. */
+  tokenOffset: number;
+  /** Tokens of the joint sequence. */
+  tokens: number;
+  heads: number;
+  kvHeads: number;
+  /** D, even. */
+  headDim: number;
+  /** [D]: RMSNorm weights of q and of k. */
+  normQ: Vector;
+  normK: Vector;
+  eps: number;
+  /** [tokens, D/2] f32 each: cosines and sines of the joint sequence's positions. */
+  rope: { cos: Tensor; sin: Tensor };
+  /** `interleaved` rotates the pairs (2i, 2i + 1), as FLUX.2 does; `halves` (i, i + D/2), as Qwen3 does. */
+  ropeStyle: "interleaved" | "halves";
+};
+
+/**
+ * q[h, t] = rope_t(rms(qkv[s, h·D…]; normQ)), k likewise from column heads·D on, v[h, t] = qkv[s, (heads + kvHeads + h)·D…];
+ * t = tokenOffset + s. qkv: [S, ≥ (heads + 2·kvHeads)·D] f32. Other tokens of q, k and v are left as they are.
+ */
+export function splitHeads(recorder: Recorder, qkv: Tensor, options: SplitHeadsOptions): void {
+  const { label = "split_heads", q, k, v, heads, kvHeads, headDim, tokens, tokenOffset, normQ, normK } = options;
+  assert(headDim % 2 === 0, `${label}: heads of ${headDim} channels, expected an even number`);
+  assert(qkv.dtype === "f32" && v.dtype === "f32", `${label}: qkv is ${qkv.dtype}, v ${v.dtype}, expected f32`);
+  assert(
+    qkv.cols >= (heads + 2 * kvHeads) * headDim,
+    `${label}: ${qkv.cols} columns for ${heads} + 2·${kvHeads} heads of ${headDim}`,
+  );
+  assert(
+    0 <= tokenOffset && tokenOffset + qkv.rows <= tokens,
+    `${label}: tokens [${tokenOffset}, ${tokenOffset + qkv.rows}) of ${tokens}`,
+  );
+  for (const table of [options.rope.cos, options.rope.sin]) {
+    assert(
+      table.rows === tokens && table.cols === headDim / 2 && table.dtype === "f32",
+      `${label}: "${table.label}" is [${table.rows}, ${table.cols}] ${table.dtype}, expected [${tokens}, ${headDim / 2}] f32`,
+    );
+  }
+  splitPart(recorder, qkv, { ...options, label, y: q, column: 0, partHeads: heads, norm: normQ });
+  splitPart(recorder, qkv, { ...options, label, y: k, column: heads * headDim, partHeads: kvHeads, norm: normK });
+  splitPart(recorder, qkv, { ...options, label, y: v, column: (heads + kvHeads) * headDim, partHeads: kvHeads });
+}
+
+type Part = SplitHeadsOptions & { label: string; y: Tensor; column: number; partHeads: number; norm?: Vector };
+
+/** One of q, k and v; without a norm the heads are copied. */
+function splitPart(recorder: Recorder, qkv: Tensor, part: Part): void {
+  const { device } = recorder;
+  const { label, y, column, partHeads, norm, headDim, tokens, tokenOffset, eps, rope, ropeStyle } = part;
+  assert(
+    y.rows === partHeads * tokens && y.cols === headDim && y.dtype !== "u32",
+    `${label}: "${y.label}" is [${y.rows}, ${y.cols}] ${y.dtype}, expected [${partHeads * tokens}, ${headDim}]`,
+  );
+  assert(!norm || norm.length === headDim, `${label}: heads of ${headDim} channels, the norm has ${norm?.length}`);
+  const workgroup = rowWorkgroup(device, 16, 8);
+  const chosen = kernel(device, "split_heads", {
+    overrides: {
+      ...workgroup,
+      ALIGNED: headDim % 8 === 0 ? 1 : 0,
+      HALVES: norm && ropeStyle === "halves" ? 1 : 0,
+      COPY: norm ? 0 : 1,
+      Y_F16: y.dtype === "f16" ? 1 : 0,
+    },
+  });
+  const flopsPerHead = norm ? 8 * headDim : headDim;
+  const bindable = rowsPerBinding(device, y);
+  const dispatchable = device.limits.dispatchFlops / flopsPerHead;
+  const tokenStep = Math.min(rowsPerBinding(device, qkv), rowsPerBinding(device, rope.cos), bindable, dispatchable);
+  for (const { begin, end } of bands(qkv.rows, tokenStep)) {
+    const rows = end - begin;
+    const input = bindRows(qkv, begin, end);
+    const cos = bindRows(rope.cos, tokenOffset + begin, tokenOffset + end);
+    const sin = bindRows(rope.sin, tokenOffset + begin, tokenOffset + end);
+    // Between the first head's first row and the last head's last one lie all tokens of the heads in between.
+    const headStep = Math.min(1 + (bindable - rows) / tokens, dispatchable / rows);
+    for (const { begin: head, end: headEnd } of bands(partHeads, headStep)) {
+      const firstRow = tokenOffset + begin;
+      const output = bindRows(y, head * tokens + firstRow, (headEnd - 1) * tokens + firstRow + rows);
+      recorder.dispatch({
+        kernel: chosen,
+        label,
+        bindings: {
+          x: input.binding,
+          y: output.binding,
+          ...(norm && { weight: bindVector(norm), cos: cos.binding, sin: sin.binding }),
+        },
+        params: {
+          rows,
+          heads: headEnd - head,
+          head_size: headDim,
+          x_pitch: qkv.pitch,
+          x_offset: input.offset + column + head * headDim,
+          rope_pitch: rope.cos.pitch,
+          cos_offset: cos.offset,
+          sin_offset: sin.offset,
+          y_pitch: y.pitch,
+          y_offset: output.offset,
+          y_head_stride: tokens * y.pitch,
+          eps,
+        },
+        workgroups: foldWorkgroups((rows * (headEnd - head)) / workgroup.ROWS_PER_WORKGROUP),
+        flops: rows * (headEnd - head) * flopsPerHead,
+        bytes: rows * (headEnd - head) * (4 * headDim + rowBytes(y)) + (norm ? rows * 2 * rowBytes(rope.cos) : 0),
+      });
+    }
+  }
+}

@@ -1,0 +1,139 @@
+// Matrix products with a weight: every linear layer of the models. Two kernels compute the same function; CPU drivers
+// get the one that needs no workgroup memory. Splits by rows and columns where a range exceeds the binding limit or a
+// dispatch would run too long.
+
+import { assert } from "../../errors.js";
+import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import type { Device } from "../gpu/device.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
+import { elementBytes, type Tensor } from "../gpu/tensor.js";
+import type { Vector, Weight } from "../weights/upload.js";
+import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
+
+export type MatmulOptions = {
+  label?: string;
+  /** Rows [begin, end) of the weight to multiply with; default all. */
+  weightRows?: [number, number];
+  /** Row of the weight where the up projection begins: y = silu(a·Wᵀ) · (a·Upᵀ). */
+  upRow?: number;
+  /** Added to the product; indexed like the weight's rows. */
+  bias?: Vector;
+  /** Multiplied with the product: column `at + n` of row 0 of a tensor. */
+  gate?: { tensor: Tensor; at: number };
+  /** Writes into columns [column, column + n) of this tensor instead of a new one. */
+  into?: { tensor: Tensor; column?: number; accumulate?: boolean };
+};
+
+/**
+ * y[m, n] = epilogue(Σ_k a[m, k] · weight[n, k]), a: [M, K] f32 or f16, weight: [N, K], y: [M, N] f32.
+ * Epilogue in this order: bias, SiLU gate, gate, accumulate.
+ */
+export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: MatmulOptions = {}): Tensor {
+  const { device } = recorder;
+  const { label = weight.label, upRow, bias, gate, into } = options;
+  const [firstRow, endRow] = options.weightRows ?? [0, weight.rows];
+  const cols = endRow - firstRow;
+  assert(a.cols === weight.cols, `${label}: a has ${a.cols} columns, the weight ${weight.cols}`);
+  assert(
+    0 <= firstRow && cols > 0 && endRow <= weight.rows,
+    `${label}: weight rows [${firstRow}, ${endRow}) of ${weight.rows}`,
+  );
+  assert(upRow === undefined || upRow + cols <= weight.rows, `${label}: up rows from ${upRow} of ${weight.rows}`);
+  const column = into?.column ?? 0;
+  const y = into?.tensor ?? recorder.scratch(label, a.rows, cols);
+  assert(
+    y.rows === a.rows && column + cols <= y.cols,
+    `${label}: [${a.rows}, ${cols}] into "${y.label}" [${y.rows}, ${y.cols}]`,
+  );
+
+  const isSiluGate = upRow !== undefined;
+  const { chosen, tileRows, tileCols } = matmulKernel(device, a, weight, {
+    HAS_BIAS: bias ? 1 : 0,
+    HAS_GATE: gate ? 1 : 0,
+    SILU_GATE: isSiluGate ? 1 : 0,
+    ACCUMULATE: into?.accumulate ? 1 : 0,
+  });
+  const flopsPerRow = 2 * cols * a.cols * (isSiluGate ? 2 : 1);
+  const weightRowsPerBinding = Math.floor((device.limits.bindingBytes - 512) / weightRowBytes(weight));
+  const rowStep = Math.min(
+    rowsPerBinding(device, a),
+    rowsPerBinding(device, y),
+    wholeTiles(device.limits.dispatchFlops / flopsPerRow, tileRows),
+    65535 * tileRows,
+  );
+  const colStep = Math.min(wholeTiles(weightRowsPerBinding, tileCols), 65535 * tileCols);
+  for (let n = 0; n < cols; n += colStep) {
+    const nEnd = Math.min(n + colStep, cols);
+    const weights = bindWeightRows(weight, firstRow + n, firstRow + nEnd);
+    const ups = isSiluGate ? bindWeightRows(weight, upRow + n, upRow + nEnd) : undefined;
+    // Whoever writes a row's last column writes its padding.
+    const isLast = nEnd === cols && column + cols === y.cols;
+    const yCols = isLast ? y.pitch - column - n : nEnd - n;
+    for (let m = 0; m < a.rows; m += rowStep) {
+      const mEnd = Math.min(m + rowStep, a.rows);
+      const rows = bindRows(a, m, mEnd);
+      const out = bindRows(y, m, mEnd);
+      const gates = gate ? bindRows(gate.tensor, 0, 1) : undefined;
+      const work = (mEnd - m) / a.rows;
+      recorder.dispatch({
+        kernel: chosen,
+        label,
+        bindings: {
+          a: rows.binding,
+          weight: weights.binding,
+          y: out.binding,
+          ...(ups && { up: ups.binding }),
+          ...(bias && { bias: bindVector(bias) }),
+          ...(gates && { gate: gates.binding }),
+        },
+        params: {
+          rows: mEnd - m,
+          cols: nEnd - n,
+          groups: weight.pitch / 8,
+          a_offset: rows.offset,
+          a_pitch: a.pitch,
+          weight_offset: weights.groups,
+          up_offset: ups?.groups ?? 0,
+          bias_offset: firstRow + n,
+          gate_offset: gates ? gates.offset + (gate?.at ?? 0) + n : 0,
+          y_offset: out.offset + column + n,
+          y_pitch: y.pitch,
+          y_cols: yCols,
+        },
+        workgroups: [Math.ceil((mEnd - m) / tileRows), Math.ceil(yCols / tileCols), 1],
+        flops: flopsPerRow * (mEnd - m) * ((nEnd - n) / cols),
+        bytes:
+          (nEnd - n) * weightRowBytes(weight) * (isSiluGate ? 2 : 1) +
+          work * a.rows * (a.pitch * elementBytes(a.dtype) + 4 * cols),
+      });
+    }
+  }
+  return y;
+}
+
+type Choice = { chosen: Kernel; tileRows: number; tileCols: number };
+
+function matmulKernel(device: Device, a: Tensor, weight: Weight, overrides: Record<string, number>): Choice {
+  const types = { A_TYPE: a.dtype === "f16" ? 2 : 0, WEIGHT_TYPE: weightType(weight) };
+  if (usesSubgroupKernels(device)) {
+    const [ROWS, COLS, SUBGROUP_SIZE] = [4, 4, device.subgroupSize];
+    const tileCols = (overrides.SILU_GATE ? COLS / 2 : COLS) * SUBGROUP_SIZE;
+    const chosen = kernel(device, "matmul_subgroup", { tunables: { ...types, ROWS, COLS, SUBGROUP_SIZE }, overrides });
+    return { chosen, tileRows: ROWS, tileCols };
+  }
+  const chosen = kernel(device, "matmul", { tunables: types, overrides });
+  return { chosen, tileRows: 64, tileCols: overrides.SILU_GATE ? 32 : 64 };
+}
+
+/**
+ * True where a subgroup is one SIMD register of the CPU: loads of many lanes are slow there, broadcasts are not, and
+ * barriers cost more than what workgroup memory saves.
+ */
+export function usesSubgroupKernels(device: Device): boolean {
+  return device.isSoftware && [4, 8, 16].includes(device.subgroupSize);
+}
+
+/** The largest whole number of tiles within an extent, so that a split leaves no partial tile in the middle. */
+export function wholeTiles(extent: number, tile: number): number {
+  return extent < tile ? Math.max(1, Math.floor(extent)) : Math.floor(extent / tile) * tile;
+}

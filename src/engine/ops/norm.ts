@@ -1,0 +1,275 @@
+// Normalisations: RMSNorm (Qwen3), LayerNorm with modulation (the transformer's blocks), GroupNorm (VAE).
+// Statistics are f32 and two-pass: the mean first, then squared deviations; E[x²] − E[x]² would cancel.
+// GroupNorm's are taken over chunks of rows that are fixed by the width, so that no limit changes a bit of the result.
+
+import { assert } from "../../errors.js";
+import { bindBytes, bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { kernel } from "../gpu/kernel.js";
+import { rowBytes, type Tensor } from "../gpu/tensor.js";
+import type { Vector } from "../weights/upload.js";
+import { bands, foldWorkgroups, rowsPerDispatch, rowWorkgroup } from "./bands.js";
+import { bindVector } from "./parameters.js";
+
+export type RmsNormOptions = {
+  label?: string;
+  eps: number;
+  /** Of the result. */
+  dtype: "f32" | "f16";
+};
+
+/** y[r, c] = x[r, c] / √(mean_c(x[r, :]²) + eps) · weight[c]; x: [R, C] f32, weight: [C], y: [R, C]. */
+export function rmsNorm(recorder: Recorder, x: Tensor, weight: Vector, options: RmsNormOptions): Tensor {
+  const { device } = recorder;
+  const { label = "rms_norm", eps, dtype } = options;
+  checkF32(label, x);
+  assert(weight.length === x.cols, `${label}: ${x.cols} columns, the weight has ${weight.length}`);
+  const y = recorder.scratch(label, x.rows, x.cols, dtype);
+  const workgroup = rowWorkgroup(device, 64);
+  const chosen = kernel(device, "rms_norm", { overrides: { ...workgroup, Y_F16: dtype === "f16" ? 1 : 0 } });
+  const flopsPerRow = 4 * x.cols;
+  for (const { begin, end } of bands(x.rows, rowsPerDispatch(device, [x, y], flopsPerRow))) {
+    const rows = end - begin;
+    const input = bindRows(x, begin, end);
+    const output = bindRows(y, begin, end);
+    recorder.dispatch({
+      kernel: chosen,
+      label,
+      bindings: { x: input.binding, weight: bindVector(weight), y: output.binding },
+      params: { rows, cols: x.cols, pitch: x.pitch, x_offset: input.offset, y_offset: output.offset, eps },
+      workgroups: foldWorkgroups(rows / workgroup.ROWS_PER_WORKGROUP),
+      flops: rows * flopsPerRow,
+      bytes: rows * (rowBytes(x) + rowBytes(y)),
+    });
+  }
+  return y;
+}
+
+export type LayerNormModulateOptions = {
+  label?: string;
+  /** Column of the modulation where the C scales begin. */
+  scaleAt: number;
+  /** Column of the modulation where the C shifts begin. */
+  shiftAt: number;
+  eps: number;
+  /** Of the result. */
+  dtype: "f32" | "f16";
+};
+
+/**
+ * y[r, c] = (1 + m[scaleAt + c])·(x[r, c] − mean)/√(variance + eps) + m[shiftAt + c], biased variance over a row.
+ * x: [R, C] f32, modulation m: [1, n·C] f32, y: [R, C]. FLUX.2's LayerNorms have no affine of their own.
+ */
+export function layerNormModulate(
+  recorder: Recorder,
+  x: Tensor,
+  modulation: Tensor,
+  options: LayerNormModulateOptions,
+): Tensor {
+  const { device } = recorder;
+  const { label = "layer_norm_modulate", scaleAt, shiftAt, eps, dtype } = options;
+  checkF32(label, x, modulation);
+  for (const at of [scaleAt, shiftAt]) {
+    assert(
+      modulation.rows === 1 && 0 <= at && at + x.cols <= modulation.cols,
+      `${label}: columns [${at}, ${at + x.cols}) of a modulation [${modulation.rows}, ${modulation.cols}]`,
+    );
+  }
+  const y = recorder.scratch(label, x.rows, x.cols, dtype);
+  const scale = bindBytes(modulation.storage, modulation.byteOffset + 4 * scaleAt, 4 * x.cols);
+  const shift = bindBytes(modulation.storage, modulation.byteOffset + 4 * shiftAt, 4 * x.cols);
+  const isAligned = x.cols % 8 === 0 && scaleAt % 4 === 0 && shiftAt % 4 === 0;
+  const workgroup = rowWorkgroup(device, 64);
+  const chosen = kernel(device, "layer_norm_modulate", {
+    overrides: { ...workgroup, ALIGNED: isAligned ? 1 : 0, Y_F16: dtype === "f16" ? 1 : 0 },
+  });
+  const flopsPerRow = 8 * x.cols;
+  for (const { begin, end } of bands(x.rows, rowsPerDispatch(device, [x, y], flopsPerRow))) {
+    const rows = end - begin;
+    const input = bindRows(x, begin, end);
+    const output = bindRows(y, begin, end);
+    recorder.dispatch({
+      kernel: chosen,
+      label,
+      bindings: { x: input.binding, scale: scale.binding, shift: shift.binding, y: output.binding },
+      params: {
+        rows,
+        cols: x.cols,
+        pitch: x.pitch,
+        x_offset: input.offset,
+        scale_offset: scale.remainder / 4,
+        shift_offset: shift.remainder / 4,
+        y_offset: output.offset,
+        eps,
+      },
+      workgroups: foldWorkgroups(rows / workgroup.ROWS_PER_WORKGROUP),
+      flops: rows * flopsPerRow,
+      bytes: rows * (rowBytes(x) + rowBytes(y)),
+    });
+  }
+  return y;
+}
+
+/** Rows of a chunk of GroupNorm's statistics, and the most bytes of x that a chunk may have to bind. */
+const chunkRows = 256;
+const chunkBytes = 512 * 1024;
+/** How many chunks' statistics one invocation combines; more are combined in several levels. */
+const combineFan = 128;
+/** Pixels that one invocation of the last pass normalises with the parameters of its eight channels. */
+const pixelsEach = 8;
+
+export type GroupNormOptions = {
+  label?: string;
+  groups: number;
+  eps: number;
+  /** Applies y·σ(y) afterwards. */
+  silu: boolean;
+};
+
+/**
+ * y[p, c] = (x[p, c] − mean_g)/√(variance_g + eps)·weight[c] + bias[c], then SiLU if asked for; g = ⌊c / (C/groups)⌋,
+ * moments over all pixels and the group's channels, biased. x: [h·w, C] f32, weight, bias: [C], y: [h·w, C] f32.
+ */
+export function groupNorm(
+  recorder: Recorder,
+  x: Tensor,
+  weight: Vector,
+  bias: Vector,
+  options: GroupNormOptions,
+): Tensor {
+  const { device } = recorder;
+  const { label = "group_norm", groups, eps, silu } = options;
+  checkF32(label, x);
+  assert(x.cols % groups === 0, `${label}: ${x.cols} channels in ${groups} groups`);
+  assert(
+    weight.length === x.cols && bias.length === x.cols,
+    `${label}: ${x.cols} channels, the weight has ${weight.length}, the bias ${bias.length}`,
+  );
+  const statistics = groupMoments(recorder, x, label, groups, eps);
+  const moments = bindRows(statistics);
+  const y = recorder.scratch(label, x.rows, x.cols);
+  const chosen = kernel(device, "group_norm_silu", { overrides: { SILU: silu ? 1 : 0 } });
+  const flopsPerRow = (silu ? 8 : 4) * x.cols;
+  for (const { begin, end } of bands(x.rows, rowsPerDispatch(device, [x, y], flopsPerRow))) {
+    const rows = end - begin;
+    const input = bindRows(x, begin, end);
+    const output = bindRows(y, begin, end);
+    recorder.dispatch({
+      kernel: chosen,
+      label,
+      bindings: {
+        x: input.binding,
+        moments: moments.binding,
+        weight: bindVector(weight),
+        bias: bindVector(bias),
+        y: output.binding,
+      },
+      params: {
+        rows,
+        groups,
+        group_cols: x.cols / groups,
+        pitch: x.pitch,
+        rows_each: pixelsEach,
+        x_offset: input.offset,
+        moments_offset: moments.offset,
+        y_offset: output.offset,
+      },
+      workgroups: foldWorkgroups((Math.ceil(rows / pixelsEach) * (x.pitch / 8)) / 64),
+      flops: rows * flopsPerRow,
+      bytes: rows * (rowBytes(x) + rowBytes(y)),
+    });
+  }
+  return y;
+}
+
+/** Mean and 1/√(variance + eps) of each group: a [1, 2·groups] tensor of pairs. */
+function groupMoments(recorder: Recorder, x: Tensor, label: string, groups: number, eps: number): Tensor {
+  const { device } = recorder;
+  const rowsPerChunk = Math.min(chunkRows, Math.max(1, Math.floor(chunkBytes / rowBytes(x))));
+  const groupCols = x.cols / groups;
+  let parts = recorder.scratch(`${label} chunks`, Math.ceil(x.rows / rowsPerChunk), 2 * groups);
+  // Neighbouring lanes take neighbouring groups, so that together they read whole stretches of a row.
+  const [GROUPS, PHASES] = device.isSoftware ? [8, 1] : [8, 16];
+  const statistics = kernel(device, "group_norm_statistics", {
+    overrides: { GROUPS, PHASES, ALIGNED: groupCols % 4 === 0 ? 1 : 0 },
+  });
+  const flopsPerRow = 4 * x.cols;
+  const step = Math.min(rowsPerDispatch(device, [x], flopsPerRow), rowsPerBinding(device, parts) * rowsPerChunk);
+  for (const { begin, end } of bands(x.rows, step, rowsPerChunk)) {
+    const rows = end - begin;
+    const input = bindRows(x, begin, end);
+    const chunks = Math.ceil(rows / rowsPerChunk);
+    const output = bindRows(parts, begin / rowsPerChunk, begin / rowsPerChunk + chunks);
+    recorder.dispatch({
+      kernel: statistics,
+      label: `${label} statistics`,
+      bindings: { x: input.binding, part: output.binding },
+      params: {
+        rows,
+        rows_per_chunk: rowsPerChunk,
+        groups,
+        group_cols: groupCols,
+        x_pitch: x.pitch,
+        x_offset: input.offset,
+        part_pitch: parts.pitch,
+        part_offset: output.offset,
+      },
+      workgroups: foldWorkgroups(chunks * Math.ceil(groups / GROUPS)),
+      flops: rows * flopsPerRow,
+      bytes: rows * rowBytes(x),
+    });
+  }
+  let rowsPerPart = rowsPerChunk;
+  while (true) {
+    const combined = recorder.scratch(`${label} moments`, Math.ceil(parts.rows / combineFan), 2 * groups);
+    combineParts(recorder, parts, combined, label, { rows: x.rows, rowsPerPart, groups, groupCols, eps });
+    if (combined.rows === 1) return combined;
+    parts = combined;
+    rowsPerPart *= combineFan;
+  }
+}
+
+type CombineOptions = { rows: number; rowsPerPart: number; groups: number; groupCols: number; eps: number };
+
+/** Combines each `combineFan` rows of moments into one; a single remaining row becomes mean and 1/√(variance + eps). */
+function combineParts(
+  recorder: Recorder,
+  parts: Tensor,
+  combined: Tensor,
+  label: string,
+  options: CombineOptions,
+): void {
+  const { device } = recorder;
+  const { rows, rowsPerPart, groups, groupCols, eps } = options;
+  const chosen = kernel(device, "group_norm_combine", { overrides: { FINISH: combined.rows === 1 ? 1 : 0 } });
+  const step = Math.min(rowsPerBinding(device, parts) / combineFan, rowsPerBinding(device, combined));
+  for (const { begin, end } of bands(combined.rows, step)) {
+    const first = begin * combineFan;
+    const last = Math.min(end * combineFan, parts.rows);
+    const input = bindRows(parts, first, last);
+    const output = bindRows(combined, begin, end);
+    recorder.dispatch({
+      kernel: chosen,
+      label: `${label} statistics`,
+      bindings: { part: input.binding, y: output.binding },
+      params: {
+        parts: last - first,
+        fan: combineFan,
+        part_rows: rowsPerPart,
+        rows: Math.min(rows, last * rowsPerPart) - first * rowsPerPart,
+        groups,
+        group_cols: groupCols,
+        pitch: parts.pitch,
+        part_offset: input.offset,
+        y_offset: output.offset,
+        eps,
+      },
+      workgroups: foldWorkgroups(((end - begin) * groups) / 64),
+      flops: 8 * (last - first) * groups,
+      bytes: (last - first) * rowBytes(parts),
+    });
+  }
+}
+
+function checkF32(label: string, ...tensors: Tensor[]): void {
+  for (const t of tensors) assert(t.dtype === "f32", `${label}: "${t.label}" is ${t.dtype}, expected f32`);
+}

@@ -1,0 +1,106 @@
+// Attention against f64: joint, causal with a key limit and grouped heads, and one wide head.
+
+import { beforeAll, describe, expect, it } from "vitest";
+import { attention, attentionWide } from "../../src/engine/ops/attention.js";
+import type { TestDevice } from "../gpu.js";
+import { configurations } from "./linear.js";
+import { nmse, nmseBound, normal, runRecorded, stored } from "./reference.js";
+
+type Case = {
+  /** Query heads, key heads, tokens, head size. */
+  shape: [heads: number, kvHeads: number, tokens: number, headSize: number];
+  qk?: "f32" | "f16";
+  causal?: boolean;
+  limit?: number;
+  /** Columns of the output beyond the heads'. */
+  more?: number;
+  spread?: number;
+};
+
+const cases: Case[] = [
+  { shape: [1, 1, 1, 2] },
+  { shape: [4, 4, 100, 32] },
+  { shape: [5, 1, 61, 16], causal: true, limit: 17 },
+  { shape: [7, 1, 130, 16], causal: true, limit: 130 },
+  { shape: [4, 2, 75, 32], causal: true, limit: 1 },
+  { shape: [3, 3, 40, 10], more: 22 },
+  { shape: [2, 2, 33, 80], qk: "f16" },
+  { shape: [2, 1, 150, 128] },
+  { shape: [2, 2, 90, 32], spread: 12 },
+  { shape: [1, 1, 600, 24], qk: "f16", more: 8 },
+];
+
+function reference(q: Float32Array, k: Float32Array, v: Float32Array, c: Case): Float64Array {
+  const [heads, kvHeads, tokens, size] = c.shape;
+  const pitch = heads * size + (c.more ?? 0);
+  const y = new Float64Array(tokens * pitch);
+  for (let h = 0; h < heads; h++) {
+    const g = Math.floor(h / (heads / kvHeads));
+    for (let i = 0; i < tokens; i++) {
+      const end = Math.min(c.causal ? i + 1 : tokens, c.limit ?? tokens);
+      const scores = Array.from({ length: end }, (_, j) => {
+        let s = 0;
+        for (let d = 0; d < size; d++)
+          s += (q[(h * tokens + i) * size + d] as number) * (k[(g * tokens + j) * size + d] as number);
+        return s / Math.sqrt(size);
+      });
+      const top = scores.reduce((a, b) => Math.max(a, b), Number.NEGATIVE_INFINITY);
+      const weights = scores.map((s) => Math.exp(s - top));
+      const total = weights.reduce((a, b) => a + b, 0);
+      for (let d = 0; d < size; d++) {
+        let sum = 0;
+        for (let j = 0; j < end; j++) sum += (weights[j] as number) * (v[(g * tokens + j) * size + d] as number);
+        y[i * pitch + h * size + d] = sum / total;
+      }
+    }
+  }
+  return y;
+}
+
+describe.each(configurations)("attention on %s", (_, open) => {
+  let test: TestDevice;
+  beforeAll(async () => {
+    test = await open();
+  });
+
+  it.each(cases)("$shape qk $qk causal $causal limit $limit", async (c) => {
+    const [heads, kvHeads, tokens, size] = c.shape;
+    const { qk = "f32", causal = false, more = 0, spread = 1 } = c;
+    const q = normal(1, heads * tokens * size, 0, spread).map((x) => stored(x, qk));
+    const k = normal(2, kvHeads * tokens * size, 0, spread).map((x) => stored(x, qk));
+    const v = normal(3, kvHeads * tokens * size);
+    const { y } = await runRecorded(test, (recorder, inputs) => {
+      const around = { rowsBefore: 1, rowsAfter: 1 };
+      const qs = inputs.tensor("q", heads * tokens, size, q, { dtype: qk, ...around });
+      const ks = inputs.tensor("k", kvHeads * tokens, size, k, { dtype: qk, ...around });
+      const vs = inputs.tensor("v", kvHeads * tokens, size, v, around);
+      const limit = c.limit === undefined ? undefined : inputs.tensor("limit", 1, 1, [c.limit], { dtype: "u32" });
+      const width = heads * size + more;
+      const into = more ? inputs.tensor("into", tokens, width, new Float32Array(tokens * width)) : undefined;
+      return { y: attention(recorder, qs, ks, vs, { heads, kvHeads, causal, limit, into }) };
+    });
+    expect(nmse(y.values, reference(q, k, v, c))).toBeLessThanOrEqual(nmseBound.f32);
+  });
+
+  it.each([
+    [1, 8],
+    [7, 24],
+    [33, 32],
+    [70, 300],
+    [40, 512],
+    [300, 20],
+  ])("one wide head: %d tokens of %d channels", async (tokens, channels) => {
+    const [q, k, v] = [1, 2, 3].map((seed) => normal(seed, tokens * channels)) as [
+      Float32Array,
+      Float32Array,
+      Float32Array,
+    ];
+    const { y } = await runRecorded(test, (recorder, inputs) => {
+      const [qs, ks, vs] = [q, k, v].map((x, i) =>
+        inputs.tensor("qkv"[i] as string, tokens, channels, x, { rowsBefore: 1 }),
+      );
+      return { y: attentionWide(recorder, qs!, ks!, vs!) };
+    });
+    expect(nmse(y.values, reference(q, k, v, { shape: [1, 1, tokens, channels] }))).toBeLessThanOrEqual(nmseBound.f32);
+  });
+});

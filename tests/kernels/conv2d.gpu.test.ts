@@ -1,0 +1,92 @@
+// Convolutions against f64: stride 1, stride 2 padded right and below only, and on the enlarged input.
+
+import { beforeAll, describe, expect, it } from "vitest";
+import { padded8 } from "../../src/engine/gpu/tensor.js";
+import { type Conv2dOptions, conv2d } from "../../src/engine/ops/conv2d.js";
+import type { TestDevice } from "../gpu.js";
+import { configurations, storedWeight, type WeightDtype, weightOf } from "./linear.js";
+import { nmse, nmseBound, normal, runRecorded } from "./reference.js";
+
+type Case = {
+  shape: [height: number, width: number, input: number, output: number];
+  mode?: Conv2dOptions["mode"];
+  weight?: WeightDtype;
+  add?: boolean;
+};
+
+const cases: Case[] = [
+  { shape: [1, 1, 1, 1] },
+  { shape: [2, 3, 3, 16] },
+  { shape: [7, 9, 12, 20], weight: "f32" },
+  { shape: [16, 16, 16, 16] },
+  { shape: [12, 8, 24, 24], weight: "f16", add: true },
+  { shape: [5, 7, 8, 3] },
+  { shape: [6, 10, 24, 40], mode: "downsample" },
+  { shape: [8, 8, 16, 16], mode: "downsample", weight: "f32" },
+  { shape: [5, 6, 16, 16], mode: "upsample" },
+  { shape: [9, 3, 32, 32], mode: "upsample", weight: "f16" },
+  { shape: [11, 13, 32, 64], add: true },
+  { shape: [20, 19, 48, 70] },
+];
+
+function reference(
+  x: Float32Array,
+  w: Float32Array,
+  bias: Float32Array,
+  { shape: [h, wd, ci, co], mode = "same" }: Case,
+) {
+  const scale = mode === "upsample" ? 2 : 1;
+  const stride = mode === "downsample" ? 2 : 1;
+  const padding = mode === "downsample" ? 0 : 1;
+  const [height, width] = [(h * scale) / stride, (wd * scale) / stride].map(Math.floor) as [number, number];
+  const y = new Float64Array(height * width * co);
+  for (let oy = 0; oy < height; oy++) {
+    for (let ox = 0; ox < width; ox++) {
+      for (let o = 0; o < co; o++) {
+        let sum = bias[o] as number;
+        for (let ky = 0; ky < 3; ky++) {
+          for (let kx = 0; kx < 3; kx++) {
+            const [sy, sx] = [oy * stride + ky - padding, ox * stride + kx - padding];
+            if (sy < 0 || sx < 0 || sy >= h * scale || sx >= wd * scale) continue;
+            const at = (Math.floor(sy / scale) * wd + Math.floor(sx / scale)) * ci;
+            for (let c = 0; c < ci; c++) sum += (x[at + c] as number) * (w[((o * 3 + ky) * 3 + kx) * ci + c] as number);
+          }
+        }
+        y[(oy * width + ox) * co + o] = sum;
+      }
+    }
+  }
+  return y;
+}
+
+async function run(test: TestDevice, c: Case): Promise<number> {
+  const { shape, mode = "same", weight = "bf16", add = false } = c;
+  const [height, width, ci, co] = shape;
+  const x = normal(1, height * width * ci);
+  const w = normal(2, co * 9 * ci, 0, 1 / Math.sqrt(9 * ci)).map((v) => storedWeight(v, weight));
+  const bias = normal(3, co);
+  const before = normal(4, height * width * co);
+  // On the device each tap's channels are padded to a multiple of 8.
+  const taps = new Float32Array(co * 9 * padded8(ci));
+  for (let t = 0; t < co * 9; t++) taps.set(w.subarray(t * ci, (t + 1) * ci), t * padded8(ci));
+  const { y } = await runRecorded(test, (recorder, inputs) => {
+    const image = { tensor: inputs.tensor("x", height * width, ci, x, { rowsBefore: 1, rowsAfter: 1 }), height, width };
+    const weights = weightOf(inputs, "weight", co, 9 * padded8(ci), taps, weight);
+    const addTo = add ? { tensor: inputs.tensor("y", height * width, co, before), height, width } : undefined;
+    return { y: conv2d(recorder, image, weights, inputs.vector("bias", bias), { mode, addTo }).tensor };
+  });
+  const expected = reference(x, w, bias, c);
+  if (add) for (let i = 0; i < expected.length; i++) expected[i] = (expected[i] as number) + (before[i] as number);
+  return nmse(y.values, expected);
+}
+
+describe.each(configurations)("conv2d on %s", (_, open) => {
+  let test: TestDevice;
+  beforeAll(async () => {
+    test = await open();
+  });
+
+  it.each(cases)("$shape $mode weight $weight add $add", async (c) => {
+    expect(await run(test, c)).toBeLessThanOrEqual(nmseBound.f32);
+  });
+});
