@@ -111,6 +111,8 @@ describe("urlSource", () => {
     expect((await failure(readRange(closed, "a", 0, 1), "file.unreadable")).message).toContain("a cannot be read");
   });
 
+  it("refuses what is no address", () => failure(() => urlSource("models/m", []), "model.not_found"));
+
   it("never asks for a path outside of the checkpoint", async () => {
     await expect(async () => urlSource(base, []).read("../x", 0, 1)).rejects.toThrow(/inside the checkpoint/);
   });

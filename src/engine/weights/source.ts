@@ -124,15 +124,27 @@ export function blobSource(files: Map<string, Blob>): CheckpointSource {
 /**
  * A source over files below an address, read by HTTP range requests. `paths` are the files that exist: HTTP has no
  * listing. The server must answer 206 and, if it is another origin, expose `Content-Range` to scripts.
- * Errors: `model.part_missing` (404, 410), `file.unreadable`.
+ * Errors: `model.not_found` (no address); reading: `model.part_missing` (404, 410), `file.unreadable`.
  */
 export function urlSource(baseUrl: string | URL, paths: readonly string[]): CheckpointSource {
-  const base = new URL(baseUrl);
-  if (!base.pathname.endsWith("/")) base.pathname += "/";
+  const base = folderAddress(baseUrl);
   return {
     list: async () => [...paths],
     read: (path, begin, end) => fetchRange(addressOf(base, path), path, begin, end),
   };
+}
+
+/** In a page, an address may be relative to the page's. */
+function folderAddress(baseUrl: string | URL): URL {
+  if (!URL.canParse(String(baseUrl), globalThis.location?.href)) {
+    throw new DaybreakError(
+      "model.not_found",
+      `got ${quote(String(baseUrl))}, expected the address of a checkpoint folder`,
+    );
+  }
+  const base = new URL(baseUrl, globalThis.location?.href);
+  if (!base.pathname.endsWith("/")) base.pathname += "/";
+  return base;
 }
 
 /** The address of a file below `base`; a query (a signed address's token) is kept. */
