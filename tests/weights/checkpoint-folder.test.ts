@@ -70,6 +70,14 @@ describe("folderSource", () => {
     await failure(folderSource(join(dir, "outside.bin/x")), "model.not_found");
   });
 
+  it("gives up on a folder that is no checkpoint but holds thousands of files", async () => {
+    mkdirSync(join(dir, "home"));
+    for (let i = 0; i <= 10_000; i++) writeFileSync(join(dir, `home/${i}`), "");
+    const source = await folderSource(join(dir, "home"));
+    expect((await failure(source.list(), "model.not_found")).message).toContain("more than 10000 files");
+    await source.close();
+  });
+
   it("says that a single file is no checkpoint", async () => {
     const error = await failure(
       folderSource(join(tinyShapes, "vae/diffusion_pytorch_model.safetensors")),

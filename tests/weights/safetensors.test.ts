@@ -245,6 +245,15 @@ describe("a file that is not valid", () => {
       /"b" overlap "a"/,
     ],
     [
+      "one name twice",
+      rawSafetensors(
+        '{"a":{"dtype":"U8","shape":[5],"data_offsets":[0,5]},"a":{"dtype":"U8","shape":[6],"data_offsets":[5,11]}}',
+        data11,
+      ),
+      "safetensors.header_invalid",
+      /5 bytes of no tensor/,
+    ],
+    [
       "two tensors on the same bytes",
       rawSafetensors({ ...twoTensors, c: twoTensors.a }, data11),
       "safetensors.header_invalid",
@@ -482,11 +491,12 @@ describe("properties", () => {
     const json = fc.oneof(fc.dictionary(fc.string(), fc.oneof(entry, fc.jsonValue())), fc.jsonValue());
     await fc.assert(
       fc.asyncProperty(json, fc.uint8Array({ maxLength: 20 }), async (header, data) => {
-        for (const files of [
+        const cases: Record<string, Uint8Array>[] = [
           { "part/model.safetensors": rawSafetensors(header, data) },
           { "part/model.safetensors.index.json": textBytes(JSON.stringify(header)) },
           { "part/model.safetensors.index.json": textBytes(JSON.stringify({ weight_map: header })) },
-        ]) {
+        ];
+        for (const files of cases) {
           await open(files).catch((error) => expect(error).toBeInstanceOf(DaybreakError));
         }
       }),
