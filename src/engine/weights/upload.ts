@@ -1,0 +1,240 @@
+// Streams a component's weights from its files into GPU buffers, in a few megabytes of memory for any size of model.
+// Owns the buffers until the set is closed. Knows no model: the table says what goes where. Reads run ahead of the
+// upload, in the order of the files, and never more than `bytesInFlight` wait in the device's own staging memory.
+
+import { assert, DaybreakError } from "../../errors.js";
+import type { Device } from "../gpu/device.js";
+import { bufferUsage } from "../gpu/usage.js";
+import {
+  type DeviceDtype,
+  type PlannedRead,
+  packedBytes,
+  packPiece,
+  planPieces,
+  planReads,
+  planTargets,
+  type Target,
+} from "./layout.js";
+import { type TensorFileSet, truncated } from "./safetensors.js";
+import { checkTensors, type SlotTable } from "./slots.js";
+import { oneLine, readRangeInto } from "./source.js";
+
+/** Bytes of one read; several small tensors share one. */
+const readBytes = 4 * 1024 * 1024;
+/** Reads under way at a time, each with a buffer of its own. */
+const readsAhead = 3;
+/** writeBuffer copies into memory of the device's, which only finished work gives back. */
+const bytesInFlight = 64 * 1024 * 1024;
+
+/** What the upload needs of a device; {@link Device} has it. */
+export type UploadDevice = Pick<Device, "gpu" | "limits" | "check" | "settled" | "createBuffer" | "destroyBuffer">;
+
+/** A matrix [rows, cols] on the device; a convolution [O, I, kh, kw] has rows O and columns [kh, kw, I padded to 8]. */
+export type Weight = {
+  label: string;
+  buffer: GPUBuffer;
+  rows: number;
+  cols: number;
+  /** Elements from one row to the next, a multiple of 8; those from `cols` on are zero. */
+  pitch: number;
+  dtype: DeviceDtype;
+  byteLength: number;
+};
+
+/** `length` f32 values, followed by zeros up to a multiple of 8. */
+export type Vector = { label: string; buffer: GPUBuffer; length: number };
+
+/** A component's weights by slot. Asking for a slot that the table does not have is a programmer error. */
+export type WeightSet = {
+  matrix(slot: string): Weight;
+  conv(slot: string): Weight;
+  vector(slot: string): Vector;
+  /** Bytes of all buffers. */
+  byteLength: number;
+  /** Destroys the buffers; further calls do nothing. */
+  close(): void;
+};
+
+export type LoadOptions = {
+  /** `doneBytes` of the component's `totalBytes` of files are on the device. */
+  onProgress?: (doneBytes: number, totalBytes: number) => void;
+  /** Honoured between reads. */
+  signal?: AbortSignal;
+};
+
+/**
+ * Loads the slots of `table` from `files` onto the device. Elements keep the file's type; vectors and stacks of
+ * different types are widened to f32.
+ * Errors: `weights.*` ({@link checkTensors}), `device.limit_exceeded`, `device.out_of_memory`, `device.lost`,
+ * `safetensors.truncated`, `request.cancelled`, those of the source. No buffer is left after an error.
+ */
+export async function loadWeights(
+  device: UploadDevice,
+  files: TensorFileSet,
+  table: SlotTable,
+  options: LoadOptions = {},
+): Promise<WeightSet> {
+  checkTensors(table, files);
+  const targets = planTargets(table, files);
+  checkLimits(device, table, targets);
+  const buffers = new Map<Target, GPUBuffer>();
+  try {
+    await createBuffers(device, table, targets, buffers);
+    await fillBuffers(device, files, buffers, options);
+  } catch (error) {
+    destroyAll(device, buffers);
+    throw error;
+  }
+  return weightSet(device, table, buffers);
+}
+
+function checkLimits(device: UploadDevice, table: SlotTable, targets: Target[]): void {
+  for (const { slot, byteLength } of targets) {
+    if (byteLength <= device.limits.bufferBytes) continue;
+    throw new DaybreakError(
+      "device.limit_exceeded",
+      `the weight ${table.folder} ${slot.slot} needs a buffer of ${byteLength} bytes, the device allows ${device.limits.bufferBytes}: use a smaller checkpoint or another GPU`,
+    );
+  }
+}
+
+/** All buffers come first: a device that is too small says so before gigabytes are read. */
+async function createBuffers(
+  device: UploadDevice,
+  table: SlotTable,
+  targets: Target[],
+  buffers: Map<Target, GPUBuffer>,
+): Promise<void> {
+  const usage = bufferUsage.STORAGE | bufferUsage.COPY_DST | bufferUsage.COPY_SRC;
+  device.check();
+  device.gpu.pushErrorScope("out-of-memory");
+  let failure: GPUError | null = null;
+  try {
+    for (const target of targets) {
+      buffers.set(target, device.createBuffer(`${table.folder} ${target.slot.slot}`, target.byteLength, usage));
+    }
+  } finally {
+    failure = await device.settled(device.gpu.popErrorScope());
+  }
+  if (!failure) return;
+  const total = targets.reduce((sum, target) => sum + target.byteLength, 0);
+  throw new DaybreakError(
+    "device.out_of_memory",
+    `the device has no memory for the ${total} bytes of ${table.folder} (${oneLine(failure.message)}): close other programs or use a smaller checkpoint`,
+  );
+}
+
+async function fillBuffers(
+  device: UploadDevice,
+  files: TensorFileSet,
+  buffers: Map<Target, GPUBuffer>,
+  { onProgress, signal }: LoadOptions,
+): Promise<void> {
+  const { queue } = device.gpu;
+  const pieces = [...buffers.keys()].flatMap((target) => planPieces(target, files, readBytes));
+  const reads = planReads(pieces, readBytes);
+  const totalBytes = reads.reduce((sum, read) => sum + read.end - read.begin, 0);
+  const staging = new Uint8Array(pieces.reduce((most, piece) => Math.max(most, packedBytes(piece)), 0));
+  let doneBytes = 0;
+  let written = 0;
+  let fence: Promise<unknown> = Promise.resolve();
+  for await (const { read, bytes } of readAhead(files, reads, signal)) {
+    device.check();
+    for (const piece of read.pieces) {
+      const packed = packPiece(piece, bytes.subarray(piece.begin - read.begin, piece.end - read.begin), staging);
+      // Padded rows are whole multiples of 16 bytes and vectors of 4, as writeBuffer demands.
+      queue.writeBuffer(buffers.get(piece.target)!, piece.offset, packed, 0, packed.length);
+      written += packed.length;
+      if (written < bytesInFlight / 2) continue;
+      // Waiting for the half before the last one keeps the device busy and at most two halves in flight.
+      await device.settled(fence);
+      fence = submitted(device);
+      written = 0;
+    }
+    doneBytes += read.end - read.begin;
+    onProgress?.(doneBytes, totalBytes);
+  }
+  await device.settled(submitted(device));
+}
+
+/** Resolves when everything written so far is on the device. It is awaited later, so a rejection is not unhandled. */
+function submitted(device: UploadDevice): Promise<unknown> {
+  const { queue } = device.gpu;
+  queue.submit([]); // writes may otherwise wait for a submission that nobody makes
+  const done = queue.onSubmittedWorkDone();
+  done.catch(() => undefined);
+  return done;
+}
+
+/**
+ * Performs reads in order, `readsAhead` at a time. What is yielded is valid until the next one is asked for, when its
+ * memory takes a further read. No read is under way after the loop, however it ends.
+ */
+async function* readAhead(
+  files: TensorFileSet,
+  reads: PlannedRead[],
+  signal: AbortSignal | undefined,
+): AsyncGenerator<{ read: PlannedRead; bytes: Uint8Array }> {
+  const slotBytes = reads.reduce((most, read) => Math.max(most, read.end - read.begin), 0);
+  const memory = Array.from({ length: Math.min(readsAhead, reads.length) }, () => new Uint8Array(slotBytes));
+  const pending: Promise<Uint8Array>[] = [];
+  const start = (index: number): void => {
+    const read = reads[index];
+    if (!read) return;
+    const bytes = memory[index % readsAhead]!.subarray(0, read.end - read.begin);
+    const whole = readRangeInto(files.source, read.path, read.begin, bytes).then((count) => {
+      if (count < bytes.length) throw truncated(read.path, read.end, read.begin + count);
+      return bytes;
+    });
+    whole.catch(() => undefined); // reported when its turn comes
+    pending[index % readsAhead] = whole;
+  };
+  try {
+    for (let index = 0; index < readsAhead; index++) start(index);
+    for (const [index, read] of reads.entries()) {
+      throwIfCancelled(signal);
+      yield { read, bytes: await pending[index % readsAhead]! };
+      start(index + readsAhead);
+    }
+    throwIfCancelled(signal);
+  } finally {
+    await Promise.allSettled(pending);
+  }
+}
+
+function throwIfCancelled(signal: AbortSignal | undefined): void {
+  if (signal?.aborted) throw new DaybreakError("request.cancelled", "loading the weights was cancelled");
+}
+
+function destroyAll(device: UploadDevice, buffers: Map<Target, GPUBuffer>): void {
+  for (const buffer of buffers.values()) device.destroyBuffer(buffer);
+  buffers.clear();
+}
+
+function weightSet(device: UploadDevice, table: SlotTable, buffers: Map<Target, GPUBuffer>): WeightSet {
+  const bySlot = new Map([...buffers].map(([target, buffer]) => [target.slot.slot, { target, buffer }]));
+  const find = (slot: string, kind: string) => {
+    const found = bySlot.get(slot);
+    const got = found?.target.slot.kind ?? table.slots.get(slot)?.kind ?? "no slot";
+    assert(found && got === kind, `got ${got} for ${table.folder} ${slot}, expected a ${kind} that is loaded`);
+    return found;
+  };
+  const weight = (slot: string, kind: string): Weight => {
+    const { target, buffer } = find(slot, kind);
+    const { rows, cols, pitch, dtype, byteLength } = target;
+    return { label: buffer.label, buffer, rows, cols, pitch, dtype, byteLength };
+  };
+  return {
+    matrix: (slot) => weight(slot, "matrix"),
+    conv: (slot) => weight(slot, "conv"),
+    vector: (slot) => {
+      const { target, buffer } = find(slot, "vector");
+      return { label: buffer.label, buffer, length: target.cols };
+    },
+    byteLength: [...buffers.values()].reduce((sum, buffer) => sum + buffer.size, 0),
+    close: () => {
+      destroyAll(device, buffers);
+      bySlot.clear();
+    },
+  };
+}
