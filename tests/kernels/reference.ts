@@ -11,15 +11,13 @@ import {
   byteLength,
   createTensor,
   type Dtype,
-  elementBytes,
-  padded8,
   rowBytes,
   type Storage,
   sliceRows,
   type Tensor,
 } from "../../src/engine/gpu/tensor.js";
 import { createGpu } from "../../src/node/dawn.js";
-import type { TestDevice } from "../gpu.js";
+import { type TestDevice, testDevice } from "../gpu.js";
 
 /** A one-dimensional parameter on the device: f32, zero-padded to a multiple of 8. */
 export type TestVector = { label: string; buffer: GPUBuffer; length: number };
@@ -160,6 +158,32 @@ export async function deviceWithLimits(limits: Partial<DeviceLimits>): Promise<T
   return { device, readback: new Readback(device) };
 }
 
+let small: Promise<TestDevice> | undefined;
+let flipped: Promise<TestDevice> | undefined;
+
+/** A device whose bindings cover 64 KiB and whose dispatches are short: everything is split. */
+export function smallDevice(): Promise<TestDevice> {
+  small ??= deviceWithLimits({ bindingBytes: 64 * 1024, dispatchFlops: 2e6 });
+  return small;
+}
+
+/** This device taken for a GPU if it is a CPU's, and the other way round: it gets the other variants of the kernels. */
+export function flippedDevice(): Promise<TestDevice> {
+  flipped ??= (async () => {
+    const bench = await deviceWithLimits({});
+    (bench.device as { isSoftware: boolean }).isSoftware = !bench.device.isSoftware;
+    return bench;
+  })();
+  return flipped;
+}
+
+/** What a table of cases runs on. */
+export const benches = [
+  { on: "this device", open: testDevice },
+  { on: "the other kind of device", open: flippedDevice },
+  { on: "a device with small bindings", open: smallDevice },
+];
+
 /** Σ(a − b)² / Σb²; infinite if a value is not finite. Two all-zero arrays have error 0. */
 export function nmse(actual: ArrayLike<number>, expected: ArrayLike<number>): number {
   if (actual.length !== expected.length) throw new Error(`got ${actual.length} values, expected ${expected.length}`);
@@ -225,9 +249,4 @@ export function halfValue(bits: number): number {
 /** A number as a tensor of the given dtype holds it. */
 export function stored(value: number, dtype: "f32" | "f16"): number {
   return dtype === "f32" ? Math.fround(value) : halfValue(halfBits(Math.max(-65504, Math.min(65504, value))));
-}
-
-/** Bytes that a [rows, cols] tensor takes on the device. */
-export function paddedBytes(rows: number, cols: number, dtype: Dtype): number {
-  return rows * padded8(cols) * elementBytes(dtype);
 }
