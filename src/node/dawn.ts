@@ -1,23 +1,67 @@
 // Dawn in Node: the only file that imports `webgpu`, and only when the caller hands in no GPU of its own.
-// Dawn's bindings have three traps that are handled here and nowhere else: the object that create() returns must stay
+// Dawn's bindings have traps that are handled here and nowhere else: the object that create() returns must stay
 // referenced for ever, waiting polls with setImmediate and burns a core, and unknown toggles are ignored silently.
+// Drivers are looked for once, at an instance's first requestAdapter; what Dawn thinks of them it prints to the process's
+// stderr itself (two lines "… artificially reduced from …" for most drivers), and no option or toggle of 0.6 stops it.
+
+import { DaybreakError } from "../errors.js";
+import { type SoftwareDriver, softwareDriver } from "./software-driver.js";
 
 /** The Dawn instances made so far; a collected one crashes the process at its next asynchronous call. */
 const instances: GPU[] = [];
+
+let activeDriver: SoftwareDriver | null = null;
 
 export type CreateGpuOptions = {
   /** Dawn toggles to enable, for measuring and debugging. */
   toggles?: string[];
 };
 
-/** Makes Dawn's GPU object: the entry to WebGPU as a page's `navigator.gpu` is. */
+/**
+ * Makes Dawn's GPU object: the entry to WebGPU as a page's `navigator.gpu` is. Where the machine's own drivers give no
+ * adapter, the software driver that set-up provided is taken; call it on the main thread first, a worker cannot do that.
+ * Errors: `device.no_adapter` if Dawn does not run on this system, or the provided driver is damaged. A machine without
+ * any driver gives a GPU whose `requestAdapter()` resolves to null.
+ */
 export async function createGpu({ toggles = [] }: CreateGpuOptions = {}): Promise<GPU> {
-  const { create } = await import("webgpu");
+  const { create } = await importDawn();
   throttlePolling();
-  const enabled = ["disable_workgroup_init", ...toggles];
-  const gpu = create([`enable-dawn-features=${enabled.join(",")}`]) as GPU;
-  instances.push(gpu);
-  return gpu;
+  const options = [`enable-dawn-features=${["disable_workgroup_init", ...toggles].join(",")}`];
+  const newInstance = (): GPU => {
+    const gpu = create(options) as GPU;
+    instances.push(gpu);
+    return gpu;
+  };
+  const driver = softwareDriver();
+  if (driver?.needed) useDriver(driver);
+  const gpu = newInstance();
+  if (!driver || driver.needed || (await gpu.requestAdapter())) return gpu;
+  // The machine has changed since set-up looked. An instance keeps what it found, so the driver needs another one.
+  useDriver(driver);
+  return newInstance();
+}
+
+/** The folder of the provided software driver, if this process uses it, else null: the machine's own drivers answer. */
+export function providedDriverFolder(): string | null {
+  return activeDriver?.folder ?? null;
+}
+
+function useDriver(driver: SoftwareDriver): void {
+  driver.activate();
+  activeDriver = driver;
+}
+
+async function importDawn(): Promise<typeof import("webgpu")> {
+  try {
+    return await import("webgpu");
+  } catch (cause) {
+    const reason = cause instanceof Error ? cause.message.split("\n")[0] : String(cause);
+    throw new DaybreakError(
+      "device.no_adapter",
+      `the package webgpu (Dawn) does not load on ${process.platform}-${process.arch}: ${reason}; run "npm install", or hand in a GPU of your own`,
+      { cause },
+    );
+  }
 }
 
 /** How long Dawn sleeps between polls. A step takes tens of milliseconds or more, a poll some microseconds. */
