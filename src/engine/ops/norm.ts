@@ -3,7 +3,7 @@
 // GroupNorm's are taken over chunks of rows that are fixed by the width, so that no limit changes a bit of the result.
 
 import { assert } from "../../errors.js";
-import { bindBytes, bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { type Binding, bindBytes, bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
@@ -75,8 +75,8 @@ export function layerNormModulate(
     );
   }
   const y = recorder.scratch(label, x.rows, x.cols, dtype);
-  const scale = bindBytes(modulation.storage, modulation.byteOffset + 4 * scaleAt, 4 * x.cols);
-  const shift = bindBytes(modulation.storage, modulation.byteOffset + 4 * shiftAt, 4 * x.cols);
+  const scale = bindVectors(modulation, scaleAt, x.cols);
+  const shift = bindVectors(modulation, shiftAt, x.cols);
   const isAligned = x.cols % 8 === 0 && scaleAt % 4 === 0 && shiftAt % 4 === 0;
   const workgroup = rowWorkgroup(device, 64);
   const chosen = kernel(device, "layer_norm_modulate", {
@@ -107,6 +107,11 @@ export function layerNormModulate(
     });
   }
   return y;
+}
+
+/** Binds columns [at, at + count) of row 0 to the end of their last vector of four; rows are padded, so it is there. */
+function bindVectors(tensor: Tensor, at: number, count: number): { binding: Binding; remainder: number } {
+  return bindBytes(tensor.storage, tensor.byteOffset + 4 * at, 16 * Math.ceil((at + count) / 4) - 4 * at);
 }
 
 /** Rows of a chunk of GroupNorm's statistics, and the most bytes of x that a chunk may have to bind. */
