@@ -1,0 +1,178 @@
+// The rules that no compiler checks: who may import whom, what runs in a browser, and the contract that every kernel
+// file states. A file imports only from its own room or from rooms below it. Reads sources as text; runs nothing.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { dirname, join, relative } from "node:path";
+import { fileURLToPath } from "node:url";
+import { describe, expect, test } from "vitest";
+import { kernelLayout } from "../src/engine/gpu/kernel.js";
+
+const root = fileURLToPath(new URL("..", import.meta.url));
+
+/** Rooms and how high they are; rooms of one height do not know each other. The first match counts. */
+const rooms: [room: string, pattern: RegExp, height: number][] = [
+  ["errors", /^src\/errors\.ts$/, 0],
+  ["request", /^src\/engine\/request\.ts$/, 1],
+  ["gpu", /^src\/engine\/gpu\//, 2],
+  ["weights", /^src\/engine\/weights\//, 3],
+  ["ops", /^src\/engine\/ops(\/|\.ts$)/, 4],
+  ["models", /^src\/engine\/models\//, 5],
+  ["engine", /^src\/engine\/[^/]+\.ts$/, 6],
+  ["index", /^src\/index\.ts$/, 7],
+  ["setup", /^src\/setup\//, 7],
+  ["node", /^src\/node\//, 8],
+  ["media", /^src\/media\//, 8],
+  ["server", /^src\/server\//, 9],
+  ["cli", /^src\/cli\//, 10],
+];
+
+/** What the web-standard half may import besides itself; both run in browsers. */
+const webPackages = ["wgsl_reflect/wgsl_reflect.module.js", "@huggingface/tokenizers"];
+
+const sources = new Map(filesUnder("src", ".ts").map((path) => [path, readFileSync(join(root, path), "utf8")]));
+const kernels = new Map(
+  filesUnder("kernels", ".wgsl").map((path) => [path.slice(8, -5), readFileSync(join(root, path), "utf8")]),
+);
+const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|errors\.ts$|index\.ts$)/.test(path));
+
+function filesUnder(folder: string, suffix: string): string[] {
+  return readdirSync(join(root, folder), { withFileTypes: true, recursive: true })
+    .filter((entry) => entry.isFile() && entry.name.endsWith(suffix))
+    .map((entry) => relative(root, join(entry.parentPath, entry.name)).replaceAll("\\", "/"))
+    .sort();
+}
+
+function roomOf(path: string) {
+  const found = rooms.find(([, pattern]) => pattern.test(path));
+  return found && { room: found[0], height: found[2] };
+}
+
+/** Source without comments; good enough for code in which strings hold no comment marks. */
+function withoutComments(text: string): string {
+  return text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "$1");
+}
+
+/** Everything a file imports, types and dynamic imports included. */
+function importsOf(text: string): string[] {
+  return [...withoutComments(text).matchAll(/\b(?:from|import)\s*\(?\s*"([^"]+)"/g)].map((match) => match[1] as string);
+}
+
+/** The file that a relative import means. */
+function resolved(from: string, specifier: string): string {
+  return join(dirname(from), specifier).replaceAll("\\", "/").replace(/\.js$/, ".ts");
+}
+
+describe("rooms", () => {
+  test.each([...sources.keys()])("%s imports only from its own room or below", (path) => {
+    const own = roomOf(path);
+    expect(own, `${path} belongs to no room`).toBeDefined();
+    for (const specifier of importsOf(sources.get(path) as string)) {
+      if (!specifier.startsWith(".")) continue;
+      const target = resolved(path, specifier);
+      const other = roomOf(target);
+      expect(other, `${path} imports ${target}, which belongs to no room`).toBeDefined();
+      const isAllowed = other!.room === own!.room || other!.height < own!.height;
+      expect(isAllowed, `${own!.room} must not import ${other!.room}: ${path} → ${target}`).toBe(true);
+    }
+  });
+
+  test("an import upwards or sideways would be noticed", () => {
+    expect(importsOf('import type { A } from "../models/a.js";\nconst b = await import("./b.js");')).toEqual([
+      "../models/a.js",
+      "./b.js",
+    ]);
+    expect(roomOf(resolved("src/engine/ops/norm.ts", "../models/flux2/vae.js"))).toEqual({ room: "models", height: 5 });
+    expect(roomOf("src/node/dawn.ts")?.height).toBe(roomOf("src/media/png.ts")?.height);
+  });
+});
+
+describe("the web-standard half", () => {
+  test.each(webFiles)("%s runs in a browser", (path) => {
+    const text = sources.get(path) as string;
+    const packages = importsOf(text).filter((s) => !s.startsWith(".") && !webPackages.includes(s));
+    expect(packages).toEqual([]);
+    const nodeOnly = /\b(?:Buffer|__dirname|__filename|setImmediate)\b|\bprocess\.|\brequire\(/.exec(
+      withoutComments(text),
+    );
+    expect(nodeOnly?.[0]).toBe(undefined);
+  });
+
+  test("Dawn is imported in one file", () => {
+    const importers = [...sources].filter(([, text]) => importsOf(text).some((s) => /^webgpu(\/|$)/.test(s)));
+    expect(importers.map(([path]) => path)).toEqual(["src/node/dawn.ts"]);
+  });
+});
+
+type WgslFunction = { name: string; text: string; isEntry: boolean };
+
+/** The functions of a WGSL file: attributes left out, text from `fn` to the closing brace. */
+function functionsOf(code: string): WgslFunction[] {
+  const found: WgslFunction[] = [];
+  for (const match of withoutComments(code).matchAll(/((?:@\w+(?:\([^)]*\))?\s*)*)fn\s+(\w+)\s*\([\s\S]*?^\}/gm)) {
+    const text = match[0].slice((match[1] as string).length);
+    found.push({ name: match[2] as string, text, isEntry: /@compute/.test(match[1] as string) });
+  }
+  return found;
+}
+
+/** The comment that a file begins with. */
+function headerOf(code: string): string {
+  return (/^(?:\/\/.*\n|\n)*/.exec(code) as RegExpExecArray)[0];
+}
+
+describe("kernels", () => {
+  test("there are some", () => {
+    expect(kernels.size).toBeGreaterThan(10);
+  });
+
+  test.each([...kernels.keys()])("%s states its contract", (stem) => {
+    const code = kernels.get(stem) as string;
+    expect(code.split("\n", 1)[0]).toMatch(new RegExp(`^// ${stem}: .*=`));
+    const header = headerOf(code);
+    const { bindings } = kernelLayout(stem);
+    const undescribed = bindings.filter(
+      ({ name, access }) => access !== "uniform" && !new RegExp(`^//\\s+${name}\\s`, "m").test(header),
+    );
+    expect(undescribed.map(({ name }) => name)).toEqual([]);
+    expect(header).toMatch(/Dispatch: /);
+  });
+
+  test.each([...kernels.keys()])("%s has one entry point of its own name, uniforms first", (stem) => {
+    const code = kernels.get(stem) as string;
+    const entries = functionsOf(code).filter((f) => f.isEntry);
+    expect(entries.map((f) => f.name)).toEqual([stem]);
+    const { bindings } = kernelLayout(stem);
+    expect(bindings[0]).toEqual({ name: "params", index: 0, access: "uniform" });
+    expect(bindings.map((b) => b.index)).toEqual(bindings.map((_, i) => i));
+  });
+
+  test.each([...kernels.keys()])("%s is portable, or says in its name what it needs", (stem) => {
+    const code = withoutComments(kernels.get(stem) as string);
+    const needs = [...code.matchAll(/^\s*enable\s+([\w\s,]+);/gm)].flatMap((m) => (m[1] as string).split(/\s*,\s*/));
+    const named: Record<string, RegExp> = { f16: /f16|matrix/, subgroups: /subgroup/ };
+    for (const feature of needs) expect(stem).toMatch(named[feature] ?? /subgroup_matrix/);
+    if (!needs.includes("f16")) expect(code).not.toMatch(/\bf16\b/);
+  });
+
+  test.each([...kernels.keys()])("%s has only numbers among its tunables", (stem) => {
+    const block = /^\/\/ tunables.*\n((?:.+\n)*)/m.exec(kernels.get(stem) as string);
+    for (const line of block?.[1]?.trimEnd().split("\n") ?? []) expect(line).toMatch(/^const [A-Z0-9_]+: u32 = \d+u;/);
+  });
+
+  test("functions of one name are copies of each other", () => {
+    const first = new Map<string, { stem: string; text: string }>();
+    const copies: string[] = [];
+    const different: string[] = [];
+    for (const [stem, code] of kernels) {
+      for (const { name, text } of functionsOf(code)) {
+        const known = first.get(name) ?? { stem, text };
+        first.set(name, known);
+        if (known.stem === stem) continue;
+        copies.push(name);
+        if (known.text !== text) different.push(`${name} in ${known.stem}.wgsl and ${stem}.wgsl`);
+      }
+    }
+    expect(different).toEqual([]);
+    expect(copies).toContain("pack_f16");
+  });
+});
