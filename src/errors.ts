@@ -37,6 +37,7 @@ export const errorCodes = [
   "reference.not_an_image",
   "reference.format_unsupported", // a real image, but its decoder is not installed
   "reference.truncated",
+  "reference.damaged", // an image file whose contents contradict its format: checksums, sizes, compressed data
   "reference.too_small",
   "reference.aspect_ratio",
   "reference.too_large",

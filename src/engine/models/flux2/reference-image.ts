@@ -33,12 +33,17 @@ export function checkReferenceSize(width: number, height: number): void {
       `${got}, expected sides of at most ${maxReferenceAspect}:1: crop the image`,
     );
   }
-  if (width * height > maxReferencePixels) {
-    throw new DaybreakError(
-      "reference.too_large",
-      `${got}, expected at most ${maxReferencePixels} pixels (64 megapixels): scale the image down`,
-    );
-  }
+  checkReferenceArea(width, height);
+}
+
+/** The part of {@link checkReferenceSize} that bounds memory: `reference.too_large` above 64 megapixels. */
+export function checkReferenceArea(width: number, height: number): void {
+  if (width * height <= maxReferencePixels) return;
+  throw new DaybreakError(
+    "reference.too_large",
+    `got a reference of ${width}×${height} pixels, expected at most ${maxReferencePixels} pixels (64 megapixels): ` +
+      "scale the image down",
+  );
 }
 
 /**

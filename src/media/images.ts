@@ -1,0 +1,192 @@
+// Image files to pixels: which format the bytes are, their size from the header, and decoding to RGB.
+// Knows files, not models: the limits on references live in engine/models/flux2/reference-image.ts, and are applied to
+// the header before anything is decoded. Pixels equal PIL's `Image.open(…).convert("RGB")`, the reference pipeline's
+// reader: EXIF orientation and colour profiles are ignored, alpha is dropped, of an animation the first frame counts.
+
+import { checkReferenceArea, checkReferenceSize, maxReferencePixels } from "../engine/models/flux2/reference-image.js";
+import type { RgbImage } from "../engine/request.js";
+import { DaybreakError, type ErrorCode } from "../errors.js";
+import { decodePng, pngSignature, pngSize } from "./png.js";
+
+const decodeTimeoutSeconds = 60;
+
+type Size = { width: number; height: number };
+/** `components` of a JPEG: 1 grey, 3 colour, 4 CMYK. */
+type Header = Size & { components: number };
+
+/**
+ * Decodes a PNG, JPEG or WebP file to RGB. The type is told by the bytes, never by a name. JPEG and WebP need the
+ * optional package `sharp`.
+ *
+ * @param checkSize what to demand of the size in pixels; 64 megapixels are the limit in any case
+ * Errors: `reference.not_an_image`, `.format_unsupported`, `.truncated`, `.damaged`, `.too_large` and what `checkSize`
+ *   throws, by default `.too_small`, `.aspect_ratio`, `.too_large`.
+ */
+export async function decodeReference(
+  bytes: Uint8Array,
+  checkSize: (width: number, height: number) => void = checkReferenceSize,
+): Promise<RgbImage> {
+  const format = sniff(bytes);
+  const check = ({ width, height }: Size) => {
+    checkReferenceArea(width, height);
+    checkSize(width, height);
+  };
+  if (format === "PNG") {
+    check(pngSize(bytes));
+    return decodePng(bytes);
+  }
+  if (format === "JPEG" || format === "WebP") {
+    const header = format === "JPEG" ? jpegHeader(bytes) : webpHeader(bytes);
+    check(header);
+    return decodeWithSharp(bytes, format, header);
+  }
+  if (format !== undefined) {
+    throw new DaybreakError(
+      "reference.format_unsupported",
+      `got ${format} as a reference, expected PNG, JPEG or WebP: convert it`,
+    );
+  }
+  throw new DaybreakError(
+    "reference.not_an_image",
+    `got ${bytes.length === 0 ? "an empty file" : `${bytes.length} bytes that begin with ${hex(bytes)}`} as a reference, ` +
+      "expected a PNG, JPEG or WebP file",
+  );
+}
+
+/** Formats by the bytes they begin with, at an offset. */
+const magics: readonly { format: string; at: number; bytes: string | Uint8Array }[] = [
+  { format: "PNG", at: 0, bytes: pngSignature },
+  { format: "JPEG", at: 0, bytes: Uint8Array.of(0xff, 0xd8, 0xff) },
+  { format: "WebP", at: 8, bytes: "WEBP" },
+  { format: "a GIF file", at: 0, bytes: "GIF8" },
+  { format: "a BMP file", at: 0, bytes: "BM" },
+  { format: "a TIFF file", at: 0, bytes: "II*\0" },
+  { format: "a TIFF file", at: 0, bytes: "MM\0*" },
+  { format: "an AVIF file", at: 4, bytes: "ftypavi" },
+  { format: "a HEIC file", at: 4, bytes: "ftyphei" },
+  { format: "a HEIC file", at: 4, bytes: "ftypmif1" },
+  { format: "a JPEG XL file", at: 0, bytes: Uint8Array.of(0xff, 0x0a) },
+  { format: "a JPEG XL file", at: 4, bytes: "JXL " },
+  { format: "a JPEG 2000 file", at: 4, bytes: "jP  " },
+  { format: "an icon file", at: 0, bytes: "\0\0\x01\0" },
+  { format: "a Photoshop file", at: 0, bytes: "8BPS" },
+  { format: "a PDF file", at: 0, bytes: "%PDF" },
+  { format: "an SVG file", at: 0, bytes: "<svg" },
+  { format: "a video file", at: 4, bytes: "ftyp" },
+];
+
+function sniff(bytes: Uint8Array): string | undefined {
+  const begins = (at: number, wanted: string | Uint8Array) => {
+    const expected = typeof wanted === "string" ? Buffer.from(wanted, "latin1") : wanted;
+    return expected.every((byte, i) => bytes[at + i] === byte);
+  };
+  const found = magics.find(({ at, bytes: wanted }) => begins(at, wanted))?.format;
+  return found === "WebP" && !begins(0, "RIFF") ? undefined : found;
+}
+
+function hex(bytes: Uint8Array): string {
+  return Array.from(bytes.subarray(0, 4), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
+}
+
+/** Reads on to the frame header (SOF). Source: ITU-T T.81, annex B. */
+function jpegHeader(bytes: Uint8Array): Header {
+  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  for (let at = 2; ; ) {
+    // Stray bytes before a marker are allowed by every decoder; a marker may have several 0xff before its code.
+    while (at < bytes.length && bytes[at] !== 0xff) at++;
+    while (at < bytes.length && bytes[at] === 0xff) at++;
+    if (at + 3 > bytes.length) throw fault("reference.truncated", "JPEG", "ends before its frame header");
+    const marker = bytes[at++]!;
+    if (marker === 0x00 || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) continue; // no length follows
+    const length = view.getUint16(at);
+    const isFrame = marker >= 0xc0 && marker <= 0xcf && marker !== 0xc4 && marker !== 0xc8 && marker !== 0xcc;
+    if (length < 2 || marker === 0xd9 || marker === 0xda || (isFrame && length < 8)) {
+      throw fault("reference.damaged", "JPEG", "has no frame header before its pixels");
+    }
+    if (at + length > bytes.length) throw fault("reference.truncated", "JPEG", "ends within its headers");
+    if (isFrame) {
+      const [height, width] = [view.getUint16(at + 3), view.getUint16(at + 5)];
+      if (width === 0 || height === 0) throw fault("reference.damaged", "JPEG", `says its size is ${width}×${height}`);
+      return { width, height, components: bytes[at + 7]! };
+    }
+    at += length;
+  }
+}
+
+/** Source: RFC 9649 (WebP container), RFC 6386 §9.1 (VP8 frame header). */
+function webpHeader(bytes: Uint8Array): Header {
+  const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  const kind = file.toString("latin1", 12, 16);
+  if (file.length < (kind === "VP8L" ? 25 : 30)) throw fault("reference.truncated", "WebP", "ends within its header");
+  const announced = file.readUInt32LE(4) + 8;
+  if (announced > file.length) {
+    throw fault("reference.truncated", "WebP", `has ${file.length} of the ${announced} bytes that it announces`);
+  }
+  if (kind === "VP8X") return { width: file.readUIntLE(24, 3) + 1, height: file.readUIntLE(27, 3) + 1, components: 3 };
+  if (kind === "VP8L" && file[20] === 0x2f) {
+    const packed = file.readUInt32LE(21);
+    return { width: (packed & 0x3fff) + 1, height: ((packed >> 14) & 0x3fff) + 1, components: 3 };
+  }
+  if (kind === "VP8 " && file.readUIntBE(23, 3) === 0x9d012a) {
+    const [width, height] = [file.readUInt16LE(26) & 0x3fff, file.readUInt16LE(28) & 0x3fff];
+    if (width > 0 && height > 0) return { width, height, components: 3 };
+  }
+  throw fault("reference.damaged", "WebP", "has no valid header");
+}
+
+function fault(code: ErrorCode, format: string, what: string, cause?: unknown): DaybreakError {
+  const remedy = code === "reference.truncated" ? "send the whole file" : "save the image again";
+  return new DaybreakError(code, `got a ${format} file that ${what}: ${remedy}`, { cause });
+}
+
+async function decodeWithSharp(bytes: Uint8Array, format: string, header: Header): Promise<RgbImage> {
+  const sharp = await importSharp(format);
+  const cmyk = header.components === 4;
+  try {
+    const pixels = sharp(bytes, {
+      failOn: "error", // warnings are tolerated, as PIL does
+      ignoreIcc: true,
+      limitInputPixels: maxReferencePixels,
+      sequentialRead: true,
+    }).timeout({ seconds: decodeTimeoutSeconds });
+    const { data, info } = await (cmyk
+      ? pixels.pipelineColourspace("cmyk").toColourspace("cmyk")
+      : pixels.removeAlpha().toColourspace("srgb")
+    )
+      .raw()
+      .toBuffer({ resolveWithObject: true });
+    const { width, height } = header;
+    if (info.width !== width || info.height !== height || data.length !== width * height * (cmyk ? 4 : 3)) {
+      throw new Error(`holds ${info.width}×${info.height} pixels where its header says ${width}×${height}`);
+    }
+    return { width, height, data: cmyk ? cmykToRgb(data) : new Uint8Array(data.buffer, data.byteOffset, data.length) };
+  } catch (cause) {
+    const reason = (cause instanceof Error ? cause.message : String(cause)).replace(/\s+/g, " ").trim();
+    const code = /premature end|truncat|end of (file|stream)/i.test(reason)
+      ? "reference.truncated"
+      : "reference.damaged";
+    throw fault(code, format, `cannot be decoded (${reason})`, cause);
+  }
+}
+
+async function importSharp(format: string) {
+  try {
+    return (await import("sharp")).default;
+  } catch (cause) {
+    throw new DaybreakError(
+      "reference.format_unsupported",
+      `got a ${format} file, which needs the optional package "sharp": install it with "npm install sharp", or send PNG`,
+      { cause },
+    );
+  }
+}
+
+/** PIL's conversion, without a profile: channel · (255 − K) / 255, rounded. */
+function cmykToRgb(cmyk: Uint8Array): Uint8Array {
+  const rgb = new Uint8Array((cmyk.length / 4) * 3);
+  for (let from = 0, to = 0; from < cmyk.length; from += 4, to += 3) {
+    const white = 255 - cmyk[from + 3]!;
+    for (let c = 0; c < 3; c++) rgb[to + c] = Math.max(0, white - Math.round((cmyk[from + c]! * white) / 255));
+  }
+  return rgb;
+}
