@@ -158,7 +158,7 @@ fn matmul(
             value += bias[params.bias_offset + n];
           }
           if (SILU_GATE) {
-            value = value / (1.0 + exp(-value)) * sum[r][(c + 2u) % 4u];
+            value = value / (1.0 + exp(-max(value, -87.0))) * sum[r][(c + 2u) % 4u];
           }
           if (HAS_GATE) {
             value *= gate[params.gate_offset + n];

@@ -159,7 +159,7 @@ fn matmul_subgroup(
             value += bias[params.bias_offset + n];
           }
           if (SILU_GATE) {
-            value = value / (1.0 + exp(-value)) * sum[r][c + HALF];
+            value = value / (1.0 + exp(-max(value, -87.0))) * sum[r][c + HALF];
           }
           if (HAS_GATE) {
             value *= gate[params.gate_offset + n];

@@ -1,6 +1,9 @@
 // What a caller asks of the engine and what it gets back: plain data, no GPU.
 // Owns the limits on a request; `engine.ts` checks every request against them before any work starts.
 
+import { DaybreakError } from "../errors.js";
+import { checkSeed, randomSeed } from "./rng.js";
+
 /** Longest prompt, chat template included, in tokens: the sequence that FLUX.2 [klein] was trained with. */
 export const maxPromptTokens = 512;
 /** Sides are multiples of this many pixels (8× VAE, 2× patchify). */
@@ -44,7 +47,11 @@ export type GenerateRequest = {
   trace?: TraceSink;
 };
 
-export type TraceTensor = { dtype: "F32" | "I32" | "U8"; shape: number[]; data: Float32Array | Int32Array | Uint8Array };
+export type TraceTensor = {
+  dtype: "F32" | "I32" | "U8";
+  shape: number[];
+  data: Float32Array | Int32Array | Uint8Array;
+};
 export type TraceSink = { detail: boolean; write: (name: string, tensor: TraceTensor) => void };
 
 /** The stages of one request, in the order of the main path. */
@@ -54,9 +61,135 @@ export type Stage = "load" | "prompt" | "references" | "denoise" | "decode";
 export type ProgressEvent = { stage: Stage; done: number; total: number; image: number; numImages: number };
 
 /** Milliseconds spent in each stage, and from the call to the result. */
-export type Timings = { prompt_ms: number; references_ms: number; denoise_ms: number; decode_ms: number; total_ms: number };
+export type Timings = {
+  prompt_ms: number;
+  references_ms: number;
+  denoise_ms: number;
+  decode_ms: number;
+  total_ms: number;
+};
 
 export type GeneratedImage = RgbImage & { seed: bigint };
 
 /** `timings` are for the whole request, all images together; `warnings` are for a person to read. */
 export type GenerateResult = { images: GeneratedImage[]; timings: Timings; warnings: string[] };
+
+/** What a checkpoint decides about requests that leave something open. */
+export type RequestDefaults = {
+  isDistilled: boolean;
+  /** Default side, pixels. */
+  sampleSize: number;
+  /** C channels of the latents. */
+  latentChannels: number;
+  /** Pixels that a latent position covers on each axis. */
+  tokenPixels: number;
+};
+
+/** A request with nothing left open and every value checked. */
+export type ResolvedRequest = {
+  prompt: string;
+  negativePrompt: string;
+  width: number;
+  height: number;
+  steps: number;
+  seed: bigint;
+  guidance: number;
+  /** Whether a second pass with the negative prompt runs. */
+  isGuided: boolean;
+  numImages: number;
+  latents: Float32Array | undefined;
+  warnings: string[];
+};
+
+/**
+ * Checks a request and fills in what it leaves open.
+ * @param first size of the first prepared reference, which gives the default size
+ * Errors: `request.*`.
+ */
+export function resolveRequest(
+  request: GenerateRequest,
+  defaults: RequestDefaults,
+  first?: { width: number; height: number },
+): ResolvedRequest {
+  const { prompt, negativePrompt = "", seed = randomSeed(), numImages = 1 } = request;
+  const floor = (side: number) => Math.floor(side / sizeMultiple) * sizeMultiple;
+  const width = request.width ?? floor(first?.width ?? defaults.sampleSize);
+  const height = request.height ?? floor(first?.height ?? defaults.sampleSize);
+  const steps = request.steps ?? (defaults.isDistilled ? 4 : 50);
+  const guidance = request.guidance ?? (defaults.isDistilled ? 1 : 4);
+  checkSize(width, height);
+  checkSeed(seed);
+  checkInteger("request.steps_invalid", "steps", steps, maxSteps);
+  checkInteger("request.num_images_invalid", "images", numImages, maxNumImages);
+  if (!(Number.isFinite(guidance) && guidance >= 0 && guidance <= 1000)) {
+    throw new DaybreakError("request.guidance_invalid", `got guidance ${guidance}, expected a number from 0 to 1000`);
+  }
+  if (typeof prompt !== "string" || typeof negativePrompt !== "string") {
+    throw new DaybreakError("request.prompt_invalid", `got a prompt of type ${typeof prompt}, expected a string`);
+  }
+  if ((request.references?.length ?? 0) > maxReferences) {
+    const got = request.references?.length;
+    throw new DaybreakError("reference.too_many", `got ${got} references, expected at most ${maxReferences}`);
+  }
+  const latents = checkLatents(request, defaults, width, height);
+  const isGuided = guidance > 1 && !defaults.isDistilled;
+  const warnings: string[] = [];
+  if (!isGuided && ((request.guidance ?? 1) > 1 || negativePrompt !== "")) {
+    const why = defaults.isDistilled ? "this checkpoint is distilled" : `guidance is ${guidance}, not above 1`;
+    warnings.push(`guidance and negative prompt are ignored: ${why}`);
+  }
+  return { prompt, negativePrompt, width, height, steps, seed, guidance, isGuided, numImages, latents, warnings };
+}
+
+function checkSize(width: number, height: number): void {
+  for (const side of [width, height]) {
+    if (!Number.isInteger(side) || side % sizeMultiple !== 0 || side < sizeMultiple || side > maxSide) {
+      throw new DaybreakError(
+        "request.size_invalid",
+        `got ${width}×${height} pixels, expected sides that are multiples of ${sizeMultiple}, from ${sizeMultiple} to ${maxSide}`,
+      );
+    }
+  }
+  if (width * height > maxPixels) {
+    throw new DaybreakError(
+      "request.size_invalid",
+      `got ${width}×${height} = ${width * height} pixels, expected at most ${maxPixels}: make a side smaller`,
+    );
+  }
+}
+
+function checkInteger(
+  code: "request.steps_invalid" | "request.num_images_invalid",
+  name: string,
+  n: number,
+  max: number,
+): void {
+  if (!Number.isInteger(n) || n < 1 || n > max) {
+    throw new DaybreakError(code, `got ${n} ${name}, expected an integer from 1 to ${max}`);
+  }
+}
+
+function checkLatents(
+  { latents, numImages = 1 }: GenerateRequest,
+  { latentChannels, tokenPixels }: RequestDefaults,
+  width: number,
+  height: number,
+): Float32Array | undefined {
+  if (!latents) return undefined;
+  if (numImages !== 1) {
+    throw new DaybreakError("request.latents_invalid", `got latents for ${numImages} images, they go with one image`);
+  }
+  const expected = [1, latentChannels, height / tokenPixels, width / tokenPixels];
+  const count = expected.reduce((product, n) => product * n, 1);
+  const fits = latents.shape.length === 4 && latents.shape.every((n, i) => n === expected[i]);
+  if (!fits || latents.data.length !== count) {
+    throw new DaybreakError(
+      "request.latents_invalid",
+      `got latents [${latents.shape}] of ${latents.data.length} values, expected [${expected}] for ${width}×${height} pixels`,
+    );
+  }
+  if (!latents.data.every(Number.isFinite)) {
+    throw new DaybreakError("request.latents_invalid", "the latents hold values that are NaN or infinite");
+  }
+  return latents.data;
+}

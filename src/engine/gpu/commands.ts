@@ -155,7 +155,7 @@ export class Recorder {
   }
 }
 
-type Place = { byteLength: number; buffer: GPUBuffer | undefined; held: Storage[] };
+type Place = { byteLength: number; buffer: GPUBuffer | undefined; held: Storage[]; isKept: boolean };
 
 /**
  * Assigns scratch tensors to a few buffers. Lists that share a plan run one after the other, so they share its buffers.
@@ -172,27 +172,19 @@ export class BufferPlan {
 
   assign(lifetimes: Lifetime[]): void {
     const taken = new Map<Place, Lifetime[]>();
-    const isPermanent = (place: Place) => place.held.some((s) => permanent.has(s));
-    const permanent = this.#permanent;
     for (const lifetime of lifetimes.toSorted((a, b) => b.storage.byteLength - a.storage.byteLength)) {
+      const { storage } = lifetime;
       const isKept = lifetime.last === Number.POSITIVE_INFINITY;
-      let place = isKept
-        ? undefined
-        : this.#places.find((p) => {
-            const overlaps = (taken.get(p) ?? []).some((t) => t.first <= lifetime.last && lifetime.first <= t.last);
-            return !overlaps && !isPermanent(p);
-          });
-      if (!place) {
-        place = { byteLength: 0, buffer: undefined, held: [] };
-        this.#places.push(place);
-      }
-      if (isKept) permanent.add(lifetime.storage);
-      place.byteLength = Math.max(place.byteLength, lifetime.storage.byteLength);
-      place.held.push(lifetime.storage);
+      const overlaps = (place: Place) =>
+        taken.get(place)?.some((t) => t.first <= lifetime.last && lifetime.first <= t.last) ?? false;
+      const free = isKept ? [] : this.#places.filter((place) => !place.isKept && !overlaps(place));
+      const place = bestFit(free, storage.byteLength) ?? { byteLength: 0, buffer: undefined, held: [], isKept };
+      if (!this.#places.includes(place)) this.#places.push(place);
+      place.byteLength = Math.max(place.byteLength, storage.byteLength);
+      place.held.push(storage);
       taken.set(place, [...(taken.get(place) ?? []), lifetime]);
     }
   }
-  #permanent = new Set<Storage>();
 
   /** Makes the buffers. */
   realize(device: Device): void {
@@ -207,6 +199,12 @@ export class BufferPlan {
     for (const place of this.#places) if (place.buffer) device.destroyBuffer(place.buffer);
     this.#places = [];
   }
+}
+
+/** The smallest place that is large enough, else the largest, which then grows. */
+function bestFit(places: Place[], byteLength: number): Place | undefined {
+  const bySize = places.toSorted((a, b) => a.byteLength - b.byteLength);
+  return bySize.find((place) => place.byteLength >= byteLength) ?? bySize.at(-1);
 }
 
 type Bound = { dispatch: Dispatch; group: GPUBindGroup; offset: number };

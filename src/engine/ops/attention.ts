@@ -138,9 +138,10 @@ function attentionKernel(
   overrides: Record<string, number>,
 ): { chosen: Kernel; tileQueries: number } {
   const GROUPS = padded8(headSize) / 8;
-  assert(GROUPS <= 32, `heads of ${headSize} channels: at most 256`);
+  assert(GROUPS <= 64, `heads of ${headSize} channels: at most 512`);
   const QK_TYPE = isF16 ? 2 : 0;
-  if (usesSubgroupKernels(device)) {
+  // Its loops over a head are unrolled, so very wide heads would compile for long.
+  if (usesSubgroupKernels(device) && GROUPS <= 16) {
     const SUBGROUP_SIZE = device.subgroupSize;
     const QUERIES = 2;
     const tunables = { QK_TYPE, GROUPS, QUERIES, KEYS: 4, SUBGROUP_SIZE };
@@ -150,7 +151,7 @@ function attentionKernel(
     };
   }
   // Keys and values of one tile take GROUPS · 32 bytes each, in 16 KiB of workgroup memory.
-  const KEYS = GROUPS <= 16 ? 16 : 8;
+  const KEYS = Math.min(16, Math.floor(256 / GROUPS));
   return { chosen: kernel(device, "attention", { tunables: { QK_TYPE, GROUPS, KEYS }, overrides }), tileQueries: 64 };
 }
 

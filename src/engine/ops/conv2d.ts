@@ -8,7 +8,7 @@ import type { Device } from "../gpu/device.js";
 import { type Kernel, kernel } from "../gpu/kernel.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
-import { usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import { matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 
 /** An image on the device: [height · width, C] f32. */
@@ -113,6 +113,21 @@ export function conv2d(
     }
   }
   return { tensor: y, height, width };
+}
+
+/** 1×1 convolution: y[p, o] = bias[o] + Σ_c x[p, c]·weight[o, c]; weight [O, padded8(I)]. */
+export function conv1x1(
+  recorder: Recorder,
+  x: ImageTensor,
+  weight: Weight,
+  bias: Vector,
+  label = weight.label,
+): ImageTensor {
+  assert(
+    weight.pitch === x.tensor.pitch,
+    `${label}: weight rows of ${weight.pitch}, the input has ${x.tensor.cols} channels`,
+  );
+  return { ...x, tensor: matmul(recorder, x.tensor, { ...weight, cols: x.tensor.cols }, { label, bias }) };
 }
 
 function conv2dKernel(

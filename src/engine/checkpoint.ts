@@ -1,0 +1,129 @@
+// A checkpoint on the device: configs, tokenizer and the three components' weights, opened from any source.
+// Owns the weights and knows what they take; runs nothing.
+
+import { DaybreakError } from "../errors.js";
+import type { Device } from "./gpu/device.js";
+import { type CheckpointConfig, loadConfigs } from "./models/flux2/config.js";
+import { createTokenizer, type Tokenizer } from "./models/qwen3/tokenizer.js";
+import type { ProgressEvent } from "./request.js";
+import { planTargets } from "./weights/layout.js";
+import { textEncoderTable, transformerTable, vaeTable } from "./weights/names.js";
+import { readRows } from "./weights/rows.js";
+import type { TensorFileSet } from "./weights/safetensors.js";
+import { openComponent, type SlotTable, tensorName } from "./weights/slots.js";
+import { type CheckpointSource, readJson } from "./weights/source.js";
+import { loadWeights, type WeightSet } from "./weights/upload.js";
+
+/** A checkpoint's files, checked against its configs; no weight has been read. */
+export type OpenCheckpoint = {
+  config: CheckpointConfig;
+  tokenizer: Tokenizer;
+  components: { table: SlotTable; files: TensorFileSet; weightBytes: number }[];
+};
+
+/** A checkpoint whose weights are on the device. */
+export type Checkpoint = {
+  config: CheckpointConfig;
+  tokenizer: Tokenizer;
+  textEncoder: WeightSet;
+  transformer: WeightSet;
+  vae: WeightSet;
+  /** Rows of the embedding table, [ids.length, hidden]; read from the files, the table is never loaded. */
+  embed(ids: Int32Array): Promise<Float32Array>;
+  weightBytes: number;
+  close(): void;
+};
+
+/**
+ * Opens a checkpoint's files and checks every config field and tensor.
+ * Errors: `model.*`, `safetensors.*`, `weights.*`, those of the source.
+ */
+export async function openCheckpoint(source: CheckpointSource): Promise<OpenCheckpoint> {
+  const config = await loadConfigs(source);
+  const tokenizer = await openTokenizer(source);
+  if (tokenizer.maxId >= config.textEncoder.vocabSize) {
+    throw new DaybreakError(
+      "model.tokenizer_invalid",
+      `the tokenizer gives ids up to ${tokenizer.maxId}, the text encoder has ${config.textEncoder.vocabSize} embeddings: fetch tokenizer/ and text_encoder/ of the same checkpoint`,
+    );
+  }
+  const tables = [textEncoderTable(config.textEncoder), transformerTable(config.transformer), vaeTable(config.vae)];
+  const components = [];
+  for (const table of tables) {
+    const files = await openComponent(source, table);
+    const weightBytes = planTargets(table, files).reduce((sum, target) => sum + target.byteLength, 0);
+    components.push({ table, files, weightBytes });
+  }
+  return { config, tokenizer, components };
+}
+
+async function openTokenizer(source: CheckpointSource): Promise<Tokenizer> {
+  const present = new Set(await source.list());
+  const read = (path: string) => {
+    if (present.has(path)) return readJson(source, path, { code: "model.tokenizer_invalid" });
+    throw new DaybreakError("model.part_missing", `the checkpoint has no ${path}: fetch the folder tokenizer/`);
+  };
+  return createTokenizer(await read("tokenizer/tokenizer.json"), await read("tokenizer/tokenizer_config.json"));
+}
+
+export type LoadCheckpointOptions = {
+  onProgress?: (event: ProgressEvent) => void;
+  signal?: AbortSignal;
+  /** Most bytes that the weights may take on the device. */
+  memoryBudgetBytes?: number;
+};
+
+/**
+ * Loads all weights onto the device.
+ * Errors: those of `openCheckpoint` and `loadWeights`; `device.memory_budget_exceeded`. Nothing is left after an error.
+ */
+export async function loadCheckpoint(
+  device: Device,
+  source: CheckpointSource,
+  { onProgress, signal, memoryBudgetBytes = Number.POSITIVE_INFINITY }: LoadCheckpointOptions,
+): Promise<Checkpoint> {
+  const { config, tokenizer, components } = await openCheckpoint(source);
+  const weightBytes = components.reduce((sum, c) => sum + c.weightBytes, 0);
+  checkBudget("the weights", weightBytes, memoryBudgetBytes);
+  const loaded: WeightSet[] = [];
+  let done = 0;
+  try {
+    for (const { table, files, weightBytes: bytes } of components) {
+      const report = (doneBytes: number, totalBytes: number) => {
+        const sofar = done + (doneBytes / Math.max(1, totalBytes)) * bytes;
+        onProgress?.({ stage: "load", done: Math.round(sofar), total: weightBytes, image: 0, numImages: 0 });
+      };
+      loaded.push(await loadWeights(device, files, table, { signal, onProgress: report }));
+      done += bytes;
+    }
+    // Uploads are only queued so far: a device that runs out of memory says so here, not in the first picture.
+    await device.idle();
+  } catch (error) {
+    for (const weights of loaded) weights.close();
+    throw error;
+  }
+  const [textEncoder, transformer, vae] = loaded as [WeightSet, WeightSet, WeightSet];
+  const text = components[0] as OpenCheckpoint["components"][number];
+  const embeddings = tensorName(text.table, "embed_tokens");
+  return {
+    config,
+    tokenizer,
+    textEncoder,
+    transformer,
+    vae,
+    embed: (ids) => readRows(text.files, embeddings, ids, config.textEncoder.hiddenSize),
+    weightBytes,
+    close: () => {
+      for (const weights of loaded) weights.close();
+    },
+  };
+}
+
+/** Throws device.memory_budget_exceeded if `bytes` on the device are more than the caller allows. */
+export function checkBudget(what: string, bytes: number, memoryBudgetBytes: number): void {
+  if (bytes <= memoryBudgetBytes) return;
+  throw new DaybreakError(
+    "device.memory_budget_exceeded",
+    `${what} take ${bytes} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or ask for a smaller picture`,
+  );
+}

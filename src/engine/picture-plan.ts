@@ -1,0 +1,251 @@
+// Everything recorded for one picture size: the tensors that live through a picture, and the command lists of its
+// stages. Built once per size, then replayed; between building and closing nothing is allocated on the device.
+// Knows the order of no request: pipeline.ts runs the lists.
+
+import type { Checkpoint } from "./checkpoint.js";
+import { checkBudget } from "./checkpoint.js";
+import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
+import type { Device } from "./gpu/device.js";
+import { createTensor, destroyTensor, sliceRows, type Tensor, writeTensor } from "./gpu/tensor.js";
+import { patchSize } from "./models/flux2/config.js";
+import { type LatentGrid, latentGrid } from "./models/flux2/latents.js";
+import { positionIds, ropeTable } from "./models/flux2/rope.js";
+import { recordContext, recordModulation, recordTransformer } from "./models/flux2/transformer.js";
+import { recordDecoder, recordEncoder, type VaeTap } from "./models/flux2/vae.js";
+import { eulerStep, guidance } from "./ops/elementwise.js";
+import { health, healthWords } from "./ops/health.js";
+import { rgb8 } from "./ops/pixels.js";
+import { type TapTensors, tapInto } from "./prompt-encoder.js";
+import { maxPromptTokens } from "./request.js";
+
+export type PictureShape = {
+  width: number;
+  height: number;
+  /** Sizes of the prepared references, in pixels. */
+  references: { width: number; height: number }[];
+  /** Whether a second pass with a negative prompt runs in every step. */
+  isGuided: boolean;
+};
+
+export type PictureOptions = {
+  operands: "f32" | "f16";
+  /** `stages` keeps what the stages compute, `detail` the inner tensors of the first step and the VAE as well. */
+  trace?: "stages" | "detail";
+  memoryBudgetBytes?: number;
+};
+
+/** One reference's part: its pixels [H·W, 3] in −1 … 1, and the list that encodes them. */
+type ReferencePlan = { picture: Tensor; tokens: Tensor; health: Tensor; list: CommandList };
+
+export type PicturePlan = {
+  grid: LatentGrid;
+  /** [N, C]: noise at first, denoised in place. */
+  latents: Tensor;
+  /** [1, 8] f32, written before each step: σ difference, guidance scale. */
+  step: Tensor;
+  /** [1, timestep channels], written before each step. */
+  sinusoid: Tensor;
+  references: ReferencePlan[];
+  /** Projects the prompt encoder's embeddings for the positive and, if guided, the negative pass. */
+  contexts: { positive: CommandList; negative: CommandList | undefined };
+  denoise: CommandList;
+  decode: CommandList;
+  /** Rows: latents after a step, the decoder's output. */
+  health: Tensor;
+  /** u32 words whose bytes are the picture's RGB. */
+  pixels: Tensor;
+  /** What a traced plan keeps; channels-last images are [h·w, C] with their extents in `images`. */
+  taps: TapTensors;
+  images: Map<string, { height: number; width: number }>;
+  byteLength: number;
+  close(): void;
+};
+
+/** Rows of {@link PicturePlan.health}. */
+export const healthSlots = { latents: 0, picture: 1 } as const;
+
+/**
+ * Records, places and compiles everything for one size. `embeds` is the prompt encoder's output.
+ * Errors: `device.limit_exceeded`, `device.memory_budget_exceeded`, `device.out_of_memory`.
+ */
+export async function buildPicturePlan(
+  device: Device,
+  checkpoint: Checkpoint,
+  embeds: Tensor,
+  shape: PictureShape,
+  options: PictureOptions,
+): Promise<PicturePlan> {
+  const owned: Tensor[] = [];
+  const lists: CommandList[] = [];
+  const places = new BufferPlan();
+  const close = () => {
+    for (const list of lists) list.close();
+    places.close(device);
+    for (const tensor of owned) destroyTensor(device, tensor);
+  };
+  try {
+    const bytesBefore = device.allocatedBytes;
+    const create = (label: string, rows: number, cols: number, dtype: "f32" | "u32" = "f32") => {
+      const tensor = createTensor(device, label, rows, cols, dtype);
+      owned.push(tensor);
+      return tensor;
+    };
+    const parts = recordPicture({ device, checkpoint, embeds, shape, options, places, create, lists });
+    const { memoryBudgetBytes = Number.POSITIVE_INFINITY } = options;
+    checkBudget("weights and activations", device.allocatedBytes + places.byteLength, memoryBudgetBytes);
+    places.realize(device);
+    for (const list of lists) await list.prepare();
+    return { ...parts, byteLength: device.allocatedBytes - bytesBefore, close };
+  } catch (error) {
+    close();
+    throw error;
+  }
+}
+
+type Recording = {
+  device: Device;
+  checkpoint: Checkpoint;
+  embeds: Tensor;
+  shape: PictureShape;
+  options: PictureOptions;
+  places: BufferPlan;
+  /** Makes a tensor that lives as long as the plan. */
+  create: (label: string, rows: number, cols: number, dtype?: "f32" | "u32") => Tensor;
+  lists: CommandList[];
+};
+
+function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "close"> {
+  const { checkpoint, embeds, shape, options, create } = recording;
+  const { transformer: config, vae } = checkpoint.config;
+  const multiple = patchSize * vae.scaleFactor;
+  const grid = latentGrid(shape.width, shape.height, multiple);
+  const grids = shape.references.map(({ width, height }) => latentGrid(width, height, multiple));
+  const referenceTokens = grids.reduce((sum, { h, w }) => sum + h * w, 0);
+
+  const taps: TapTensors = new Map();
+  const images: PicturePlan["images"] = new Map();
+  const latents = create("latents", grid.h * grid.w, config.inChannels);
+  const referenceLatents = referenceTokens > 0 ? create("references", referenceTokens, config.inChannels) : undefined;
+  const step = create("step", 1, 8);
+  const sinusoid = create("sinusoid", 1, config.timestepGuidanceChannels);
+  const healthResult = create("health", 2, healthWords, "u32");
+  const rope = createRope(recording, positionIds(maxPromptTokens, grid.h, grid.w, grids));
+
+  const references = recordReferences(recording, grids, referenceLatents, { taps, images });
+  const context = create("context", maxPromptTokens, config.hiddenSize);
+  const negativeContext = shape.isGuided ? create("negative context", maxPromptTokens, config.hiddenSize) : undefined;
+  const projection = (label: string, into: Tensor) =>
+    record(recording, label, (recorder) => recordContext(recorder, checkpoint.transformer, embeds, into));
+  const contexts = {
+    positive: projection("context", context),
+    negative: negativeContext && projection("negative context", negativeContext),
+  };
+
+  const denoise = record(recording, "denoise", (recorder) => {
+    const tap = options.trace === "detail" ? tapInto(recorder, taps) : undefined;
+    const modulation = recordModulation(recorder, checkpoint.transformer, sinusoid, {
+      operands: options.operands,
+      tap,
+    });
+    const pass = (text: Tensor, passTap: typeof tap) => {
+      const inputs = { latents, references: referenceLatents, context: text, modulation, rope };
+      return recordTransformer(recorder, config, checkpoint.transformer, inputs, {
+        operands: options.operands,
+        tap: passTap,
+      });
+    };
+    const velocity = pass(context, tap);
+    if (negativeContext) guidance(recorder, velocity, pass(negativeContext, undefined), step);
+    if (options.trace) tapInto(recorder, taps)("velocity", velocity);
+    eulerStep(recorder, latents, velocity, step);
+    health(recorder, latents, healthResult, healthSlots.latents);
+  });
+
+  let pixels: Tensor | undefined;
+  const decode = record(recording, "decode", (recorder) => {
+    const all = imageTap(recorder, { taps, images });
+    const stages: VaeTap = (name, image) => (name === "vae.input" || name === "vae.output") && all(name, image);
+    const tap = options.trace === "detail" ? all : options.trace ? stages : undefined;
+    const picture = recordDecoder(recorder, vae, checkpoint.vae, latents, grid, tap);
+    health(recorder, picture.tensor, healthResult, healthSlots.picture);
+    pixels = rgb8(recorder, picture.tensor);
+    recorder.keep(pixels);
+  });
+  return {
+    grid,
+    latents,
+    step,
+    sinusoid,
+    references,
+    contexts,
+    denoise,
+    decode,
+    health: healthResult,
+    pixels: pixels!,
+    taps,
+    images,
+  };
+}
+
+/** Records one list and files it. */
+function record({ device, places, lists }: Recording, label: string, body: (recorder: Recorder) => void): CommandList {
+  const recorder = new Recorder(device);
+  body(recorder);
+  const list = recorder.finish(label, places);
+  lists.push(list);
+  return list;
+}
+
+/** The rotation tables of the joint sequence, on the device. */
+function createRope({ device, checkpoint, create }: Recording, ids: Int32Array): { cos: Tensor; sin: Tensor } {
+  const { axesDimsRope, ropeTheta, attentionHeadDim } = checkpoint.config.transformer;
+  const table = ropeTable(ids, axesDimsRope, ropeTheta);
+  const tokens = table.cos.length / (attentionHeadDim / 2);
+  const cos = create("rope cos", tokens, attentionHeadDim / 2);
+  const sin = create("rope sin", tokens, attentionHeadDim / 2);
+  writeTensor(device, cos, table.cos);
+  writeTensor(device, sin, table.sin);
+  return { cos, sin };
+}
+
+type Traced = { taps: TapTensors; images: PicturePlan["images"] };
+
+/** One list per reference: they may differ in size. */
+function recordReferences(
+  recording: Recording,
+  grids: LatentGrid[],
+  all: Tensor | undefined,
+  traced: Traced,
+): ReferencePlan[] {
+  const { checkpoint, shape, options, create } = recording;
+  let row = 0;
+  return shape.references.map(({ width, height }, i) => {
+    const picture = create(`reference ${i}`, height * width, 3);
+    const healthResult = create(`reference ${i} health`, 1, healthWords, "u32");
+    const { h, w } = grids[i] as LatentGrid;
+    const tokens = sliceRows(all as Tensor, row, row + h * w);
+    row += h * w;
+    const list = record(recording, `reference ${i}`, (recorder) => {
+      // Reference traces hold the inner tensors of the first reference only.
+      const tap = options.trace === "detail" && i === 0 ? imageTap(recorder, traced) : undefined;
+      const encoded = recordEncoder(
+        recorder,
+        checkpoint.config.vae,
+        checkpoint.vae,
+        { tensor: picture, height, width },
+        tap,
+      );
+      recorder.copy(encoded, tokens);
+      health(recorder, tokens, healthResult, 0);
+    });
+    return { picture, tokens, health: healthResult, list };
+  });
+}
+
+function imageTap(recorder: Recorder, { taps, images }: Traced): VaeTap {
+  const tap = tapInto(recorder, taps);
+  return (name, { tensor, height, width }) => {
+    tap(name, tensor);
+    images.set(name, { height, width });
+  };
+}

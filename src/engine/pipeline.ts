@@ -1,0 +1,211 @@
+// READ FIRST: one request, top to bottom. Six stages, each a few calls on things that were recorded beforehand:
+//   1 encode prompt → 2 encode references → 3 noise → 4 schedule → 5 denoise → 6 decode
+// Knows the order of the stages and nothing of how they are computed; models/ has that, kernels/ the arithmetic.
+
+import { DaybreakError } from "../errors.js";
+import type { Checkpoint } from "./checkpoint.js";
+import type { Device } from "./gpu/device.js";
+import type { Readback } from "./gpu/readback.js";
+import { rowBytes, type Tensor, writeTensor } from "./gpu/tensor.js";
+import { latentsToTokens, tokensToLatents } from "./models/flux2/latents.js";
+import { normalizeReference } from "./models/flux2/reference-image.js";
+import { schedule, timestepEmbedding } from "./models/flux2/schedule.js";
+import { healthWords, judgeHealth } from "./ops/health.js";
+import { healthSlots, type PicturePlan } from "./picture-plan.js";
+import type { PromptEncoder, TapTensors } from "./prompt-encoder.js";
+import type {
+  GeneratedImage,
+  GenerateResult,
+  ProgressEvent,
+  ResolvedRequest,
+  RgbImage,
+  Timings,
+  TraceSink,
+} from "./request.js";
+import { gaussianLatents, imageSeed } from "./rng.js";
+
+/** What a request runs on. */
+export type Pipeline = {
+  device: Device;
+  readback: Readback;
+  checkpoint: Checkpoint;
+  promptEncoder: PromptEncoder;
+  plan: PicturePlan;
+};
+
+export type Watcher = {
+  signal?: AbortSignal;
+  onProgress?: (event: ProgressEvent) => void;
+  trace?: TraceSink;
+};
+
+/** Generates the images of one request, prepared references included. */
+export async function generateImages(
+  pipeline: Pipeline,
+  request: ResolvedRequest,
+  references: RgbImage[],
+  watcher: Watcher,
+): Promise<GenerateResult> {
+  const { numImages, seed } = request;
+  const timings: Timings = { prompt_ms: 0, references_ms: 0, denoise_ms: 0, decode_ms: 0, total_ms: 0 };
+  const started = performance.now();
+  const timed = async <T>(stage: Exclude<keyof Timings, "total_ms">, work: () => Promise<T>): Promise<T> => {
+    throwIfAborted(watcher.signal);
+    const begin = performance.now();
+    const result = await work();
+    timings[stage] += performance.now() - begin;
+    return result;
+  };
+
+  await timed("prompt_ms", () => encodePrompts(pipeline, request, watcher)); // 1
+  if (references.length > 0) await timed("references_ms", () => encodeReferences(pipeline, references, watcher)); // 2
+  const images: GeneratedImage[] = [];
+  for (let i = 0; i < numImages; i++) {
+    const drawn = imageSeed(seed, i);
+    await timed("denoise_ms", () => denoise(pipeline, request, drawn, i, watcher)); // 3, 4, 5
+    images.push({ ...(await timed("decode_ms", () => decode(pipeline, request, i, watcher))), seed: drawn }); // 6
+  }
+  timings.total_ms = performance.now() - started;
+  return { images, timings, warnings: request.warnings };
+}
+
+/** Stage 1: the text context of the positive pass and, with guidance, of the negative one. */
+async function encodePrompts(pipeline: Pipeline, request: ResolvedRequest, watcher: Watcher): Promise<void> {
+  const { promptEncoder, plan, checkpoint, readback } = pipeline;
+  const { trace } = watcher;
+  report(watcher, request, "prompt", 0, 1, 0);
+  if (plan.contexts.negative) {
+    await promptEncoder.encode(request.negativePrompt);
+    plan.contexts.negative.submit();
+    if (trace) await traceMatrix(trace, readback, "negative.embeds", promptEncoder.embeds);
+  }
+  await promptEncoder.encode(request.prompt, trace?.detail ? (taps) => traceTaps(trace, readback, taps) : undefined);
+  plan.contexts.positive.submit();
+  if (trace) {
+    const { ids, length } = checkpoint.tokenizer.encode(request.prompt);
+    trace.write("prompt.input_ids", { dtype: "I32", shape: [ids.length], data: ids });
+    trace.write("prompt.length", { dtype: "I32", shape: [1], data: Int32Array.of(length) });
+    await traceMatrix(trace, readback, "prompt.embeds", promptEncoder.embeds);
+  }
+  report(watcher, request, "prompt", 1, 1, 0);
+}
+
+/** Stage 2: every reference through the VAE's encoder; the same for all images of the request. */
+async function encodeReferences(pipeline: Pipeline, references: RgbImage[], watcher: Watcher): Promise<void> {
+  const { device, plan, readback } = pipeline;
+  const { trace } = watcher;
+  for (const [i, reference] of references.entries()) {
+    throwIfAborted(watcher.signal);
+    const { picture, tokens, health, list } = plan.references[i] as PicturePlan["references"][number];
+    writeTensor(device, picture, normalizeReference(reference));
+    list.submit();
+    await judge(readback, health, 0, `the VAE's encoder of reference ${i + 1}`);
+    if (trace) await traceMatrix(trace, readback, `reference.${i}.tokens`, tokens);
+    watcher.onProgress?.({ stage: "references", done: i + 1, total: references.length, image: 0, numImages: 1 });
+  }
+}
+
+/** Stages 3 to 5: noise, sigmas, and Euler steps along the transformer's velocity. */
+async function denoise(
+  pipeline: Pipeline,
+  request: ResolvedRequest,
+  seed: bigint,
+  image: number,
+  watcher: Watcher,
+): Promise<void> {
+  const { device, plan, readback } = pipeline;
+  const { steps, guidance } = request;
+  const { trace, signal } = watcher;
+  const { h, w } = plan.grid;
+  const channels = plan.latents.cols;
+
+  const noise = request.latents ?? gaussianLatents(seed, channels, h, w);
+  writeTensor(device, plan.latents, latentsToTokens(noise, channels));
+  // Sigmas depend on the output's tokens only, also with references.
+  const { sigmas, timesteps } = schedule(steps, h * w);
+  const sinusoids = timestepEmbedding(timesteps, plan.sinusoid.cols);
+  trace?.write("latents.noise", { dtype: "F32", shape: [1, channels, h, w], data: noise });
+  trace?.write("sigmas", { dtype: "F32", shape: [steps + 1], data: sigmas });
+
+  const stepValues = new Float32Array(plan.step.cols);
+  for (let i = 0; i < steps; i++) {
+    throwIfAborted(signal);
+    stepValues[0] = (sigmas[i + 1] as number) - (sigmas[i] as number);
+    stepValues[1] = guidance;
+    writeTensor(device, plan.step, stepValues);
+    writeTensor(device, plan.sinusoid, sinusoids.subarray(i * plan.sinusoid.cols, (i + 1) * plan.sinusoid.cols));
+    plan.denoise.submit();
+    await judge(readback, plan.health, healthSlots.latents, `the transformer in step ${i + 1} of ${steps}`);
+    if (trace) await traceStep(trace, pipeline, i);
+    report(watcher, request, "denoise", i + 1, steps, image);
+  }
+}
+
+/** Stage 6: latents to pixels. */
+async function decode(
+  pipeline: Pipeline,
+  request: ResolvedRequest,
+  image: number,
+  watcher: Watcher,
+): Promise<RgbImage> {
+  const { plan, readback } = pipeline;
+  const { width, height } = request;
+  const { trace } = watcher;
+  report(watcher, request, "decode", 0, 1, image);
+  plan.decode.submit();
+  await judge(readback, plan.health, healthSlots.picture, "the VAE's decoder");
+  const data = await readback.bytes(plan.pixels.storage.buffer as GPUBuffer, 0, width * height * 3);
+  if (trace) {
+    for (const [name, { height: h, width: w }] of plan.images) {
+      const tensor = plan.taps.get(name) as Tensor;
+      const chw = tokensToLatents(await readback.f32(tensor), tensor.cols);
+      trace.write(name, { dtype: "F32", shape: [tensor.cols, h, w], data: chw });
+    }
+    trace.write("image", { dtype: "U8", shape: [height, width, 3], data });
+  }
+  report(watcher, request, "decode", 1, 1, image);
+  return { width, height, data };
+}
+
+async function judge(readback: Readback, health: Tensor, slot: number, stage: string): Promise<void> {
+  const bytes = await readback.bytes(health.storage.buffer as GPUBuffer, slot * rowBytes(health), 4 * healthWords);
+  judgeHealth(new Uint32Array(bytes.buffer), stage);
+}
+
+function report(
+  watcher: Watcher,
+  request: ResolvedRequest,
+  stage: ProgressEvent["stage"],
+  done: number,
+  total: number,
+  image: number,
+): void {
+  watcher.onProgress?.({ stage, done, total, image, numImages: request.numImages });
+}
+
+/** Throws request.cancelled if the caller has aborted; the reason is the cause. */
+export function throwIfAborted(signal: AbortSignal | undefined): void {
+  if (signal?.aborted)
+    throw new DaybreakError("request.cancelled", "the request was cancelled", { cause: signal.reason });
+}
+
+async function traceMatrix(trace: TraceSink, readback: Readback, name: string, tensor: Tensor): Promise<void> {
+  // Vectors are tensors of one row here; traces hold them without it.
+  const isVector = tensor.rows === 1 && !name.endsWith("velocity");
+  const shape = isVector ? [tensor.cols] : [tensor.rows, tensor.cols];
+  trace.write(name, { dtype: "F32", shape, data: await readback.f32(tensor) });
+}
+
+async function traceTaps(trace: TraceSink, readback: Readback, taps: TapTensors): Promise<void> {
+  for (const [name, tensor] of taps) await traceMatrix(trace, readback, name, tensor);
+}
+
+/** After step i: velocity and latents; after the first one the inner tensors, too. */
+async function traceStep(trace: TraceSink, { plan, readback }: Pipeline, i: number): Promise<void> {
+  await traceMatrix(trace, readback, `step.${i}.velocity`, plan.taps.get("velocity") as Tensor);
+  await traceMatrix(trace, readback, `step.${i}.latents`, plan.latents);
+  if (i > 0 || !trace.detail) return;
+  for (const [name, tensor] of plan.taps) {
+    if (name.startsWith("step.0.")) await traceMatrix(trace, readback, name, tensor);
+  }
+}
