@@ -177,7 +177,11 @@ export class BufferPlan {
       const isKept = lifetime.last === Number.POSITIVE_INFINITY;
       const overlaps = (place: Place) =>
         taken.get(place)?.some((t) => t.first <= lifetime.last && lifetime.first <= t.last) ?? false;
-      const free = isKept ? [] : this.#places.filter((place) => !place.isKept && !overlaps(place));
+      const home = this.#places.find((place) => place.held.includes(storage));
+      assert(!home || home.isKept, `"${storage.label}" comes from an earlier list of the plan, which did not keep it`);
+      if (home) continue;
+      const fits = (place: Place) => !place.buffer || place.byteLength >= storage.byteLength;
+      const free = isKept ? [] : this.#places.filter((place) => !place.isKept && fits(place) && !overlaps(place));
       const place = bestFit(free, storage.byteLength) ?? { byteLength: 0, buffer: undefined, held: [], isKept };
       if (!this.#places.includes(place)) this.#places.push(place);
       place.byteLength = Math.max(place.byteLength, storage.byteLength);
