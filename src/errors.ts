@@ -60,6 +60,7 @@ export const errorCodes = [
   "numerics.exploded",
   // the engine's own life
   "engine.closed",
+  "engine.internal", // a defect of this program: an assertion failed, or something threw what nobody foresaw
   "file.unreadable",
 ] as const;
 

@@ -7,9 +7,9 @@ import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { homedir } from "node:os";
 import { dirname, isAbsolute, join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { isMainThread } from "node:worker_threads";
 import { DaybreakError } from "../errors.js";
+import { packageRoot } from "./package.js";
 
 /** `driver.json` beside the unpacked libraries. */
 export type DriverManifest = {
@@ -75,7 +75,15 @@ export function softwareDriver(): SoftwareDriver | null {
 
 /** Whether one of the Vulkan loader's variables that choose drivers is set in this process. */
 export function userChoosesDriver(): boolean {
-  return choosingVariables.some((name) => process.env[name]);
+  return chosenDrivers().length > 0;
+}
+
+/** The Vulkan loader's variables that choose drivers and are set in this process, with their values. */
+export function chosenDrivers(): [name: string, value: string][] {
+  return choosingVariables.flatMap((name): [string, string][] => {
+    const value = process.env[name];
+    return value ? [[name, value]] : [];
+  });
 }
 
 /** Makes the driver in `folder` usable in this process; see {@link SoftwareDriver.activate}. */
@@ -180,12 +188,6 @@ export function readOsRelease(): Record<string, string | undefined> {
     return Object.fromEntries([...fields].map(([, name, value]) => [name, value]));
   }
   return {};
-}
-
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  while (!existsSync(join(folder, "package.json")) && dirname(folder) !== folder) folder = dirname(folder);
-  return folder;
 }
 
 function home(): string {

@@ -1,0 +1,274 @@
+// `daybreak doctor`: what this machine gives the engine, and what to do where something is missing. Owns the advice.
+// The device is proved by the engine's own openDevice, not by what drivers claim; Dawn does not tell which of its
+// backends an adapter came from, so that is named by platform.
+
+import { accessSync, constants, existsSync, readdirSync } from "node:fs";
+import { createRequire } from "node:module";
+import { arch, platform, release } from "node:os";
+import { delimiter, join } from "node:path";
+import { type Device, openDevice } from "../engine/gpu/device.js";
+import { DaybreakError, type ErrorCode } from "../errors.js";
+import { createGpu, providedDriverFolder } from "../node/dawn.js";
+import { packageManifest, packageRoot } from "../node/package.js";
+import { chosenDrivers } from "../node/software-driver.js";
+import type { Command, ParsedOptions } from "./command.js";
+import { formatBytes, table } from "./table.js";
+
+const help = `usage: daybreak doctor [--json]
+
+Says which GPU the engine uses, what it can do, what is missing and how to fix it.
+
+  --json   print one JSON object
+
+Exit status 1 if there is no GPU that computes.
+`;
+
+export const doctor: Command = { options: { flags: ["json"] }, help, run };
+
+const noAdapter = "no WebGPU adapter answered";
+
+/** Adapter limits that decide how work is cut up. */
+const shownLimits = [
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupsPerDimension",
+  "maxStorageBuffersPerShaderStage",
+  "minStorageBufferOffsetAlignment",
+] as const;
+
+type DeviceReport = {
+  adapter: { vendor: string; architecture: string; device: string; description: string };
+  backend: string;
+  isSoftware: boolean;
+  features: {
+    "shader-f16": boolean;
+    subgroups: false | { minSize: number; maxSize: number };
+    "timestamp-query": boolean;
+    "subgroup-matrix": boolean;
+  };
+  limits: Record<(typeof shownLimits)[number], number>;
+};
+
+type Report = {
+  daybreak: string;
+  node: string;
+  system: string;
+  /** What decides on the driver: the machine, set-up's own driver, or variables that the user set. */
+  driver: { from: "system" | "set-up" | "environment"; folder?: string; variables?: Record<string, string> };
+  device: DeviceReport | null;
+  /** Why there is no device. */
+  failure?: { code: ErrorCode; message: string };
+  /** Package → its version, or null if it is not installed. */
+  packages: Record<string, string | null>;
+  advice: string[];
+};
+
+async function run(options: ParsedOptions): Promise<number> {
+  const report = await examine();
+  process.stdout.write(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report));
+  if (report.failure) {
+    const { code, message } = report.failure;
+    throw new DaybreakError(code, code === "device.no_adapter" ? `${noAdapter}: follow the report's advice` : message);
+  }
+  return 0;
+}
+
+async function examine(): Promise<Report> {
+  const chosen = chosenDrivers(); // before Dawn is made, which may set one of them
+  const [device, failure] = await examineDevice();
+  const folder = providedDriverFolder();
+  const driver: Report["driver"] =
+    folder !== null
+      ? { from: "set-up", folder }
+      : chosen.length > 0
+        ? { from: "environment", variables: Object.fromEntries(chosen) }
+        : { from: "system" };
+  const packages = installedPackages();
+  const advice = [
+    ...(device ? deviceAdvice(device) : missingDeviceAdvice(chosen)),
+    ...(packages.sharp === null
+      ? ['JPEG and WebP need the optional package sharp: run "npm install sharp" (PNG works without it).']
+      : []),
+  ];
+  return {
+    daybreak: packageManifest().version,
+    node: process.versions.node,
+    system: `${platform()} ${release()} ${arch()}`,
+    driver,
+    device,
+    ...(failure && { failure }),
+    packages,
+    advice,
+  };
+}
+
+/** Opens the device as the engine does, and describes it; or why that failed. */
+async function examineDevice(): Promise<[DeviceReport | null, Report["failure"]]> {
+  let device: Device | undefined;
+  try {
+    const gpu = await createGpu();
+    device = await openDevice({ gpu });
+    // The device has the features that the engine asks for; the adapter may have more.
+    const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+    return [describeDevice(device, new Set(adapter?.features ?? device.features)), undefined];
+  } catch (error) {
+    if (error instanceof DaybreakError) return [null, { code: error.code, message: error.message }];
+    const message = error instanceof Error ? error.message : String(error);
+    return [null, { code: "device.error", message: `the device cannot be opened: ${message.replace(/\s+/g, " ")}` }];
+  } finally {
+    device?.close();
+  }
+}
+
+function describeDevice({ info, gpu, features, isSoftware }: Device, offered: ReadonlySet<string>): DeviceReport {
+  const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = info;
+  const backends: Record<string, string> = { darwin: "Metal", win32: "Direct3D 12" };
+  return {
+    adapter: { vendor, architecture, device, description },
+    backend: backends[platform()] ?? "Vulkan",
+    isSoftware,
+    features: {
+      "shader-f16": features.has("shader-f16"),
+      subgroups: features.has("subgroups") && { minSize: subgroupMinSize, maxSize: subgroupMaxSize },
+      "timestamp-query": features.has("timestamp-query"),
+      "subgroup-matrix": offered.has("chromium-experimental-subgroup-matrix"),
+    },
+    limits: Object.fromEntries(shownLimits.map((name) => [name, gpu.limits[name]])) as DeviceReport["limits"],
+  };
+}
+
+function deviceAdvice({ isSoftware, features }: DeviceReport): string[] {
+  const advice: string[] = [];
+  if (isSoftware) {
+    advice.push(`This is no GPU but the processor: pictures take long. If the machine has a GPU, ${driverAdvice()}`);
+  }
+  if (!features["shader-f16"]) advice.push("Without shader-f16 the engine computes in f32: slower, not worse.");
+  if (!features.subgroups) advice.push("Without subgroups the portable kernels run, which are slower.");
+  return advice;
+}
+
+function missingDeviceAdvice(chosen: [name: string, value: string][]): string[] {
+  const advice: string[] = [];
+  for (const [name, value] of chosen) {
+    const files = /^VK_(DRIVER_FILES|ICD_FILENAMES|ADD_DRIVER_FILES)$/.test(name) ? value.split(delimiter) : [];
+    const absent = files.filter((path) => !existsSync(path));
+    const why = absent.length > 0 ? `, but there is no ${absent.join(", ")}` : "";
+    advice.push(`${name}=${value} chooses the Vulkan driver${why}: unset it, or correct it.`);
+  }
+  const closed = renderNodes().filter((path) => !isAccessible(path));
+  if (closed.length > 0) {
+    advice.push(`${closed.join(", ")} may not be opened by this user: add it to the group "render" and log in again.`);
+  }
+  advice.push(`For a GPU, ${driverAdvice()}`);
+  if (platform() === "linux") {
+    const setUp = existsSync(join(packageRoot(), "src", "setup", "setup.mjs")) ? 'run "npm run setup", or ' : "";
+    advice.push(`Without a GPU, ${setUp}install Mesa's software driver (${mesaPackages}).`);
+  }
+  return advice;
+}
+
+const mesaPackages =
+  "Debian, Ubuntu: mesa-vulkan-drivers libvulkan1, on Debian 12 from bookworm-backports; " +
+  "Fedora: mesa-vulkan-drivers vulkan-loader; Arch: vulkan-swrast vulkan-icd-loader";
+
+function driverAdvice(): string {
+  if (platform() === "darwin") return "nothing needs to be installed on a Mac; in a virtual machine give it a GPU.";
+  if (platform() === "win32") return "install the current driver of the graphics card.";
+  return "install the graphics card's Vulkan driver (AMD, Intel: Mesa; NVIDIA: its own driver).";
+}
+
+/** The device nodes of GPUs that Linux's drivers made. */
+function renderNodes(): string[] {
+  try {
+    return readdirSync("/dev/dri")
+      .filter((name) => name.startsWith("renderD"))
+      .map((name) => join("/dev/dri", name));
+  } catch {
+    return []; // no GPU, or no Linux
+  }
+}
+
+function isAccessible(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/** The packages that this program uses, optional ones too. */
+function installedPackages(): Record<string, string | null> {
+  const { dependencies, optionalDependencies } = packageManifest();
+  const { resolve } = createRequire(import.meta.url);
+  const names = Object.keys({ ...dependencies, ...optionalDependencies });
+  return Object.fromEntries(names.map((name) => [name, installedVersion(name, resolve.paths(name) ?? [])]));
+}
+
+/** Read from the package's own file: asking Node would fail for packages that do not export their package.json. */
+function installedVersion(name: string, folders: string[]): string | null {
+  const require = createRequire(import.meta.url);
+  const found = folders.map((folder) => join(folder, name, "package.json")).find((path) => existsSync(path));
+  return found === undefined ? null : (require(found) as { version: string }).version;
+}
+
+function describe(report: Report): string {
+  const { device, driver, failure, packages } = report;
+  const driverText = {
+    system: "the system's",
+    environment: Object.entries(driver.variables ?? {})
+      .map(([name, value]) => `chosen by ${name}=${value}`)
+      .join(", "),
+    "set-up": `the software driver of "npm run setup", ${driver.folder}`,
+  }[driver.from];
+  const rows = [
+    ["daybreak", `${report.daybreak}, Node ${report.node}, ${report.system}`],
+    [
+      "adapter",
+      device ? adapterText(device) : failure?.code === "device.no_adapter" ? "none" : `none: ${failure?.message}`,
+    ],
+    ["driver", driverText],
+    ...(device ? deviceRows(device) : []),
+    [
+      "packages",
+      Object.entries(packages)
+        .map(([name, version]) => `${name} ${version ?? "(not installed)"}`)
+        .join(", "),
+    ],
+  ];
+  const lines = rows.map(([name, text]) => `${name!.padEnd(10)}${text}\n`);
+  return lines.join("") + report.advice.map((text) => `\n- ${text}`).join("") + (report.advice.length > 0 ? "\n" : "");
+}
+
+function adapterText({ adapter, backend, isSoftware }: DeviceReport): string {
+  const { vendor, architecture, description, device } = adapter;
+  const kind = [vendor, architecture].filter(Boolean).join(" ");
+  return `${description || device || kind} (${[kind, backend, isSoftware ? "software" : ""].filter(Boolean).join(", ")})`;
+}
+
+function deviceRows({ features, limits }: DeviceReport): string[][] {
+  const { subgroups } = features;
+  const sizes =
+    subgroups &&
+    (subgroups.minSize === subgroups.maxSize ? `${subgroups.minSize}` : `${subgroups.minSize} to ${subgroups.maxSize}`);
+  const featureTexts = [
+    `shader-f16 ${yesNo(features["shader-f16"])}`,
+    `subgroups ${sizes ? `yes, of ${sizes}` : "no"}`,
+    `timestamp-query ${yesNo(features["timestamp-query"])}`,
+    `subgroup matrices ${yesNo(features["subgroup-matrix"])}`,
+  ];
+  const limitRows = shownLimits.map((name) => [
+    `  ${name}`,
+    /Size$/.test(name) ? formatBytes(limits[name]) : String(limits[name]),
+  ]);
+  return [
+    ["features", featureTexts.join("; ")],
+    ["limits", `\n${table(limitRows).trimEnd()}`],
+  ];
+}
+
+function yesNo(value: boolean): string {
+  return value ? "yes" : "no";
+}

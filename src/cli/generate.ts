@@ -1,0 +1,216 @@
+// `daybreak generate`: a request from the arguments, the engine's answer into PNG files. Owns the option names, the
+// names of the files and what is printed. Limits on sizes, steps and prompts are the engine's to check; what is checked
+// here comes first because it is cheap and the model is not: where the output goes, the references, the latents.
+
+import { basename, resolve } from "node:path";
+import { loadConfigs } from "../engine/models/flux2/config.js";
+import { preparedSize } from "../engine/models/flux2/reference-image.js";
+import { type ResolvedRequest, resolveRequest } from "../engine/request.js";
+import { requestDefaults } from "../engine/request-defaults.js";
+import { imageSeed, randomSeed } from "../engine/rng.js";
+import { encodeSafetensors } from "../engine/weights/safetensors.js";
+import {
+  DaybreakError,
+  type EngineInfo,
+  type GenerateRequest,
+  type GenerateResult,
+  maxNumImages,
+  type Precision,
+  type TraceTensor,
+} from "../index.js";
+import { type PictureParameters, parameterTexts } from "../media/parameters.js";
+import { encodePng } from "../media/png.js";
+import { folderSource } from "../node/checkpoint-folder.js";
+import { embeddedModel, openEngine } from "../node/open-engine.js";
+import { packageManifest } from "../node/package.js";
+import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { readLatents, readReferences } from "./input-files.js";
+import { checkOutput, writeFiles } from "./output-files.js";
+import { progressLine } from "./progress.js";
+
+const help = `usage: daybreak generate --prompt TEXT [options]
+
+Makes a picture and writes it as a PNG file.
+
+  --prompt TEXT            what to draw, or with --image what to change; may be ""
+  --model DIR              checkpoint folder; default: the embedded model, which draws simple shapes
+  --width W, --height H    pixels, multiples of 16; default: the size of the first --image, else the checkpoint's
+  --steps N                denoising steps; default: 4 for a distilled checkpoint, else 50
+  --seed S                 0 to 2^64 - 1; the same seed gives the same picture; default: drawn at random
+  --guidance G             how closely to follow the prompt; default 4; distilled checkpoints ignore it
+  --negative-prompt TEXT   what to steer away from, where guidance applies
+  --image FILE             reference picture, PNG (JPEG and WebP with the package sharp); may be given several times
+  --num-images N           pictures with seeds S, S + 1, …; default 1
+  --latents FILE           starting noise instead of the seed's: tensor latents.noise of a .safetensors file
+  --trace FILE             also write what the stages computed, as .safetensors
+  --output FILE.png        default: daybreak-SEED.png; of several pictures the further ones get -1, -2, …
+  --precision auto|f32|f16 default auto: f16 on a GPU that has it, else f32
+  --json                   print one JSON object a picture: {path, seed, seconds, timings}
+
+Prints a line "path seed seconds" a picture. The PNG file holds the parameters as text.
+`;
+
+export const generate: Command = {
+  options: {
+    values:
+      "prompt model width height steps seed guidance negative-prompt num-images latents trace output precision".split(
+        " ",
+      ),
+    lists: ["image"],
+    flags: ["json"],
+  },
+  help,
+  run,
+};
+
+type Picture = { path: string; seed: bigint };
+
+async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
+  const { request, seed } = readRequest(options);
+  const precision = readPrecision(options);
+  const pictures = pictureFiles(options, request.numImages ?? 1, seed);
+  const trace = options.text("trace");
+  for (const { path } of pictures) await checkOutput("output", path, ".png");
+  if (trace !== undefined) await checkOutput("trace", trace, ".safetensors");
+  request.references = await readReferences(options.list("image"));
+  const latents = options.text("latents");
+  if (latents !== undefined) request.latents = await readLatents(latents);
+
+  const model = options.text("model") ?? embeddedModel();
+  const resolved = await resolveEarly(model, request);
+
+  const tensors = new Map<string, TraceTensor>();
+  if (trace !== undefined) {
+    request.trace = { detail: false, write: (name, tensor) => void tensors.set(name, tensor) };
+  }
+  const { result, info } = await compute({ model, precision, signal }, request);
+  for (const warning of new Set(result.warnings)) process.stderr.write(`warning: ${warning}\n`);
+
+  const parameters = pictureParameters(resolved, info, basename(resolve(model)), request.references.length);
+  const { version } = packageManifest();
+  const files = result.images.map((image, i) => ({
+    path: pictures[i]!.path,
+    bytes: encodePng(image, parameterTexts({ ...parameters, seed: image.seed }, version)),
+  }));
+  if (trace !== undefined) {
+    const metadata = traceMetadata(parameters, options.list("image"));
+    files.push({ path: trace, bytes: encodeSafetensors(tensors, metadata) });
+  }
+  await writeFiles(files);
+  printPictures(result, pictures, options.flag("json"));
+  return 0;
+}
+
+type EngineChoice = { model: string; precision: Precision; signal: AbortSignal };
+
+/** Opens the engine for this one request, with a progress line on a terminal's stderr. */
+async function compute(
+  { signal, ...choice }: EngineChoice,
+  request: GenerateRequest,
+): Promise<{ result: GenerateResult; info: EngineInfo }> {
+  const { show, clear } = progressLine(process.stderr);
+  try {
+    const engine = await openEngine({ ...choice, signal, onProgress: show });
+    try {
+      return { result: await engine.generate({ ...request, signal, onProgress: show }), info: engine.info };
+    } finally {
+      await engine.close();
+    }
+  } finally {
+    clear();
+  }
+}
+
+function pictureParameters(
+  resolved: ResolvedRequest,
+  { precision }: EngineInfo,
+  model: string,
+  references: number,
+): PictureParameters {
+  const { prompt, negativePrompt, width, height, steps, guidance, seed, isGuided } = resolved;
+  return {
+    prompt,
+    // What was ignored did not make the picture.
+    negativePrompt: isGuided ? negativePrompt : undefined,
+    guidance: isGuided ? guidance : 1,
+    ...{ width, height, steps, seed, model, precision, references },
+  };
+}
+
+/** The request as the arguments state it, without what comes from files. Nothing is judged but the arguments' form. */
+function readRequest(options: ParsedOptions): { request: GenerateRequest; seed: bigint } {
+  const prompt = options.text("prompt");
+  if (prompt === undefined)
+    throw new UsageError('option --prompt is missing: daybreak generate --prompt "a red circle"');
+  // A seed that is drawn here fits the numbers of every JSON reader, so that the printed one repeats the picture.
+  const seed = options.seed("seed") ?? BigInt.asUintN(53, randomSeed());
+  const request = {
+    prompt,
+    negativePrompt: options.text("negative-prompt"),
+    width: options.number("width"),
+    height: options.number("height"),
+    steps: options.number("steps"),
+    seed,
+    guidance: options.number("guidance"),
+    numImages: options.number("num-images"),
+  };
+  const single = ["latents", "trace"].find((name) => options.text(name) !== undefined);
+  if (single && request.numImages !== undefined && request.numImages !== 1) {
+    throw new DaybreakError(
+      "request.option_invalid",
+      `got --${single} with --num-images ${request.numImages}, expected a single picture: leave out one of them`,
+    );
+  }
+  return { request, seed };
+}
+
+function readPrecision(options: ParsedOptions): Precision {
+  const precision = options.text("precision") ?? "auto";
+  if (precision === "auto" || precision === "f32" || precision === "f16") return precision;
+  throw new DaybreakError("request.option_invalid", `got --precision ${precision}, expected auto, f32 or f16`);
+}
+
+/** The files of `count` pictures: the first has the name asked for, picture i > 0 gets `-i` before the extension. */
+function pictureFiles(options: ParsedOptions, count: number, seed: bigint): Picture[] {
+  const first = options.text("output") ?? `daybreak-${seed}.png`;
+  const stem = first.replace(/\.png$/i, "");
+  // A count that is out of bounds is for the engine to refuse.
+  const length = Math.min(Math.max(Math.trunc(count) || 1, 1), maxNumImages);
+  return Array.from({ length }, (_, i) => ({
+    path: i === 0 ? first : `${stem}-${i}${first.slice(stem.length)}`,
+    seed: imageSeed(seed, i),
+  }));
+}
+
+/**
+ * Judges the request by the checkpoint's configs, so that a wrong size is not found out after gigabytes were loaded, and
+ * fills in the defaults.
+ */
+async function resolveEarly(model: string, request: GenerateRequest): Promise<ResolvedRequest> {
+  const source = await folderSource(model);
+  try {
+    const defaults = requestDefaults(await loadConfigs(source));
+    const first = request.references?.[0];
+    return resolveRequest(request, defaults, first && preparedSize(first.width, first.height, defaults.tokenPixels));
+  } finally {
+    await source.close();
+  }
+}
+
+/** The metadata of reference traces, all of it strings. */
+function traceMetadata(parameters: PictureParameters, images: string[]): Record<string, string> {
+  const { prompt, width, height, steps, guidance, seed } = parameters;
+  const numbers = Object.entries({ width, height, steps, guidance, seed }).map(([name, value]) => [name, `${value}`]);
+  return { prompt, ...Object.fromEntries(numbers), images: JSON.stringify(images.map((path) => basename(path))) };
+}
+
+/** One line a picture. The time is the request's, shared equally: pictures share the prompt and the references. */
+function printPictures({ images, timings }: GenerateResult, pictures: Picture[], json: boolean): void {
+  const seconds = Number((timings.total_ms / 1000 / images.length).toFixed(3));
+  for (const [i, { seed }] of images.entries()) {
+    const { path } = pictures[i]!;
+    // Written by hand because JSON.stringify has no 64-bit integers.
+    const object = `{"path":${JSON.stringify(path)},"seed":${seed},"seconds":${seconds},"timings":${JSON.stringify(timings)}}`;
+    process.stdout.write(`${json ? object : `${path} ${seed} ${seconds}`}\n`);
+  }
+}

@@ -1,0 +1,141 @@
+// `daybreak inspect DIR`: what a checkpoint consists of and what it will take on a device. Opens the checkpoint as the
+// engine does, so that what is printed here also loads; of the weights only headers are read, and no device is needed.
+
+import { openCheckpoint } from "../engine/checkpoint.js";
+import type { CheckpointConfig } from "../engine/models/flux2/config.js";
+import { resolveRequest } from "../engine/request.js";
+import { requestDefaults } from "../engine/request-defaults.js";
+import { folderSource } from "../node/checkpoint-folder.js";
+import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { formatBytes, formatCount, table } from "./table.js";
+
+const help = `usage: daybreak inspect DIR [options]
+
+Prints a checkpoint's parts, sizes and memory plan. Reads no weights and needs no GPU.
+
+  --width W, --height H   the picture to plan for; default: the checkpoint's own size
+  --json                  print one JSON object
+`;
+
+export const inspect: Command = {
+  options: { values: ["width", "height"], flags: ["json"], positionals: ["DIR"] },
+  help,
+  run,
+};
+
+type Component = Awaited<ReturnType<typeof openCheckpoint>>["components"][number];
+
+type Part = {
+  name: string;
+  files: string[];
+  tensors: number;
+  /** Type as stored → number of tensors. */
+  dtypes: Record<string, number>;
+  parameters: number;
+  /** Of the tensors in the files. */
+  bytes: number;
+  /** Of the buffers on the device: without tensors that are not needed, rows padded. */
+  deviceBytes: number;
+  sizes: Record<string, number | number[]>;
+};
+
+type Report = {
+  model: string;
+  isDistilled: boolean;
+  /** Side of a picture and denoising, where a request does not say. */
+  defaults: { sampleSize: number; steps: number; guidance: number };
+  parts: Part[];
+  plan: { width: number; height: number; weightBytes: number };
+};
+
+async function run(options: ParsedOptions): Promise<number> {
+  const [dir] = options.positionals;
+  if (dir === undefined) throw new UsageError("the checkpoint's folder is missing: daybreak inspect DIR");
+  const asked = { prompt: "", width: options.number("width"), height: options.number("height") };
+  const source = await folderSource(dir);
+  try {
+    const { config, components } = await openCheckpoint(source);
+    const { width, height, steps, guidance } = resolveRequest(asked, requestDefaults(config));
+    const parts = components.map((component) => describePart(component, config));
+    const report: Report = {
+      model: dir,
+      isDistilled: config.modelIndex.isDistilled,
+      defaults: { sampleSize: config.vae.sampleSize, steps, guidance },
+      parts,
+      plan: { width, height, weightBytes: parts.reduce((sum, part) => sum + part.deviceBytes, 0) },
+    };
+    process.stdout.write(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report));
+  } finally {
+    await source.close();
+  }
+  return 0;
+}
+
+function describePart({ table: { folder }, files, weightBytes }: Component, config: CheckpointConfig): Part {
+  const tensors = [...files.tensors.values()];
+  const dtypes: Record<string, number> = {};
+  for (const { dtype } of tensors) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+  return {
+    name: folder,
+    files: [...new Set(tensors.map(({ path }) => path))].sort(),
+    tensors: tensors.length,
+    dtypes,
+    parameters: tensors.reduce((sum, { shape }) => sum + shape.reduce((product, extent) => product * extent, 1), 0),
+    bytes: tensors.reduce((sum, { begin, end }) => sum + end - begin, 0),
+    deviceBytes: weightBytes,
+    sizes: partSizes(folder, config),
+  };
+}
+
+/** The sizes by which checkpoints of this architecture differ. */
+function partSizes(folder: string, { transformer, textEncoder, vae }: CheckpointConfig): Part["sizes"] {
+  if (folder === "transformer") {
+    const { numLayers, numSingleLayers, numAttentionHeads, attentionHeadDim, hiddenSize, mlpHiddenSize } = transformer;
+    return {
+      ...{ "double blocks": numLayers, "single blocks": numSingleLayers, hidden: hiddenSize, mlp: mlpHiddenSize },
+      ...{ heads: numAttentionHeads, "head size": attentionHeadDim, channels: transformer.inChannels },
+    };
+  }
+  if (folder === "text_encoder") {
+    const { numHiddenLayers, numLayersNeeded, hiddenSize, intermediateSize, headDim, vocabSize } = textEncoder;
+    return {
+      ...{ layers: numHiddenLayers, "layers needed": numLayersNeeded, hidden: hiddenSize, mlp: intermediateSize },
+      ...{ heads: textEncoder.numAttentionHeads, "key heads": textEncoder.numKeyValueHeads, "head size": headDim },
+      vocabulary: vocabSize,
+    };
+  }
+  const { latentChannels, blockOutChannels, decoderBlockOutChannels, scaleFactor } = vae;
+  return {
+    ...{ "latent channels": latentChannels, "pixels per latent": scaleFactor },
+    ...{ "encoder widths": blockOutChannels, "decoder widths": decoderBlockOutChannels },
+  };
+}
+
+function describe({ model, isDistilled, defaults, parts, plan }: Report): string {
+  const { sampleSize, steps, guidance } = defaults;
+  const kind = isDistilled
+    ? `distilled: ${steps} steps, no guidance`
+    : `not distilled: ${steps} steps, guidance ${guidance}`;
+  const columns = ["part", "files", "tensors", "stored as", "parameters", "size", "on the device"];
+  const rows = parts.map((part) => [
+    part.name,
+    String(part.files.length),
+    String(part.tensors),
+    Object.entries(part.dtypes)
+      .map(([dtype, count]) => (Object.keys(part.dtypes).length > 1 ? `${dtype} (${count})` : dtype))
+      .join(", "),
+    formatCount(part.parameters),
+    formatBytes(part.bytes),
+    formatBytes(part.deviceBytes),
+  ]);
+  const sizes = parts.map(({ name, sizes: values }) => {
+    const texts = Object.entries(values).map(([key, value]) => `${key} ${[value].flat().join("-")}`);
+    return [name, texts.join(", ")];
+  });
+  return [
+    `${model}: FLUX.2 [klein], ${kind}; ${sampleSize}×${sampleSize} pixels by default\n`,
+    table([columns, ...rows]),
+    table(sizes),
+    `memory on the device for ${plan.width}×${plan.height}: weights ${formatBytes(plan.weightBytes)}\n`,
+  ].join("\n");
+}

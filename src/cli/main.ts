@@ -1,0 +1,106 @@
+#!/usr/bin/env node
+// The program `daybreak`: finds the command, turns what it throws into an exit status, and stops cleanly when
+// interrupted. Exit status: 0; 1 for a failed run, with `error: CODE: message` on stderr; 2 for wrong usage; 130 after
+// SIGINT, 143 after SIGTERM. A command's code is loaded only when it is called, so that wrong usage is answered at once.
+
+import { constants } from "node:os";
+import { DaybreakError } from "../errors.js";
+import { packageManifest } from "../node/package.js";
+import { type Command, parseOptions, UsageError } from "./command.js";
+
+/** Name → its file and the line that `daybreak --help` prints. */
+const commands: Record<string, { summary: string; load: () => Promise<Command> }> = {
+  generate: {
+    summary: "make a picture from a prompt, or edit pictures",
+    load: async () => (await import("./generate.js")).generate,
+  },
+  doctor: {
+    summary: "which GPU is used, what it can do, what is missing and how to fix it",
+    load: async () => (await import("./doctor.js")).doctor,
+  },
+  inspect: {
+    summary: "a checkpoint's parts, sizes and memory",
+    load: async () => (await import("./inspect.js")).inspect,
+  },
+};
+
+const help = `daybreak: pictures from prompts on any GPU
+
+usage: daybreak COMMAND [options]
+
+${Object.entries(commands)
+  .map(([name, { summary }]) => `  ${name.padEnd(10)} ${summary}`)
+  .join("\n")}
+
+  daybreak COMMAND --help   the command's options
+  daybreak --version
+
+Exit status: 0; 1 for a failed run, with "error: CODE: message" on stderr; 2 for wrong usage.
+`;
+
+/** Runs the program. Errors are printed here, never thrown. Returns the exit status. */
+async function main(args: string[], signal: AbortSignal): Promise<number> {
+  const [name, ...rest] = args;
+  try {
+    if (name === "--help" || name === "-h" || name === "help") return print(help);
+    if (name === "--version" || name === "-V") return print(`daybreak ${packageManifest().version}\n`);
+    if (name === undefined) throw new UsageError("no command given");
+    const entry = Object.hasOwn(commands, name) ? commands[name] : undefined;
+    if (!entry) {
+      const known = Object.keys(commands).join(", ");
+      throw new UsageError(
+        `unknown ${name.startsWith("-") ? "option" : "command"} "${name}": the commands are ${known}`,
+      );
+    }
+    const command = await entry.load();
+    const options = parseOptions(rest, command.options);
+    if (options.flag("help")) return print(command.help);
+    return await command.run(options, signal);
+  } catch (error) {
+    return report(error, name !== undefined && Object.hasOwn(commands, name) ? ` ${name}` : "");
+  }
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}
+
+/** Says on stderr what went wrong, in one line and without a stack trace, and returns the exit status. */
+function report(error: unknown, command: string): number {
+  if (error instanceof UsageError) {
+    process.stderr.write(`error: ${error.message}\nhint: see "daybreak${command} --help"\n`);
+    return 2;
+  }
+  const [code, message] =
+    error instanceof DaybreakError ? [error.code, error.message] : ["engine.internal", describeDefect(error)];
+  process.stderr.write(`error: ${code}: ${message.replace(/\s*[\r\n]+\s*/g, " ")}\n`);
+  return 1;
+}
+
+/** An error that nobody foresaw: its message and the place in this program where it arose. */
+function describeDefect(error: unknown): string {
+  if (!(error instanceof Error)) return String(error);
+  const place = error.stack?.match(/\(?(?:file:\/\/)?([^\s()]+:\d+:\d+)\)?/)?.[1];
+  return `${error.name}: ${error.message}${place ? ` (at ${place})` : ""}; this is a defect, please report it`;
+}
+
+const interruption = new AbortController();
+let interruptedBy: "SIGINT" | "SIGTERM" | undefined;
+for (const name of ["SIGINT", "SIGTERM"] as const) {
+  process.on(name, () => {
+    if (interruptedBy) process.exit(128 + constants.signals[name]); // the second time the user means it
+    interruptedBy = name;
+    interruption.abort();
+  });
+}
+// A reader that has read enough (`daybreak … | head -1`) is no failure of this program's.
+process.stdout.on("error", (error: NodeJS.ErrnoException) => {
+  process.exit(error.code === "EPIPE" ? 0 : 1);
+});
+
+const status = await main(process.argv.slice(2), interruption.signal);
+// Dawn would keep the process alive. What was written must be out before it ends: on Windows pipes are asynchronous.
+process.stdout.write("", () => {
+  process.exit(interruptedBy && status !== 0 ? 128 + constants.signals[interruptedBy] : status);
+});

@@ -1,0 +1,50 @@
+// One line on stderr that says how far the work is, and disappears when it is done. Only on a terminal: files and other
+// programs get nothing. Knows the engine's progress events, not what they are events of.
+
+import type { ProgressEvent } from "../index.js";
+
+export type ProgressLine = {
+  show(event: ProgressEvent): void;
+  /** Removes the line; call it before anything else is written. */
+  clear(): void;
+};
+
+type Terminal = Pick<NodeJS.WriteStream, "write"> & { isTTY?: boolean; columns?: number };
+
+export function progressLine(terminal: Terminal): ProgressLine {
+  if (!terminal.isTTY) return { show: () => undefined, clear: () => undefined };
+  const eraseLine = "\r\x1b[K";
+  let shown = "";
+  return {
+    show: (event) => {
+      // A line that wraps cannot be erased.
+      const text = progressText(event).slice(0, Math.max(0, (terminal.columns ?? 80) - 1));
+      if (text !== shown) terminal.write(eraseLine + text);
+      shown = text;
+    },
+    clear: () => {
+      if (shown) terminal.write(eraseLine);
+      shown = "";
+    },
+  };
+}
+
+function progressText({ stage, done, total, image, numImages }: ProgressEvent): string {
+  const percent = total > 0 ? `${Math.floor((100 * done) / total)} %` : "";
+  switch (stage) {
+    case "load":
+      return `loading the model ${percent}`;
+    case "prompt":
+      return "reading the prompt";
+    case "references":
+      return "reading the reference images";
+    case "denoise":
+      return `${picture(image, numImages)}step ${done} of ${total}`;
+    case "decode":
+      return `${picture(image, numImages)}decoding`;
+  }
+}
+
+function picture(image: number, numImages: number): string {
+  return numImages > 1 ? `picture ${image + 1} of ${numImages}, ` : "";
+}

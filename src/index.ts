@@ -1,0 +1,29 @@
+// The public API for any platform with WebGPU: a web page, an Electron renderer, Node. Everything reachable from here
+// is web standard; files and Dawn come with `daybreak/node`. Exports only what callers need; tensors, kernels and the
+// device stay inside.
+
+export { Engine, type EngineInfo, type EngineOptions } from "./engine/engine.js";
+export type { DeviceLimits } from "./engine/gpu/device.js";
+export type {
+  GeneratedImage,
+  GenerateRequest,
+  GenerateResult,
+  Precision,
+  ProgressEvent,
+  RgbImage,
+  Stage,
+  Timings,
+  TraceSink,
+  TraceTensor,
+} from "./engine/request.js";
+export {
+  maxNumImages,
+  maxPixels,
+  maxPromptTokens,
+  maxReferences,
+  maxSide,
+  maxSteps,
+  sizeMultiple,
+} from "./engine/request.js";
+export { blobSource, bytesSource, type CheckpointSource, urlSource } from "./engine/weights/source.js";
+export { DaybreakError, type ErrorCode, errorCodes } from "./errors.js";

@@ -1,0 +1,52 @@
+// How a picture was made, as text chunks of its PNG file, so that a viewer shows it and a program can make it again.
+// Two spellings of the same facts: `parameters`, the line that image tools and galleries read (prompt, then
+// "Negative prompt:", then "Steps: …, Seed: …"), and `daybreak`, the same as JSON for programs. `Software` is PNG's own.
+
+/** The facts of one picture. Sizes in pixels. */
+export type PictureParameters = {
+  prompt: string;
+  /** Only where guidance makes it count. */
+  negativePrompt?: string;
+  width: number;
+  height: number;
+  steps: number;
+  /** 1: none. */
+  guidance: number;
+  seed: bigint;
+  /** The checkpoint folder's name. */
+  model: string;
+  precision: "f32" | "f16";
+  /** How many reference images there were. */
+  references: number;
+};
+
+/**
+ * The text chunks of a picture, keyword → text.
+ * @param version this program's
+ */
+export function parameterTexts(parameters: PictureParameters, version: string): Record<string, string> {
+  const { prompt, negativePrompt, width, height, steps, guidance, seed, model, precision } = parameters;
+  const software = `Daybreak ${version}`;
+  const settings = {
+    Steps: steps,
+    "CFG scale": guidance,
+    Seed: seed,
+    Size: `${width}x${height}`,
+    Model: model,
+    Precision: precision,
+    Version: software,
+  };
+  const line = Object.entries(settings).map(([name, value]) => `${name}: ${quoted(String(value))}`);
+  const paragraphs = [prompt, ...(negativePrompt ? [`Negative prompt: ${negativePrompt}`] : []), line.join(", ")];
+  return {
+    parameters: paragraphs.join("\n"),
+    // Seeds have 64 bits, more than a JSON reader's numbers need hold: as a string none is rounded.
+    daybreak: JSON.stringify({ ...parameters, seed: String(seed), version }),
+    Software: software,
+  };
+}
+
+/** Values with separators in them are quoted as JSON, the way readers of this line expect it. */
+function quoted(value: string): string {
+  return /[,:\n]/.test(value) ? JSON.stringify(value) : value;
+}

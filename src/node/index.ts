@@ -1,0 +1,7 @@
+// The public API in Node (`daybreak/node`): that of `daybreak`, and what only Node has: checkpoint folders and Dawn.
+// Holds no code; importing it loads no native library, which `createGpu` and `openEngine` do when they are called.
+
+export * from "../index.js";
+export { type FolderSource, folderSource } from "./checkpoint-folder.js";
+export { type CreateGpuOptions, createGpu } from "./dawn.js";
+export { embeddedModel, type OpenEngineOptions, openEngine } from "./open-engine.js";

@@ -1,0 +1,58 @@
+// Opens an engine on a checkpoint folder, on Dawn unless the caller brings a GPU. Owns the folder's open files, which
+// live as long as the engine: rows of the embedding table are read for each prompt. Knows nothing of what is computed.
+
+import { join } from "node:path";
+import { Engine, type EngineOptions } from "../engine/engine.js";
+import { DaybreakError } from "../errors.js";
+import { folderSource } from "./checkpoint-folder.js";
+import { createGpu } from "./dawn.js";
+import { packageRoot } from "./package.js";
+import { chosenDrivers } from "./software-driver.js";
+
+export type OpenEngineOptions = Omit<EngineOptions, "gpu" | "source"> & {
+  /** A checkpoint folder of diffusers' layout; default: {@link embeddedModel}. */
+  model?: string;
+  /** Default: Dawn, on the machine's GPU or else on the software driver that set-up provided. */
+  gpu?: GPU;
+};
+
+/** The folder of the model that comes with this package. */
+export function embeddedModel(): string {
+  return join(packageRoot(), "models", "tiny-shapes");
+}
+
+/**
+ * Opens an engine: loads the checkpoint's weights onto the device. Close it with `close()`, which also closes the files.
+ * Errors: `model.*`, `safetensors.*`, `weights.*`, `file.unreadable` for the checkpoint; `device.*`;
+ * `request.cancelled` if `signal` is aborted.
+ */
+export async function openEngine({ model, gpu, ...options }: OpenEngineOptions = {}): Promise<Engine> {
+  const source = await folderSource(model ?? embeddedModel());
+  const chosen = chosenDrivers(); // before Dawn is made, which may set one of them
+  try {
+    const engine = await Engine.open({ gpu: gpu ?? (await createGpu()), source, ...options });
+    const closeEngine = engine.close.bind(engine);
+    engine.close = async () => {
+      try {
+        await closeEngine();
+      } finally {
+        await source.close();
+      }
+    };
+    return engine;
+  } catch (error) {
+    await source.close();
+    throw gpu ? error : explainChoice(error, chosen);
+  }
+}
+
+/** Without an adapter, variables that choose drivers are the likely reason, and what to change. */
+function explainChoice(error: unknown, chosen: [name: string, value: string][]): unknown {
+  if (!(error instanceof DaybreakError) || error.code !== "device.no_adapter" || chosen.length === 0) return error;
+  const variables = chosen.map(([name, value]) => `${name}=${value}`).join(" ");
+  return new DaybreakError(
+    "device.no_adapter",
+    `no WebGPU adapter answered, and ${variables} chooses the Vulkan driver: unset it or correct it, or see \`daybreak doctor\``,
+    { cause: error },
+  );
+}
