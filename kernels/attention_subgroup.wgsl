@@ -18,7 +18,7 @@ enable subgroups;
 const QK_TYPE: u32 = 0u;
 const GROUPS: u32 = 4u;
 const QUERIES: u32 = 2u;
-const KEYS: u32 = 4u;
+const KEYS: u32 = 2u;
 const SUBGROUP_SIZE: u32 = 8u;
 
 override CAUSAL: bool = false;

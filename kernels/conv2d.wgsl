@@ -23,7 +23,7 @@ struct Params {
   kernel_size: u32,
   stride: u32,
   padding: u32, // left and top; right and bottom are what the output extents leave
-  upsample: u32, // 1, or 2: the input is read as its nearest-neighbour enlargement
+  upsample_shift: u32, // 1: the input is read as its nearest-neighbour enlargement by two, 0: as it is
   in_height: u32,
   in_width: u32,
   x_first_row: u32, // the first image row that is bound
@@ -71,14 +71,12 @@ fn load_weight(group: u32) -> array<vec4<f32>, 2> {
   return unpack8(weight[group], vec4<u32>(), WEIGHT_TYPE);
 }
 
-// Where the tap (ky, kx) of an output pixel lies in x, in elements, and whether it lies inside of the image.
-fn tap_address(pixel: u32, ky: u32, kx: u32) -> vec2<u32> {
-  let at = vec2<u32>(pixel % params.out_width, pixel / params.out_width);
-  // Unsigned on purpose: what lies above or left of the image wraps around and is outside, too.
-  let source = at * params.stride + vec2<u32>(kx, ky) - vec2<u32>(params.padding);
-  let inside = source.x < params.in_width * params.upsample && source.y < params.in_height * params.upsample;
-  let row = source.y / params.upsample - params.x_first_row;
-  let address = params.x_offset + (row * params.in_width + source.x / params.upsample) * params.x_pitch;
+// Where a tap lies in x, in elements, and whether it lies inside of the image. `source` is its place in the (enlarged)
+// input; it is unsigned on purpose: what lies above or to the left wraps around and is outside, too.
+fn tap_address(source: vec2<u32>) -> vec2<u32> {
+  let at = source >> vec2<u32>(params.upsample_shift);
+  let inside = at.x < params.in_width && at.y < params.in_height;
+  let address = params.x_offset + ((at.y - params.x_first_row) * params.in_width + at.x) * params.x_pitch;
   return select(vec2<u32>(params.x_offset, 0u), vec2<u32>(address, 1u), inside);
 }
 
@@ -99,6 +97,9 @@ fn conv2d(
   let brings_a = index < 128u;
   let p_load = p_first + line;
   let n_load = n_first + line;
+  let pixel = params.first_pixel + p_load;
+  let row = pixel / params.out_width;
+  let corner = vec2<u32>(pixel - row * params.out_width, row) * params.stride - vec2<u32>(params.padding);
 
   var sum: array<array<f32, 4>, 4>;
   for (var k = 0u; k < row_groups; k += 2u) {
@@ -107,9 +108,10 @@ fn conv2d(
     if (group < row_groups) {
       if (brings_a && p_load < params.pixels) {
         let tap = group / params.groups;
-        let source = tap_address(params.first_pixel + p_load, tap / params.kernel_size, tap % params.kernel_size);
+        let ky = tap / params.kernel_size;
+        let source = tap_address(corner + vec2<u32>(tap - ky * params.kernel_size, ky));
         if (source.y == 1u) {
-          let at = source.x / 4u + 2u * (group % params.groups);
+          let at = source.x / 4u + 2u * (group - tap * params.groups);
           loaded = array<vec4<f32>, 2>(x[at], x[at + 1u]);
         }
       }

@@ -28,7 +28,7 @@ struct Params {
   kernel_size: u32,
   stride: u32,
   padding: u32, // left and top; right and bottom are what the output extents leave
-  upsample: u32, // 1, or 2: the input is read as its nearest-neighbour enlargement
+  upsample_shift: u32, // 1: the input is read as its nearest-neighbour enlargement by two, 0: as it is
   in_height: u32,
   in_width: u32,
   x_first_row: u32, // the first image row that is bound
@@ -69,14 +69,12 @@ fn load_weight(group: u32) -> array<vec4<f32>, 2> {
   return unpack8(weight[group], vec4<u32>(), WEIGHT_TYPE);
 }
 
-// Where the tap (ky, kx) of an output pixel lies in x, in elements, and whether it lies inside of the image.
-fn tap_address(pixel: u32, ky: u32, kx: u32) -> vec2<u32> {
-  let at = vec2<u32>(pixel % params.out_width, pixel / params.out_width);
-  // Unsigned on purpose: what lies above or left of the image wraps around and is outside, too.
-  let source = at * params.stride + vec2<u32>(kx, ky) - vec2<u32>(params.padding);
-  let inside = source.x < params.in_width * params.upsample && source.y < params.in_height * params.upsample;
-  let row = source.y / params.upsample - params.x_first_row;
-  let address = params.x_offset + (row * params.in_width + source.x / params.upsample) * params.x_pitch;
+// Where a tap lies in x, in elements, and whether it lies inside of the image. `source` is its place in the (enlarged)
+// input; it is unsigned on purpose: what lies above or to the left wraps around and is outside, too.
+fn tap_address(source: vec2<u32>) -> vec2<u32> {
+  let at = source >> vec2<u32>(params.upsample_shift);
+  let inside = at.x < params.in_width && at.y < params.in_height;
+  let address = params.x_offset + ((at.y - params.x_first_row) * params.in_width + at.x) * params.x_pitch;
   return select(vec2<u32>(params.x_offset, 0u), vec2<u32>(address, 1u), inside);
 }
 
@@ -94,44 +92,55 @@ fn conv2d_subgroup(
     w_row[c] = params.weight_offset + min(n0 + c * SUBGROUP_SIZE, params.cols - 1u) * row_groups;
   }
 
-  for (var tap = 0u; tap < params.kernel_size * params.kernel_size; tap++) {
-    var source: array<vec2<u32>, ROWS>;
-    for (var r = 0u; r < ROWS; r++) {
-      let pixel = params.first_pixel + min(p0 + r, params.pixels - 1u);
-      source[r] = tap_address(pixel, tap / params.kernel_size, tap % params.kernel_size);
-      source[r].x += lane & 7u;
-    }
-    for (var g = 0u; g < params.groups; g++) {
-      var w: array<array<vec4<f32>, 2>, COLS>;
-      for (var c = 0u; c < COLS; c++) {
-        w[c] = load_weight(w_row[c] + tap * params.groups + g);
-      }
+  // Divisions are slow on a CPU's vectors: one per pixel, none per tap.
+  var corner: array<vec2<u32>, ROWS>;
+  for (var r = 0u; r < ROWS; r++) {
+    let pixel = params.first_pixel + min(p0 + r, params.pixels - 1u);
+    let row = pixel / params.out_width;
+    corner[r] = vec2<u32>(pixel - row * params.out_width, row) * params.stride - vec2<u32>(params.padding);
+  }
+
+  var w_tap = 0u;
+  for (var ky = 0u; ky < params.kernel_size; ky++) {
+    for (var kx = 0u; kx < params.kernel_size; kx++) {
+      var source: array<vec2<u32>, ROWS>;
       for (var r = 0u; r < ROWS; r++) {
-        let low = select(0.0, x[source[r].x + 8u * g], source[r].y == 1u);
-        var high = low;
-        if (SUBGROUP_SIZE < 8u) {
-          high = select(0.0, x[source[r].x + 8u * g + 4u], source[r].y == 1u);
-        }
-        let a0 = subgroupBroadcast(low, 0u);
-        let a1 = subgroupBroadcast(low, 1u);
-        let a2 = subgroupBroadcast(low, 2u);
-        let a3 = subgroupBroadcast(low, 3u);
-        let a4 = subgroupBroadcast(high, 4u % SUBGROUP_SIZE);
-        let a5 = subgroupBroadcast(high, 5u % SUBGROUP_SIZE);
-        let a6 = subgroupBroadcast(high, 6u % SUBGROUP_SIZE);
-        let a7 = subgroupBroadcast(high, 7u % SUBGROUP_SIZE);
+        source[r] = tap_address(corner[r] + vec2<u32>(kx, ky));
+        source[r].x += lane & 7u;
+      }
+      for (var g = 0u; g < params.groups; g++) {
+        var w: array<array<vec4<f32>, 2>, COLS>;
         for (var c = 0u; c < COLS; c++) {
-          var s = sum[r][c];
-          s = fma(a0, w[c][0].x, s);
-          s = fma(a1, w[c][0].y, s);
-          s = fma(a2, w[c][0].z, s);
-          s = fma(a3, w[c][0].w, s);
-          s = fma(a4, w[c][1].x, s);
-          s = fma(a5, w[c][1].y, s);
-          s = fma(a6, w[c][1].z, s);
-          sum[r][c] = fma(a7, w[c][1].w, s);
+          w[c] = load_weight(w_row[c] + w_tap + g);
+        }
+        for (var r = 0u; r < ROWS; r++) {
+          let low = select(0.0, x[source[r].x + 8u * g], source[r].y == 1u);
+          var high = low;
+          if (SUBGROUP_SIZE < 8u) {
+            high = select(0.0, x[source[r].x + 8u * g + 4u], source[r].y == 1u);
+          }
+          let a0 = subgroupBroadcast(low, 0u);
+          let a1 = subgroupBroadcast(low, 1u);
+          let a2 = subgroupBroadcast(low, 2u);
+          let a3 = subgroupBroadcast(low, 3u);
+          let a4 = subgroupBroadcast(high, 4u % SUBGROUP_SIZE);
+          let a5 = subgroupBroadcast(high, 5u % SUBGROUP_SIZE);
+          let a6 = subgroupBroadcast(high, 6u % SUBGROUP_SIZE);
+          let a7 = subgroupBroadcast(high, 7u % SUBGROUP_SIZE);
+          for (var c = 0u; c < COLS; c++) {
+            var s = sum[r][c];
+            s = fma(a0, w[c][0].x, s);
+            s = fma(a1, w[c][0].y, s);
+            s = fma(a2, w[c][0].z, s);
+            s = fma(a3, w[c][0].w, s);
+            s = fma(a4, w[c][1].x, s);
+            s = fma(a5, w[c][1].y, s);
+            s = fma(a6, w[c][1].z, s);
+            sum[r][c] = fma(a7, w[c][1].w, s);
+          }
         }
       }
+      w_tap += params.groups;
     }
   }
 

@@ -144,7 +144,7 @@ function attentionKernel(
   if (usesSubgroupKernels(device) && GROUPS <= 16) {
     const SUBGROUP_SIZE = device.subgroupSize;
     const QUERIES = 2;
-    const tunables = { QK_TYPE, GROUPS, QUERIES, KEYS: 4, SUBGROUP_SIZE };
+    const tunables = { QK_TYPE, GROUPS, QUERIES, KEYS: 2, SUBGROUP_SIZE };
     return {
       chosen: kernel(device, "attention_subgroup", { tunables, overrides }),
       tileQueries: QUERIES * SUBGROUP_SIZE,

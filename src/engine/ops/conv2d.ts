@@ -91,7 +91,7 @@ export function conv2d(
           kernel_size: 3,
           stride,
           padding,
-          upsample,
+          upsample_shift: upsample - 1,
           in_height: x.height,
           in_width: x.width,
           x_first_row: firstRow,
@@ -139,10 +139,13 @@ function conv2dKernel(
   const WEIGHT_TYPE = weightType(weight);
   if (usesSubgroupKernels(device)) {
     const SUBGROUP_SIZE = device.subgroupSize;
-    const COLS = Math.min(4, 2 ** Math.ceil(Math.log2(weight.rows / SUBGROUP_SIZE + 1e-9)) || 1);
-    const tunables = { WEIGHT_TYPE, ROWS: 4, COLS: Math.max(1, COLS), SUBGROUP_SIZE };
+    const columns = Math.ceil(weight.rows / SUBGROUP_SIZE);
+    const COLS = columns > 2 ? 4 : columns;
+    // Few columns leave registers for more rows.
+    const ROWS = COLS > 2 ? 4 : 8;
+    const tunables = { WEIGHT_TYPE, ROWS, COLS, SUBGROUP_SIZE };
     const chosen = kernel(device, "conv2d_subgroup", { tunables, overrides });
-    return { chosen, tileRows: 4, tileCols: tunables.COLS * SUBGROUP_SIZE };
+    return { chosen, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE };
   }
   return { chosen: kernel(device, "conv2d", { tunables: { WEIGHT_TYPE }, overrides }), tileRows: 64, tileCols: 64 };
 }
