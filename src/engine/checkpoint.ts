@@ -80,20 +80,20 @@ export type LoadCheckpointOptions = {
 export async function loadCheckpoint(
   device: Device,
   source: CheckpointSource,
-  { onProgress, signal, memoryBudgetBytes = Number.POSITIVE_INFINITY }: LoadCheckpointOptions,
+  { onProgress, signal, memoryBudgetBytes }: LoadCheckpointOptions,
 ): Promise<Checkpoint> {
   const { config, tokenizer, components } = await openCheckpoint(source);
   const weightBytes = components.reduce((sum, c) => sum + c.weightBytes, 0);
-  checkBudget("the weights", weightBytes, memoryBudgetBytes);
+  checkBudget("the weights", device.allocatedBytes + weightBytes, memoryBudgetBytes);
   const loaded: WeightSet[] = [];
   let done = 0;
+  const report = (sofar: number) =>
+    onProgress?.({ stage: "load", done: Math.round(sofar), total: weightBytes, image: 0, numImages: 0 });
   try {
+    report(0);
     for (const { table, files, weightBytes: bytes } of components) {
-      const report = (doneBytes: number, totalBytes: number) => {
-        const sofar = done + (doneBytes / Math.max(1, totalBytes)) * bytes;
-        onProgress?.({ stage: "load", done: Math.round(sofar), total: weightBytes, image: 0, numImages: 0 });
-      };
-      loaded.push(await loadWeights(device, files, table, { signal, onProgress: report }));
+      const onRead = (doneBytes: number, totalBytes: number) => report(done + (doneBytes / totalBytes) * bytes);
+      loaded.push(await loadWeights(device, files, table, { signal, onProgress: onRead }));
       done += bytes;
     }
     // Uploads are only queued so far: a device that runs out of memory says so here, not in the first picture.
@@ -120,10 +120,10 @@ export async function loadCheckpoint(
 }
 
 /** Throws device.memory_budget_exceeded if `bytes` on the device are more than the caller allows. */
-export function checkBudget(what: string, bytes: number, memoryBudgetBytes: number): void {
+export function checkBudget(what: string, bytes: number, memoryBudgetBytes = Number.POSITIVE_INFINITY): void {
   if (bytes <= memoryBudgetBytes) return;
   throw new DaybreakError(
     "device.memory_budget_exceeded",
-    `${what} take ${bytes} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or ask for a smaller picture`,
+    `${what} take ${bytes} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or use a smaller checkpoint or picture`,
   );
 }

@@ -6,8 +6,7 @@ import { DaybreakError } from "../errors.js";
 import { type Checkpoint, loadCheckpoint } from "./checkpoint.js";
 import { type Device, type DeviceLimits, openDevice } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
-import { patchSize } from "./models/flux2/config.js";
-import { prepareReference } from "./models/flux2/reference-image.js";
+import { checkReference, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
 import { buildPicturePlan, type PicturePlan, type PictureShape } from "./picture-plan.js";
 import { generateImages, throwIfAborted } from "./pipeline.js";
 import { PromptEncoder } from "./prompt-encoder.js";
@@ -16,9 +15,10 @@ import {
   type GenerateResult,
   type Precision,
   type ProgressEvent,
-  type RequestDefaults,
+  type RgbImage,
   resolveRequest,
 } from "./request.js";
+import { requestDefaults } from "./request-defaults.js";
 import type { CheckpointSource } from "./weights/source.js";
 
 export type EngineOptions = {
@@ -54,6 +54,15 @@ const maxPlans = 3;
 /** Plans beyond this are given up when another size is asked for. */
 const maxPlanBytes = 2 * 1024 ** 3;
 
+type EngineParts = {
+  device: Device;
+  readback: Readback;
+  checkpoint: Checkpoint;
+  promptEncoder: PromptEncoder;
+  operands: "f32" | "f16";
+  memoryBudgetBytes: number | undefined;
+};
+
 /** Draws pictures with one checkpoint on one device. */
 export class Engine {
   readonly #device: Device;
@@ -64,15 +73,15 @@ export class Engine {
   readonly #promptEncoder: PromptEncoder;
   readonly #plans = new Map<string, PicturePlan>();
   #queue: Promise<unknown> = Promise.resolve();
-  #closed = false;
+  #closing: Promise<void> | undefined;
 
-  private constructor(device: Device, checkpoint: Checkpoint, operands: "f32" | "f16", memoryBudgetBytes?: number) {
-    this.#device = device;
-    this.#readback = new Readback(device);
-    this.#checkpoint = checkpoint;
-    this.#operands = operands;
-    this.#memoryBudgetBytes = memoryBudgetBytes;
-    this.#promptEncoder = new PromptEncoder(device, this.#readback, checkpoint, operands);
+  private constructor(parts: EngineParts) {
+    this.#device = parts.device;
+    this.#readback = parts.readback;
+    this.#checkpoint = parts.checkpoint;
+    this.#promptEncoder = parts.promptEncoder;
+    this.#operands = parts.operands;
+    this.#memoryBudgetBytes = parts.memoryBudgetBytes;
   }
 
   /**
@@ -80,12 +89,18 @@ export class Engine {
    * Errors: `device.*`, `model.*`, `safetensors.*`, `weights.*`, `request.cancelled`; nothing stays open after one.
    */
   static async open(options: EngineOptions): Promise<Engine> {
-    const { precision = "auto", memoryBudgetBytes } = options;
+    const { precision = "auto", memoryBudgetBytes, signal } = options;
+    checkPrecision(precision);
+    throwIfAborted(signal, "loading");
     const device = await openDevice({ gpu: options.gpu, limits: options.limits });
     try {
+      throwIfAborted(signal, "loading");
       const operands = chooseOperands(device, precision);
+      const readback = new Readback(device);
       const checkpoint = await loadCheckpoint(device, options.source, options);
-      return new Engine(device, checkpoint, operands, memoryBudgetBytes);
+      const promptEncoder = await PromptEncoder.open(device, readback, checkpoint, { operands, memoryBudgetBytes });
+      throwIfAborted(signal, "loading");
+      return new Engine({ device, readback, checkpoint, promptEncoder, operands, memoryBudgetBytes });
     } catch (error) {
       device.close();
       throw error;
@@ -111,15 +126,21 @@ export class Engine {
    * Errors: `request.*`, `reference.*`, `numerics.*`, `device.*`, `engine.closed`.
    */
   generate(request: GenerateRequest): Promise<GenerateResult> {
+    if (this.#closing) {
+      return Promise.reject(new DaybreakError("engine.closed", "the engine was closed; open it anew"));
+    }
     const result = this.#queue.then(() => this.#generate(request));
     this.#queue = result.catch(() => undefined);
     return result;
   }
 
-  /** Waits for the requests that were made, then frees the device. */
-  async close(): Promise<void> {
-    if (this.#closed) return;
-    this.#closed = true;
+  /** Waits for the requests that were made, then frees the device. Every call resolves when that is done. */
+  close(): Promise<void> {
+    this.#closing ??= this.#close();
+    return this.#closing;
+  }
+
+  async #close(): Promise<void> {
     await this.#queue;
     for (const plan of this.#plans.values()) plan.close();
     this.#promptEncoder.close();
@@ -129,21 +150,21 @@ export class Engine {
   }
 
   async #generate(request: GenerateRequest): Promise<GenerateResult> {
-    if (this.#closed) throw new DaybreakError("engine.closed", "the engine was closed; open it anew");
+    const started = performance.now();
     this.#device.check();
     throwIfAborted(request.signal);
-    const defaults = this.#requestDefaults();
-    const references = (request.references ?? []).map((image) => prepareReference(image, defaults.tokenPixels));
-    const resolved = resolveRequest(request, defaults, references[0]);
-    const shape: PictureShape = {
-      width: resolved.width,
-      height: resolved.height,
-      references: references.map(({ width, height }) => ({ width, height })),
-      isGuided: resolved.isGuided,
-    };
+    const defaults = requestDefaults(this.#checkpoint.config);
+    // Everything that can be refused is refused before the first reference is resized.
+    const given = checkReferences(request.references);
+    const first = given[0] && preparedSize(given[0].width, given[0].height, defaults.tokenPixels);
+    const resolved = resolveRequest(request, defaults, first);
     // A prompt that does not fit is found out before anything is built for it.
     this.#checkpoint.tokenizer.encode(resolved.prompt);
     if (resolved.isGuided) this.#checkpoint.tokenizer.encode(resolved.negativePrompt);
+    const references = given.map((image) => prepareReference(image, defaults.tokenPixels));
+    const { width, height, isGuided } = resolved;
+    const sizes = references.map((reference) => ({ width: reference.width, height: reference.height }));
+    const shape = { width, height, references: sizes, isGuided };
     const plan = await this.#plan(shape, request.trace && (request.trace.detail ? "detail" : "stages"));
     try {
       const pipeline = {
@@ -153,52 +174,59 @@ export class Engine {
         promptEncoder: this.#promptEncoder,
         plan,
       };
-      return await generateImages(pipeline, resolved, references, request);
+      const result = await generateImages(pipeline, resolved, references, request);
+      result.timings.total_ms = performance.now() - started;
+      return result;
     } finally {
       if (request.trace) plan.close();
     }
   }
 
-  /** The plan of this size: a kept one, or a new one in place of the one that was not used for longest. */
+  /** The plan of this size: a kept one or a new one. Plans that trace are not kept; whoever asked closes them. */
   async #plan(shape: PictureShape, trace: "stages" | "detail" | undefined): Promise<PicturePlan> {
-    const build = () =>
-      buildPicturePlan(this.#device, this.#checkpoint, this.#promptEncoder.embeds, shape, {
-        operands: this.#operands,
-        trace,
-        memoryBudgetBytes: this.#memoryBudgetBytes,
-      });
-    if (trace) return build();
     const key = JSON.stringify(shape);
-    const known = this.#plans.get(key);
-    this.#plans.delete(key);
-    const total = () => [...this.#plans.values()].reduce((sum, plan) => sum + plan.byteLength, 0);
-    if (!known) {
-      for (const [old, plan] of this.#plans) {
-        if (this.#plans.size < maxPlans && total() < maxPlanBytes && this.#memoryBudgetBytes === undefined) break;
-        plan.close();
-        this.#plans.delete(old);
-      }
+    const known = trace ? undefined : this.#plans.get(key);
+    if (known) {
+      this.#plans.delete(key);
+      this.#plans.set(key, known); // the last to be given up
+      return known;
     }
-    const plan = known ?? (await build());
-    this.#plans.set(key, plan); // the last to be given up
+    this.#makeRoom();
+    const plan = await buildPicturePlan(this.#device, this.#checkpoint, this.#promptEncoder.embeds, shape, {
+      operands: this.#operands,
+      trace,
+      memoryBudgetBytes: this.#memoryBudgetBytes,
+    });
+    if (!trace) this.#plans.set(key, plan);
     return plan;
   }
 
-  #requestDefaults(): RequestDefaults {
-    const { modelIndex, transformer, vae } = this.#checkpoint.config;
-    return {
-      isDistilled: modelIndex.isDistilled,
-      sampleSize: vae.sampleSize,
-      latentChannels: transformer.inChannels,
-      tokenPixels: patchSize * vae.scaleFactor,
-    };
+  /** Gives up plans that were not used for longest, and under a budget all: it is for one picture at a time. */
+  #makeRoom(): void {
+    let bytes = [...this.#plans.values()].reduce((sum, plan) => sum + plan.byteLength, 0);
+    for (const [key, plan] of this.#plans) {
+      if (this.#plans.size < maxPlans && bytes < maxPlanBytes && this.#memoryBudgetBytes === undefined) break;
+      bytes -= plan.byteLength;
+      plan.close();
+      this.#plans.delete(key);
+    }
   }
 }
 
-function chooseOperands(device: Device, precision: Precision): "f32" | "f16" {
-  if (!["auto", "f32", "f16"].includes(precision)) {
-    throw new DaybreakError("request.option_invalid", `got precision ${precision}, expected auto, f32 or f16`);
+function checkReferences(references: RgbImage[] = []): RgbImage[] {
+  if (!Array.isArray(references)) {
+    throw new DaybreakError("reference.not_an_image", `got references of type ${typeof references}, expected an array`);
   }
+  for (const image of references) checkReference(image);
+  return references;
+}
+
+function checkPrecision(precision: Precision): void {
+  if (["auto", "f32", "f16"].includes(precision)) return;
+  throw new DaybreakError("request.option_invalid", `got precision ${precision}, expected auto, f32 or f16`);
+}
+
+function chooseOperands(device: Device, precision: Precision): "f32" | "f16" {
   if (precision !== "auto") return precision;
   // Packing pays where memory bandwidth is short; a CPU has enough of it and no instructions to unpack with.
   return device.features.has("shader-f16") && !device.isSoftware ? "f16" : "f32";

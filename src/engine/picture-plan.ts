@@ -6,7 +6,7 @@ import type { Checkpoint } from "./checkpoint.js";
 import { checkBudget } from "./checkpoint.js";
 import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
 import type { Device } from "./gpu/device.js";
-import { createTensor, destroyTensor, sliceRows, type Tensor, writeTensor } from "./gpu/tensor.js";
+import { destroyTensor, ownTensor, realizeTensor, sliceRows, type Tensor, writeTensor } from "./gpu/tensor.js";
 import { patchSize } from "./models/flux2/config.js";
 import { type LatentGrid, latentGrid } from "./models/flux2/latents.js";
 import { positionIds, ropeTable } from "./models/flux2/rope.js";
@@ -84,18 +84,23 @@ export async function buildPicturePlan(
     for (const tensor of owned) destroyTensor(device, tensor);
   };
   try {
-    const bytesBefore = device.allocatedBytes;
-    const create = (label: string, rows: number, cols: number, dtype: "f32" | "u32" = "f32") => {
-      const tensor = createTensor(device, label, rows, cols, dtype);
+    const own = (label: string, rows: number, cols: number, dtype: "f32" | "u32" = "f32") => {
+      const tensor = ownTensor(label, rows, cols, dtype);
       owned.push(tensor);
       return tensor;
     };
-    const parts = recordPicture({ device, checkpoint, embeds, shape, options, places, create, lists });
-    const { memoryBudgetBytes = Number.POSITIVE_INFINITY } = options;
-    checkBudget("weights and activations", device.allocatedBytes + places.byteLength, memoryBudgetBytes);
-    places.realize(device);
+    const constants: Recording["constants"] = [];
+    const parts = recordPicture({ device, checkpoint, embeds, shape, options, places, own, constants, lists });
+    const sum = (parts: { byteLength: number }[]) => parts.reduce((total, part) => total + part.byteLength, 0);
+    const byteLength = places.byteLength + sum(owned.map((tensor) => tensor.storage)) + sum(lists);
+    checkBudget("weights and activations", device.allocatedBytes + byteLength, options.memoryBudgetBytes);
+    await device.allocating(`the ${byteLength} bytes that a picture of this size takes`, () => {
+      for (const tensor of owned) realizeTensor(device, tensor);
+      places.realize(device);
+    });
+    for (const { tensor, data } of constants) writeTensor(device, tensor, data);
     for (const list of lists) await list.prepare();
-    return { ...parts, byteLength: device.allocatedBytes - bytesBefore, close };
+    return { ...parts, byteLength, close };
   } catch (error) {
     close();
     throw error;
@@ -109,13 +114,15 @@ type Recording = {
   shape: PictureShape;
   options: PictureOptions;
   places: BufferPlan;
-  /** Makes a tensor that lives as long as the plan. */
-  create: (label: string, rows: number, cols: number, dtype?: "f32" | "u32") => Tensor;
+  /** A tensor that lives as long as the plan. */
+  own: (label: string, rows: number, cols: number, dtype?: "f32" | "u32") => Tensor;
+  /** What is written once into tensors of the plan. */
+  constants: { tensor: Tensor; data: Float32Array }[];
   lists: CommandList[];
 };
 
 function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "close"> {
-  const { checkpoint, embeds, shape, options, create } = recording;
+  const { checkpoint, embeds, shape, options, own } = recording;
   const { transformer: config, vae } = checkpoint.config;
   const multiple = patchSize * vae.scaleFactor;
   const grid = latentGrid(shape.width, shape.height, multiple);
@@ -124,16 +131,16 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
 
   const taps: TapTensors = new Map();
   const images: PicturePlan["images"] = new Map();
-  const latents = create("latents", grid.h * grid.w, config.inChannels);
-  const referenceLatents = referenceTokens > 0 ? create("references", referenceTokens, config.inChannels) : undefined;
-  const step = create("step", 1, 8);
-  const sinusoid = create("sinusoid", 1, config.timestepGuidanceChannels);
-  const healthResult = create("health", 2, healthWords, "u32");
-  const rope = createRope(recording, positionIds(maxPromptTokens, grid.h, grid.w, grids));
+  const latents = own("latents", grid.h * grid.w, config.inChannels);
+  const referenceLatents = referenceTokens > 0 ? own("references", referenceTokens, config.inChannels) : undefined;
+  const step = own("step", 1, 8);
+  const sinusoid = own("sinusoid", 1, config.timestepGuidanceChannels);
+  const healthResult = own("health", 2, healthWords, "u32");
+  const rope = ropeOf(recording, positionIds(maxPromptTokens, grid.h, grid.w, grids));
 
   const references = recordReferences(recording, grids, referenceLatents, { taps, images });
-  const context = create("context", maxPromptTokens, config.hiddenSize);
-  const negativeContext = shape.isGuided ? create("negative context", maxPromptTokens, config.hiddenSize) : undefined;
+  const context = own("context", maxPromptTokens, config.hiddenSize);
+  const negativeContext = shape.isGuided ? own("negative context", maxPromptTokens, config.hiddenSize) : undefined;
   const projection = (label: string, into: Tensor) =>
     record(recording, label, (recorder) => recordContext(recorder, checkpoint.transformer, embeds, into));
   const contexts = {
@@ -197,14 +204,13 @@ function record({ device, places, lists }: Recording, label: string, body: (reco
 }
 
 /** The rotation tables of the joint sequence, on the device. */
-function createRope({ device, checkpoint, create }: Recording, ids: Int32Array): { cos: Tensor; sin: Tensor } {
+function ropeOf({ checkpoint, own, constants }: Recording, ids: Int32Array): { cos: Tensor; sin: Tensor } {
   const { axesDimsRope, ropeTheta, attentionHeadDim } = checkpoint.config.transformer;
   const table = ropeTable(ids, axesDimsRope, ropeTheta);
   const tokens = table.cos.length / (attentionHeadDim / 2);
-  const cos = create("rope cos", tokens, attentionHeadDim / 2);
-  const sin = create("rope sin", tokens, attentionHeadDim / 2);
-  writeTensor(device, cos, table.cos);
-  writeTensor(device, sin, table.sin);
+  const cos = own("rope cos", tokens, attentionHeadDim / 2);
+  const sin = own("rope sin", tokens, attentionHeadDim / 2);
+  constants.push({ tensor: cos, data: table.cos }, { tensor: sin, data: table.sin });
   return { cos, sin };
 }
 
@@ -217,11 +223,11 @@ function recordReferences(
   all: Tensor | undefined,
   traced: Traced,
 ): ReferencePlan[] {
-  const { checkpoint, shape, options, create } = recording;
+  const { checkpoint, shape, options, own } = recording;
   let row = 0;
   return shape.references.map(({ width, height }, i) => {
-    const picture = create(`reference ${i}`, height * width, 3);
-    const healthResult = create(`reference ${i} health`, 1, healthWords, "u32");
+    const picture = own(`reference ${i}`, height * width, 3);
+    const healthResult = own(`reference ${i} health`, 1, healthWords, "u32");
     const { h, w } = grids[i] as LatentGrid;
     const tokens = sliceRows(all as Tensor, row, row + h * w);
     row += h * w;

@@ -39,7 +39,7 @@ export type Watcher = {
   trace?: TraceSink;
 };
 
-/** Generates the images of one request, prepared references included. */
+/** Generates the images of one request. `references` are prepared; total_ms of the timings is left to the caller. */
 export async function generateImages(
   pipeline: Pipeline,
   request: ResolvedRequest,
@@ -48,9 +48,7 @@ export async function generateImages(
 ): Promise<GenerateResult> {
   const { numImages, seed } = request;
   const timings: Timings = { prompt_ms: 0, references_ms: 0, denoise_ms: 0, decode_ms: 0, total_ms: 0 };
-  const started = performance.now();
   const timed = async <T>(stage: Exclude<keyof Timings, "total_ms">, work: () => Promise<T>): Promise<T> => {
-    throwIfAborted(watcher.signal);
     const begin = performance.now();
     const result = await work();
     timings[stage] += performance.now() - begin;
@@ -58,14 +56,14 @@ export async function generateImages(
   };
 
   await timed("prompt_ms", () => encodePrompts(pipeline, request, watcher)); // 1
-  if (references.length > 0) await timed("references_ms", () => encodeReferences(pipeline, references, watcher)); // 2
+  if (references.length > 0)
+    await timed("references_ms", () => encodeReferences(pipeline, request, references, watcher)); // 2
   const images: GeneratedImage[] = [];
   for (let i = 0; i < numImages; i++) {
     const drawn = imageSeed(seed, i);
     await timed("denoise_ms", () => denoise(pipeline, request, drawn, i, watcher)); // 3, 4, 5
     images.push({ ...(await timed("decode_ms", () => decode(pipeline, request, i, watcher))), seed: drawn }); // 6
   }
-  timings.total_ms = performance.now() - started;
   return { images, timings, warnings: request.warnings };
 }
 
@@ -91,17 +89,22 @@ async function encodePrompts(pipeline: Pipeline, request: ResolvedRequest, watch
 }
 
 /** Stage 2: every reference through the VAE's encoder; the same for all images of the request. */
-async function encodeReferences(pipeline: Pipeline, references: RgbImage[], watcher: Watcher): Promise<void> {
+async function encodeReferences(
+  pipeline: Pipeline,
+  request: ResolvedRequest,
+  references: RgbImage[],
+  watcher: Watcher,
+): Promise<void> {
   const { device, plan, readback } = pipeline;
   const { trace } = watcher;
+  report(watcher, request, "references", 0, references.length, 0);
   for (const [i, reference] of references.entries()) {
-    throwIfAborted(watcher.signal);
     const { picture, tokens, health, list } = plan.references[i] as PicturePlan["references"][number];
     writeTensor(device, picture, normalizeReference(reference));
     list.submit();
     await judge(readback, health, 0, `the VAE's encoder of reference ${i + 1}`);
     if (trace) await traceMatrix(trace, readback, `reference.${i}.tokens`, tokens);
-    watcher.onProgress?.({ stage: "references", done: i + 1, total: references.length, image: 0, numImages: 1 });
+    report(watcher, request, "references", i + 1, references.length, 0);
   }
 }
 
@@ -115,7 +118,7 @@ async function denoise(
 ): Promise<void> {
   const { device, plan, readback } = pipeline;
   const { steps, guidance } = request;
-  const { trace, signal } = watcher;
+  const { trace } = watcher;
   const { h, w } = plan.grid;
   const channels = plan.latents.cols;
 
@@ -128,8 +131,8 @@ async function denoise(
   trace?.write("sigmas", { dtype: "F32", shape: [steps + 1], data: sigmas });
 
   const stepValues = new Float32Array(plan.step.cols);
+  report(watcher, request, "denoise", 0, steps, image);
   for (let i = 0; i < steps; i++) {
-    throwIfAborted(signal);
     stepValues[0] = (sigmas[i + 1] as number) - (sigmas[i] as number);
     stepValues[1] = guidance;
     writeTensor(device, plan.step, stepValues);
@@ -172,6 +175,7 @@ async function judge(readback: Readback, health: Tensor, slot: number, stage: st
   judgeHealth(new Uint32Array(bytes.buffer), stage);
 }
 
+/** Tells the caller how far the request is. Every report is a boundary at which the request can be cancelled. */
 function report(
   watcher: Watcher,
   request: ResolvedRequest,
@@ -181,12 +185,12 @@ function report(
   image: number,
 ): void {
   watcher.onProgress?.({ stage, done, total, image, numImages: request.numImages });
+  throwIfAborted(watcher.signal);
 }
 
 /** Throws request.cancelled if the caller has aborted; the reason is the cause. */
-export function throwIfAborted(signal: AbortSignal | undefined): void {
-  if (signal?.aborted)
-    throw new DaybreakError("request.cancelled", "the request was cancelled", { cause: signal.reason });
+export function throwIfAborted(signal: AbortSignal | undefined, what = "the request"): void {
+  if (signal?.aborted) throw new DaybreakError("request.cancelled", `${what} was cancelled`, { cause: signal.reason });
 }
 
 async function traceMatrix(trace: TraceSink, readback: Readback, name: string, tensor: Tensor): Promise<void> {

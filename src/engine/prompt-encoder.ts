@@ -1,11 +1,12 @@
 // From a prompt to its embeddings on the device: tokens, the recorded text encoder, and the embeddings of recent
-// prompts, so that a prompt that did not change is not encoded again.
+// prompts, so that a prompt that did not change is not encoded again. All of it is made when the engine opens: a
+// prompt allocates nothing, unless its inner tensors are asked for.
 
-import type { Checkpoint } from "./checkpoint.js";
+import { type Checkpoint, checkBudget } from "./checkpoint.js";
 import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
 import type { Device } from "./gpu/device.js";
 import type { Readback } from "./gpu/readback.js";
-import { copyTensor, createTensor, destroyTensor, type Tensor, writeTensor } from "./gpu/tensor.js";
+import { copyTensor, destroyTensor, ownTensor, realizeTensor, type Tensor, writeTensor } from "./gpu/tensor.js";
 import { ropeTable } from "./models/qwen3/rope.js";
 import { recordTextEncoder } from "./models/qwen3/text-encoder.js";
 import { health, healthWords, judgeHealth } from "./ops/health.js";
@@ -19,6 +20,8 @@ export type TapTensors = Map<string, Tensor>;
 
 type Recorded = { plan: BufferPlan; list: CommandList; taps: TapTensors };
 
+export type PromptEncoderOptions = { operands: "f32" | "f16"; memoryBudgetBytes?: number };
+
 /** Encodes prompts; owns the text encoder's activations. */
 export class PromptEncoder {
   /** [T, 3·hidden]: the embeddings of the prompt that {@link encode} was last called with. */
@@ -27,32 +30,54 @@ export class PromptEncoder {
   readonly #device: Device;
   readonly #readback: Readback;
   readonly #checkpoint: Checkpoint;
-  readonly #operands: "f32" | "f16";
+  readonly #options: PromptEncoderOptions;
   readonly #hidden: Tensor;
   readonly #length: Tensor;
   readonly #rope: { cos: Tensor; sin: Tensor };
   readonly #health: Tensor;
+  readonly #recorded: Recorded;
+  /** Places for embeddings that hold no prompt's yet. */
+  readonly #free: Tensor[];
   readonly #remembered = new Map<string, Tensor>();
-  #recorded: Recorded | undefined;
 
-  constructor(device: Device, readback: Readback, checkpoint: Checkpoint, operands: "f32" | "f16") {
-    const { hiddenSize, headDim, ropeTheta } = checkpoint.config.textEncoder;
+  private constructor(device: Device, readback: Readback, checkpoint: Checkpoint, options: PromptEncoderOptions) {
+    const { hiddenSize, headDim } = checkpoint.config.textEncoder;
     this.#device = device;
     this.#readback = readback;
     this.#checkpoint = checkpoint;
-    this.#operands = operands;
-    this.#hidden = createTensor(device, "text residual", maxPromptTokens, hiddenSize);
-    this.#length = createTensor(device, "prompt length", 1, 1, "u32");
-    this.embeds = createTensor(device, "prompt embeds", maxPromptTokens, 3 * hiddenSize);
-    this.#health = createTensor(device, "prompt health", 1, healthWords, "u32");
+    this.#options = options;
+    this.#hidden = ownTensor("text residual", maxPromptTokens, hiddenSize);
+    this.#length = ownTensor("prompt length", 1, 1, "u32");
+    this.embeds = ownTensor("prompt embeds", maxPromptTokens, 3 * hiddenSize);
+    this.#health = ownTensor("prompt health", 1, healthWords, "u32");
+    this.#rope = {
+      cos: ownTensor("text rope cos", maxPromptTokens, headDim / 2),
+      sin: ownTensor("text rope sin", maxPromptTokens, headDim / 2),
+    };
+    this.#free = Array.from({ length: rememberedPrompts }, () =>
+      ownTensor("remembered embeds", this.embeds.rows, this.embeds.cols),
+    );
+    this.#recorded = this.#record(false);
+  }
+
+  /**
+   * Makes everything that prompts need on the device. Errors: `device.memory_budget_exceeded`,
+   * `device.limit_exceeded`, `device.out_of_memory`, `device.error`, `device.lost`; the caller closes the device.
+   */
+  static async open(
+    device: Device,
+    readback: Readback,
+    checkpoint: Checkpoint,
+    options: PromptEncoderOptions,
+  ): Promise<PromptEncoder> {
+    const encoder = new PromptEncoder(device, readback, checkpoint, options);
+    await encoder.#realize(encoder.#recorded, encoder.#tensors());
+    const { headDim, ropeTheta } = checkpoint.config.textEncoder;
     const positions = Array.from({ length: maxPromptTokens }, (_, i) => i);
     const { cos, sin } = ropeTable(positions, headDim, ropeTheta);
-    this.#rope = {
-      cos: createTensor(device, "text rope cos", maxPromptTokens, headDim / 2),
-      sin: createTensor(device, "text rope sin", maxPromptTokens, headDim / 2),
-    };
-    writeTensor(device, this.#rope.cos, cos);
-    writeTensor(device, this.#rope.sin, sin);
+    writeTensor(device, encoder.#rope.cos, cos);
+    writeTensor(device, encoder.#rope.sin, sin);
+    return encoder;
   }
 
   /**
@@ -72,9 +97,9 @@ export class PromptEncoder {
     const { ids, length } = this.#checkpoint.tokenizer.encode(prompt);
     writeTensor(device, this.#hidden, await this.#checkpoint.embed(ids));
     device.gpu.queue.writeBuffer(this.#length.storage.buffer as GPUBuffer, 0, Uint32Array.of(length));
-    const recorded = onTaps ? await this.#record(true) : (this.#recorded ?? (await this.#record(false)));
-    if (!onTaps) this.#recorded = recorded;
+    const recorded = onTaps ? this.#record(true) : this.#recorded;
     try {
+      if (onTaps) await this.#realize(recorded, []);
       recorded.list.submit();
       const words = await this.#readback.bytes(this.#health.storage.buffer as GPUBuffer, 0, 4 * healthWords);
       judgeHealth(new Uint32Array(words.buffer), "the text encoder");
@@ -85,41 +110,63 @@ export class PromptEncoder {
     this.#remember(prompt);
   }
 
+  /** The recorded text encoder, for measuring it. */
+  get list(): CommandList {
+    return this.#recorded.list;
+  }
+
   close(): void {
-    if (this.#recorded) this.#closeRecorded(this.#recorded);
-    const own = [this.#hidden, this.#length, this.embeds, this.#health, this.#rope.cos, this.#rope.sin];
-    for (const tensor of [...own, ...this.#remembered.values()]) destroyTensor(this.#device, tensor);
+    this.#closeRecorded(this.#recorded);
+    for (const tensor of this.#tensors()) destroyTensor(this.#device, tensor);
+    this.#free.length = 0;
     this.#remembered.clear();
   }
 
-  async #record(withTaps: boolean): Promise<Recorded> {
-    const device = this.#device;
+  /** Everything that lives as long as the encoder, but for the recorded list's scratch. */
+  #tensors(): Tensor[] {
+    const { cos, sin } = this.#rope;
+    const own = [this.#hidden, this.#length, this.embeds, this.#health, cos, sin];
+    return [...own, ...this.#free, ...this.#remembered.values()];
+  }
+
+  #record(withTaps: boolean): Recorded {
     const { config, textEncoder } = this.#checkpoint;
-    const recorder = new Recorder(device);
+    const { operands } = this.#options;
+    const recorder = new Recorder(this.#device);
     const taps: TapTensors = new Map();
     const inputs = { hidden: this.#hidden, length: this.#length, rope: this.#rope, embeds: this.embeds };
     const tap = withTaps ? tapInto(recorder, taps) : undefined;
-    recordTextEncoder(recorder, config.textEncoder, textEncoder, inputs, { operands: this.#operands, tap });
+    recordTextEncoder(recorder, config.textEncoder, textEncoder, inputs, { operands, tap });
     health(recorder, this.embeds, this.#health, 0, "prompt health");
     const plan = new BufferPlan();
-    const list = recorder.finish("text encoder", plan);
-    plan.realize(device);
+    return { plan, list: recorder.finish("text encoder", plan), taps };
+  }
+
+  /** Makes the buffers of a recorded list and of further tensors, within the budget. */
+  async #realize({ plan, list }: Recorded, tensors: Tensor[]): Promise<void> {
+    const device = this.#device;
+    const own = tensors.reduce((sum, { storage }) => sum + storage.byteLength, 0);
+    const byteLength = plan.byteLength + list.byteLength + own;
+    checkBudget("weights and text encoder", device.allocatedBytes + byteLength, this.#options.memoryBudgetBytes);
+    await device.allocating(`the ${byteLength} bytes that the text encoder takes`, () => {
+      for (const tensor of tensors) realizeTensor(device, tensor);
+      plan.realize(device);
+    });
     await list.prepare();
-    return { plan, list, taps };
   }
 
   #remember(prompt: string): void {
-    const device = this.#device;
-    let kept = this.#remembered.get(prompt);
+    const place = this.#remembered.get(prompt) ?? this.#free.pop() ?? this.#forgetOldest();
+    copyTensor(this.#device, this.embeds, place);
     this.#remembered.delete(prompt);
-    if (!kept && this.#remembered.size >= rememberedPrompts) {
-      const [oldest, tensor] = this.#remembered.entries().next().value as [string, Tensor];
-      this.#remembered.delete(oldest);
-      kept = tensor;
-    }
-    kept ??= createTensor(device, "remembered embeds", this.embeds.rows, this.embeds.cols);
-    copyTensor(device, this.embeds, kept);
-    this.#remembered.set(prompt, kept);
+    this.#remembered.set(prompt, place);
+  }
+
+  /** The place of the prompt that was not used for longest. */
+  #forgetOldest(): Tensor {
+    const [prompt, place] = this.#remembered.entries().next().value as [string, Tensor];
+    this.#remembered.delete(prompt);
+    return place;
   }
 
   #closeRecorded({ plan, list }: Recorded): void {

@@ -40,7 +40,7 @@ export type GenerateRequest = {
   references?: RgbImage[];
   /** Explicit starting noise, [1, C, h, w] row-major, instead of the seed's; with numImages 1 only. */
   latents?: { shape: number[]; data: Float32Array };
-  /** Honoured at step boundaries. */
+  /** Honoured at every progress event: between steps and stages, until the result is there. */
   signal?: AbortSignal;
   onProgress?: (event: ProgressEvent) => void;
   /** Receives what the stages computed, under the names of reference traces; `detail` adds the inner tensors. */
@@ -57,10 +57,13 @@ export type TraceSink = { detail: boolean; write: (name: string, tensor: TraceTe
 /** The stages of one request, in the order of the main path. */
 export type Stage = "load" | "prompt" | "references" | "denoise" | "decode";
 
-/** `done` of `total` units of `stage` are complete: bytes while loading, steps while denoising, 0 or 1 otherwise. */
+/**
+ * `done` of `total` units of `stage` are complete: bytes while loading, references, steps while denoising (of `image`),
+ * 0 or 1 otherwise. Each stage begins with 0 and ends with `total`.
+ */
 export type ProgressEvent = { stage: Stage; done: number; total: number; image: number; numImages: number };
 
-/** Milliseconds spent in each stage, and from the call to the result. */
+/** Milliseconds spent in each stage, and from the request's turn to its result. */
 export type Timings = {
   prompt_ms: number;
   references_ms: number;

@@ -216,6 +216,9 @@ type Bound = { dispatch: Dispatch; group: GPUBindGroup; offset: number };
 /** Time and work of the dispatches with one label. */
 export type Timing = { label: string; kernel: string; count: number; ms: number; flops: number; bytes: number };
 
+/** Bytes of the buffers that stand in for bindings that a dispatch does not use. */
+const dummyBytes = 256;
+
 /** A recorded stage, ready to run any number of times. */
 export class CommandList {
   readonly device: Device;
@@ -237,23 +240,28 @@ export class CommandList {
     return this.#entries.reduce((sum, { dispatch }) => sum + (dispatch?.flops ?? 0), 0);
   }
 
+  /** Bytes on the device that {@link prepare} takes. */
+  get byteLength(): number {
+    return this.#paramsBytes() + 2 * dummyBytes;
+  }
+
   /** Kernels compile, parameters go up, ranges are bound. The plan must have been realized. */
   async prepare(): Promise<void> {
     const { device } = this;
-    const dispatches = this.#entries.flatMap((e) => (e.dispatch ? [e.dispatch] : []));
     await compileKernels(
       device,
-      dispatches.map((d) => d.kernel),
+      this.#entries.flatMap((e) => (e.dispatch ? [e.dispatch.kernel] : [])),
     );
+    const paramsBytes = this.#paramsBytes();
     this.#params = device.createBuffer(
       `${this.label} parameters`,
-      dispatches.length * paramsStride,
+      paramsBytes,
       bufferUsage.UNIFORM | bufferUsage.COPY_DST,
     );
-    const values = new DataView(new ArrayBuffer(dispatches.length * paramsStride));
+    const values = new DataView(new ArrayBuffer(paramsBytes));
     this.#dummies = {
-      read: device.createBuffer("dummy", 256, bufferUsage.STORAGE),
-      write: device.createBuffer("dummy", 256, bufferUsage.STORAGE),
+      read: device.createBuffer("dummy", dummyBytes, bufferUsage.STORAGE),
+      write: device.createBuffer("dummy", dummyBytes, bufferUsage.STORAGE),
     };
     let offset = 0;
     this.#bound = this.#entries.map(({ dispatch }) => {
@@ -337,6 +345,10 @@ export class CommandList {
     device.destroyBuffer(resolved);
     device.destroyBuffer(staging);
     return [...timings.values()].sort((a, b) => b.ms - a.ms);
+  }
+
+  #paramsBytes(): number {
+    return Math.max(1, this.#entries.filter((e) => e.dispatch).length) * paramsStride;
   }
 
   close(): void {

@@ -93,10 +93,31 @@ export class Device {
       return result;
     } catch (error) {
       this.check();
-      throw error;
+      if (error instanceof DaybreakError) throw error;
+      throw new DaybreakError("device.error", `the GPU device reported an error: ${reasonOf(error)}`, { cause: error });
     } finally {
       if (stop) this.#onFailure.delete(stop);
     }
+  }
+
+  /**
+   * Runs `allocate`, which makes buffers for `what`. The device survives if it has no memory for them.
+   * Errors: device.out_of_memory; those of `allocate`. The caller destroys what was made.
+   */
+  async allocating(what: string, allocate: () => void): Promise<void> {
+    this.check();
+    this.gpu.pushErrorScope("out-of-memory");
+    let failure: GPUError | null = null;
+    try {
+      allocate();
+    } finally {
+      failure = await this.settled(this.gpu.popErrorScope());
+    }
+    if (!failure) return;
+    throw new DaybreakError(
+      "device.out_of_memory",
+      `the device has no memory for ${what} (${oneLine(failure.message)}): close other programs or ask for a smaller picture`,
+    );
   }
 
   /** Waits until everything submitted so far has run. */
@@ -145,7 +166,8 @@ export class Device {
 /**
  * Requests a device with all of the adapter's limits and the useful features, and proves that it computes.
  *
- * Errors: device.no_adapter, device.null_backend (a device that accepts everything and computes nothing).
+ * Errors: device.no_adapter, device.null_backend (a device that accepts everything and computes nothing), device.error,
+ * device.lost.
  */
 export async function openDevice({ gpu, limits, withoutFeatures = [] }: OpenDeviceOptions): Promise<Device> {
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
@@ -156,10 +178,7 @@ export async function openDevice({ gpu, limits, withoutFeatures = [] }: OpenDevi
     );
   }
   const requiredFeatures = usefulFeatures.filter((f) => adapter.features.has(f) && !withoutFeatures.includes(f));
-  const device = await adapter.requestDevice({
-    requiredFeatures: requiredFeatures as GPUFeatureName[],
-    requiredLimits: allLimits(adapter.limits),
-  });
+  const device = await requestDevice(adapter, requiredFeatures as GPUFeatureName[]);
   const isSoftware = /llvmpipe|swiftshader|basic render|software/i.test(
     `${adapter.info.description} ${adapter.info.device} ${adapter.info.architecture}`,
   );
@@ -172,8 +191,26 @@ export async function openDevice({ gpu, limits, withoutFeatures = [] }: OpenDevi
     ...limits,
   };
   const opened = new Device(device, adapter.info, planned, isSoftware);
-  await probe(opened);
+  try {
+    await probe(opened);
+  } catch (error) {
+    opened.close();
+    throw error;
+  }
   return opened;
+}
+
+async function requestDevice(adapter: GPUAdapter, requiredFeatures: GPUFeatureName[]): Promise<GPUDevice> {
+  try {
+    return await adapter.requestDevice({ requiredFeatures, requiredLimits: allLimits(adapter.limits) });
+  } catch (cause) {
+    const name = adapter.info.description || adapter.info.vendor;
+    throw new DaybreakError(
+      "device.error",
+      `the adapter "${name}" gave no device: ${reasonOf(cause)}; update its driver, or see \`daybreak doctor\``,
+      { cause },
+    );
+  }
 }
 
 /** Every limit of the adapter, in the form that requestDevice takes. */
@@ -215,12 +252,16 @@ async function probe(device: Device): Promise<void> {
   staging.destroy();
   result.destroy();
   if (value !== 20259 + 4) {
-    device.close();
     throw new DaybreakError(
       "device.null_backend",
       `the adapter "${device.info.description || device.info.vendor}" computed ${value} instead of 20263: it is no real GPU; see \`daybreak doctor\``,
     );
   }
+}
+
+/** What a rejected promise says; browsers give some of them no message, only a name. */
+function reasonOf(error: unknown): string {
+  return oneLine(error instanceof Error ? error.message || error.name : String(error));
 }
 
 function oneLine(text: string): string {

@@ -54,11 +54,23 @@ export function tensorBytes(rows: number, cols: number, dtype: Dtype = "f32"): n
   return rows * padded8(cols) * elementBytes(dtype);
 }
 
-/** A tensor with a buffer of its own, zero at first; the caller releases it with {@link destroyTensor}. */
-export function createTensor(device: Device, label: string, rows: number, cols: number, dtype: Dtype = "f32"): Tensor {
+/** Describes a tensor that {@link realizeTensor} gives a buffer of its own, so that its bytes can be counted before. */
+export function ownTensor(label: string, rows: number, cols: number, dtype: Dtype = "f32"): Tensor {
   const size = tensorBytes(rows, cols, dtype);
-  const buffer = device.createBuffer(label, size, tensorUsage);
-  return tensorOn({ label, byteLength: size, buffer, isPlanned: false }, label, rows, cols, dtype);
+  return tensorOn({ label, byteLength: size, buffer: undefined, isPlanned: false }, label, rows, cols, dtype);
+}
+
+/** Makes the buffer, zero at first; the caller releases it with {@link destroyTensor}. */
+export function realizeTensor(device: Device, { label, storage }: Tensor): void {
+  assert(!storage.isPlanned && !storage.buffer, `"${label}" has a buffer, or a place that its plan assigns`);
+  storage.buffer = device.createBuffer(label, storage.byteLength, tensorUsage);
+}
+
+/** {@link ownTensor} and {@link realizeTensor} in one. */
+export function createTensor(device: Device, label: string, rows: number, cols: number, dtype: Dtype = "f32"): Tensor {
+  const tensor = ownTensor(label, rows, cols, dtype);
+  realizeTensor(device, tensor);
+  return tensor;
 }
 
 export function destroyTensor(device: Device, tensor: Tensor): void {

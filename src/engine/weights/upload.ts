@@ -203,7 +203,8 @@ async function* readAhead(
 }
 
 function throwIfCancelled(signal: AbortSignal | undefined): void {
-  if (signal?.aborted) throw new DaybreakError("request.cancelled", "loading the weights was cancelled");
+  if (!signal?.aborted) return;
+  throw new DaybreakError("request.cancelled", "loading the weights was cancelled", { cause: signal.reason });
 }
 
 function destroyAll(device: UploadDevice, buffers: Map<Target, GPUBuffer>): void {
