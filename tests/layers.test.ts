@@ -1,7 +1,7 @@
 // The rules that no compiler checks: who may import whom, what runs in a browser, and the contract that every kernel
 // file states. A file imports only from its own room or from rooms below it. Reads sources as text; runs nothing.
 
-import { readdirSync, readFileSync } from "node:fs";
+import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
@@ -12,7 +12,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** Rooms and how high they are; rooms of one height do not know each other. The first match counts. */
 const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["errors", /^src\/errors\.ts$/, 0],
-  ["request", /^src\/engine\/request\.ts$/, 1],
+  ["request", /^src\/engine\/(request|rng)\.ts$/, 1],
   ["gpu", /^src\/engine\/gpu\//, 2],
   ["weights", /^src\/engine\/weights\//, 3],
   ["ops", /^src\/engine\/ops(\/|\.ts$)/, 4],
@@ -23,19 +23,26 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["node", /^src\/node\//, 8],
   ["media", /^src\/media\//, 8],
   ["server", /^src\/server\//, 9],
+  ["bench", /^bench\//, 9],
   ["cli", /^src\/cli\//, 10],
 ];
 
 /** What the web-standard half may import besides itself; both run in browsers. */
 const webPackages = ["wgsl_reflect/wgsl_reflect.module.js", "@huggingface/tokenizers"];
 
-const sources = new Map(filesUnder("src", ".ts").map((path) => [path, readFileSync(join(root, path), "utf8")]));
+const sources = new Map(
+  [...filesUnder("src", ".ts"), ...filesUnder("bench", ".ts")].map((path) => [
+    path,
+    readFileSync(join(root, path), "utf8"),
+  ]),
+);
 const kernels = new Map(
   filesUnder("kernels", ".wgsl").map((path) => [path.slice(8, -5), readFileSync(join(root, path), "utf8")]),
 );
 const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|errors\.ts$|index\.ts$)/.test(path));
 
 function filesUnder(folder: string, suffix: string): string[] {
+  if (!existsSync(join(root, folder))) return [];
   return readdirSync(join(root, folder), { withFileTypes: true, recursive: true })
     .filter((entry) => entry.isFile() && entry.name.endsWith(suffix))
     .map((entry) => relative(root, join(entry.parentPath, entry.name)).replaceAll("\\", "/"))

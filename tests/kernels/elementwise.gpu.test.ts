@@ -4,13 +4,14 @@ import { describe, expect, test } from "vitest";
 import { eulerStep, guidance, silu } from "../../src/engine/ops/elementwise.js";
 import { type TestDevice, testDevice } from "../gpu.js";
 import * as formulas from "./formulas.js";
-import { benches, nmse, nmseBound, normal, runRecorded, smallDevice } from "./reference.js";
+import { benches, firstDifference, nmse, nmseBound, normal, runRecorded, smallDevice } from "./reference.js";
 
 const cases = [
   { rows: 1, cols: 1 },
   { rows: 3, cols: 7 },
   { rows: 1, cols: 3072 },
   { rows: 65, cols: 56 },
+  { rows: 700, cols: 56 },
   { rows: 256, cols: 128 },
   { rows: 1031, cols: 80 },
 ];
@@ -65,5 +66,6 @@ describe.each(benches)("elementwise on $on", ({ open }) => {
 
 test.each(cases)("elementwise [$rows, $cols]: small bindings change no bit", async (c) => {
   const [whole, split] = [await run(await testDevice(), c), await run(await smallDevice(), c)];
-  for (const name of ["activated", "guided", "stepped"] as const) expect(split[name].words).toEqual(whole[name].words);
+  for (const name of ["activated", "guided", "stepped"] as const)
+    expect(firstDifference(split[name].words, whole[name].words)).toBeUndefined();
 });

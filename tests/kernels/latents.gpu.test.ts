@@ -4,7 +4,7 @@ import { describe, expect, test } from "vitest";
 import { packLatents, unpackLatents } from "../../src/engine/ops/latents.js";
 import { type TestDevice, testDevice } from "../gpu.js";
 import * as formulas from "./formulas.js";
-import { benches, nmse, nmseBound, normal, runRecorded, smallDevice } from "./reference.js";
+import { benches, firstDifference, nmse, nmseBound, normal, runRecorded, smallDevice } from "./reference.js";
 
 const cases = [
   { h: 1, w: 1, channels: 1 },
@@ -13,6 +13,7 @@ const cases = [
   { h: 3, w: 7, channels: 8 },
   { h: 16, w: 12, channels: 32 },
   { h: 20, w: 9, channels: 13 },
+  { h: 50, w: 13, channels: 3 },
 ];
 
 type Case = (typeof cases)[number];
@@ -67,5 +68,6 @@ describe.each(benches)("latents on $on", ({ open }) => {
 
 test.each(cases)("latents $h × $w tokens of $channels channels: small bindings change no bit", async (c) => {
   const [whole, split] = [await run(await testDevice(), c), await run(await smallDevice(), c)];
-  for (const name of ["tokens", "image"] as const) expect(split[name].words).toEqual(whole[name].words);
+  for (const name of ["tokens", "image"] as const)
+    expect(firstDifference(split[name].words, whole[name].words)).toBeUndefined();
 });

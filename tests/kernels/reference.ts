@@ -199,6 +199,15 @@ export function nmse(actual: ArrayLike<number>, expected: ArrayLike<number>): nu
   return error === 0 ? 0 : error / power;
 }
 
+/** Where two arrays first differ, `undefined` if nowhere: the way to compare large ones, whose diff takes minutes to print. */
+export function firstDifference(actual: ArrayLike<number>, expected: ArrayLike<number>): string | undefined {
+  if (actual.length !== expected.length) return `${actual.length} elements, expected ${expected.length}`;
+  for (let i = 0; i < actual.length; i++) {
+    if (actual[i] !== expected[i]) return `element ${i} is ${actual[i]}, expected ${expected[i]}`;
+  }
+  return undefined;
+}
+
 /** Bounds on {@link nmse} by the dtype of the operands or of the result. */
 export const nmseBound = { f32: 1e-10, f16: 1e-6 } as const;
 
