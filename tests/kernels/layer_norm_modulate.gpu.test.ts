@@ -26,7 +26,7 @@ const cases: Case[] = [
 ];
 
 const eps = 1e-6;
-const data = ({ rows, cols }: Case) => ({ x: normal(1, rows * cols, 50, 1), modulation: normal(2, 6 * cols, 0, 0.5) });
+const data = ({ rows, cols }: Case) => ({ x: normal(1, rows * cols, 30, 1), modulation: normal(2, 6 * cols, 0, 0.5) });
 
 function run(bench: TestDevice, c: Case) {
   const { rows, cols, dtype } = c;
