@@ -1,0 +1,33 @@
+// The text chunks that say how a picture was made.
+
+import { expect, it } from "vitest";
+import { type PictureParameters, parameterTexts } from "../../src/media/parameters.js";
+import { encodePng, readPngText } from "../../src/media/png.js";
+
+const parameters: PictureParameters = {
+  ...{ prompt: "a cat, sitting\nSteps: none", negativePrompt: "dogs", width: 640, height: 384, steps: 50 },
+  ...{ guidance: 4.5, seed: 2n ** 64n - 1n, model: "my, model", precision: "f16", references: 2 },
+};
+
+it("writes the line that image tools read, and JSON", () => {
+  const texts = parameterTexts(parameters, "1.2.3");
+  expect(texts.parameters).toBe(
+    "a cat, sitting\nSteps: none\nNegative prompt: dogs\n" +
+      'Steps: 50, CFG scale: 4.5, Seed: 18446744073709551615, Size: 640x384, Model: "my, model", ' +
+      "Precision: f16, Version: Daybreak 1.2.3",
+  );
+  expect(JSON.parse(texts.daybreak!)).toEqual({ ...parameters, seed: "18446744073709551615", version: "1.2.3" });
+  expect(texts.Software).toBe("Daybreak 1.2.3");
+});
+
+it("leaves out a negative prompt that did not count", () => {
+  const texts = parameterTexts({ ...parameters, negativePrompt: undefined }, "1");
+  expect(texts.parameters).not.toContain("Negative");
+  expect(JSON.parse(texts.daybreak!)).not.toHaveProperty("negativePrompt");
+});
+
+it("survives a PNG file, in any script", () => {
+  const texts = parameterTexts({ ...parameters, prompt: "Äpfel 赤い円 🔴" }, "1");
+  const file = encodePng({ width: 1, height: 1, data: new Uint8Array(3) }, texts);
+  expect(readPngText(file)).toEqual(texts);
+});
