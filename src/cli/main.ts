@@ -22,6 +22,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: "a checkpoint's parts, sizes and memory",
     load: async () => (await import("./inspect.js")).inspect,
   },
+  bench: {
+    summary: "how fast this machine is",
+    load: async () => (await import("./bench.js")).bench,
+  },
 };
 
 const help = `daybreak: pictures from prompts on any GPU
