@@ -17,8 +17,8 @@ export function progressLine(terminal: Terminal): ProgressLine {
   let shown = "";
   return {
     show: (event) => {
-      // A line that wraps cannot be erased.
-      const text = progressText(event).slice(0, Math.max(0, (terminal.columns ?? 80) - 1));
+      // A line that wraps cannot be erased. A terminal that does not know its width says 0.
+      const text = progressText(event).slice(0, (terminal.columns || 80) - 1);
       if (text !== shown) terminal.write(eraseLine + text);
       shown = text;
     },

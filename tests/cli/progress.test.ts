@@ -28,6 +28,12 @@ it("never wraps", () => {
   expect(screen.written.join("").replace("\r\x1b[K", "")).toHaveLength(19);
 });
 
+it("is shown on a terminal of unknown width", () => {
+  const screen = terminal(true, 0);
+  progressLine(screen).show(step);
+  expect(screen.written).toEqual(["\r\x1b[Kpicture 2 of 2, step 3 of 4"]);
+});
+
 it("is absent where stderr is no terminal", () => {
   const screen = terminal(false);
   const line = progressLine(screen);
