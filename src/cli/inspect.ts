@@ -2,6 +2,7 @@
 // engine does, so that what is printed here also loads; of the weights only headers are read, and no device is needed.
 
 import { openCheckpoint } from "../engine/checkpoint.js";
+import { type MemoryPlan, planMemory } from "../engine/memory-plan.js";
 import type { CheckpointConfig } from "../engine/models/flux2/config.js";
 import { resolveRequest } from "../engine/request.js";
 import { requestDefaults } from "../engine/request-defaults.js";
@@ -45,7 +46,8 @@ type Report = {
   /** Side of a picture and denoising, where a request does not say. */
   defaults: { sampleSize: number; steps: number; guidance: number };
   parts: Part[];
-  plan: { width: number; height: number; weightBytes: number };
+  /** For one picture of this size without references. */
+  plan: { width: number; height: number } & MemoryPlan;
 };
 
 async function run(options: ParsedOptions): Promise<number> {
@@ -54,15 +56,16 @@ async function run(options: ParsedOptions): Promise<number> {
   const asked = { prompt: "", width: options.number("width"), height: options.number("height") };
   const source = await folderSource(dir);
   try {
-    const { config, components } = await openCheckpoint(source);
-    const { width, height, steps, guidance } = resolveRequest(asked, requestDefaults(config));
-    const parts = components.map((component) => describePart(component, config));
+    const checkpoint = await openCheckpoint(source);
+    const { config, components } = checkpoint;
+    const { width, height, steps, guidance, isGuided } = resolveRequest(asked, requestDefaults(config));
+    const memory = await planMemory(checkpoint, { width, height, references: [], isGuided });
     const report: Report = {
       model: dir,
       isDistilled: config.modelIndex.isDistilled,
       defaults: { sampleSize: config.vae.sampleSize, steps, guidance },
-      parts,
-      plan: { width, height, weightBytes: parts.reduce((sum, part) => sum + part.deviceBytes, 0) },
+      parts: components.map((component) => describePart(component, config)),
+      plan: { width, height, ...memory },
     };
     process.stdout.write(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report));
   } finally {
@@ -136,6 +139,14 @@ function describe({ model, isDistilled, defaults, parts, plan }: Report): string
     `${model}: FLUX.2 [klein], ${kind}; ${sampleSize}×${sampleSize} pixels by default\n`,
     table([columns, ...rows]),
     table(sizes),
-    `memory on the device for ${plan.width}×${plan.height}: weights ${formatBytes(plan.weightBytes)}\n`,
+    describePlan(plan),
   ].join("\n");
+}
+
+function describePlan({ width, height, weights, promptBytes, pictureBytes, totalBytes }: Report["plan"]): string {
+  const weightBytes = Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
+  return (
+    `memory on the device for ${width}×${height}: ${formatBytes(totalBytes)} = ${formatBytes(weightBytes)} weights + ` +
+    `${formatBytes(promptBytes)} prompt + ${formatBytes(pictureBytes)} picture\n`
+  );
 }

@@ -28,7 +28,13 @@ describe.each(checkpointFolders)("%s", (folder) => {
       expect(deviceBytes).toBeGreaterThan(bytes / 2);
       expect(deviceBytes).toBeLessThan(bytes * 1.2);
     }
-    expect(report.plan.weightBytes).toBe(report.parts.reduce((sum: number, part: Part) => sum + part.deviceBytes, 0));
+    const { width, height, weights, promptBytes, pictureBytes, totalBytes } = report.plan;
+    expect([width, height]).toEqual([report.defaults.sampleSize, report.defaults.sampleSize]);
+    const ofParts = report.parts.map((part: Part) => [part.name, part.deviceBytes]);
+    expect(weights).toEqual(Object.fromEntries(ofParts));
+    const weightBytes = Object.values<number>(weights).reduce((sum, bytes) => sum + bytes, 0);
+    expect(totalBytes).toBe(weightBytes + promptBytes + pictureBytes);
+    expect(Math.min(promptBytes, pictureBytes)).toBeGreaterThan(0);
   });
 });
 
@@ -41,13 +47,18 @@ it("describes the embedded model for people", () => {
   expect(run.stdout).toMatch(/^transformer +1 +57 +BF16 +2\.06 M /m);
   expect(run.stdout).toMatch(/^text_encoder +3 +310 +BF16 +1\.60 M /m);
   expect(run.stdout).toMatch(/^transformer +double blocks 2, single blocks 4, hidden 128/m);
-  expect(run.stdout).toMatch(/^memory on the device for 256×256: weights 7\.\d MiB/m);
+  expect(run.stdout).toMatch(
+    /^memory on the device for 256×256: \d+\.\d MiB = 7\.\d MiB weights \+ .* prompt \+ .* picture$/m,
+  );
 });
 
 it("plans for the size that is asked for, and refuses what the engine refuses", () => {
   const cwd = temporaryFolder().path;
   const asked = daybreak(["inspect", tinyShapes, "--width", "1024", "--height", "512", "--json"], { cwd });
-  expect(JSON.parse(asked.stdout).plan).toMatchObject({ width: 1024, height: 512 });
+  const { plan } = JSON.parse(asked.stdout);
+  expect(plan).toMatchObject({ width: 1024, height: 512 });
+  const ordinary = daybreak(["inspect", tinyShapes, "--json"], { cwd });
+  expect(plan.pictureBytes).toBeGreaterThan(4 * JSON.parse(ordinary.stdout).plan.pictureBytes);
   const run = daybreak(["inspect", tinyShapes, "--width", "15"], { cwd });
   expectFailure(run, "request.size_invalid", /got 15×256/, cwd);
 });
