@@ -60,7 +60,7 @@ struct Params {
 
 const LOWEST: f32 = -3.4e38;
 
-fn load_q(element: u32) -> f32 {
+fn q_at(element: u32) -> f32 {
   if (QK_TYPE == 2u) {
     let pair = unpack2x16float(q[element >> 1u]);
     return select(pair.x, pair.y, (element & 1u) == 1u);
@@ -68,7 +68,7 @@ fn load_q(element: u32) -> f32 {
   return bitcast<f32>(q[element]);
 }
 
-fn load_k(element: u32) -> f32 {
+fn k_at(element: u32) -> f32 {
   if (QK_TYPE == 2u) {
     let pair = unpack2x16float(k[element >> 1u]);
     return select(pair.x, pair.y, (element & 1u) == 1u);
@@ -93,7 +93,7 @@ fn attention_subgroup(
     row[i] = min(first + i * SUBGROUP_SIZE + lane, params.queries - 1u);
     let at = params.q_offset + tile.y * params.q_head_stride + row[i] * GROUPS * 8u;
     for (var d = 0u; d < GROUPS * 8u; d++) {
-      query[i][d] = load_q(at + d) * params.scale;
+      query[i][d] = q_at(at + d) * params.scale;
       sum[i][d] = 0.0;
     }
     top[i] = LOWEST;
@@ -129,10 +129,10 @@ fn attention_subgroup(
     for (var j = 0u; j < KEYS; j++) {
       let at = k_base + min(j0 + j, end - 1u) * GROUPS * 8u;
       for (var g = 0u; g < GROUPS; g++) {
-        let low = load_k(at + 8u * g);
+        let low = k_at(at + 8u * g);
         var high = low;
         if (SUBGROUP_SIZE < 8u) {
-          high = load_k(at + 8u * g + 4u);
+          high = k_at(at + 8u * g + 4u);
         }
         let k0 = subgroupBroadcast(low, 0u);
         let k1 = subgroupBroadcast(low, 1u);
@@ -178,13 +178,14 @@ fn attention_subgroup(
         sum[i][d] *= rescale;
       }
     }
-    for (var j = 0u; j < KEYS; j++) {
-      let at = v_base + min(j0 + j, end - 1u) * GROUPS * 8u;
-      for (var g = 0u; g < GROUPS; g++) {
-        let low = v[at + 8u * g];
+    // Channels outside, keys inside: a channel's sums stay in registers while the keys pass.
+    for (var g = 0u; g < GROUPS; g++) {
+      for (var j = 0u; j < KEYS; j++) {
+        let at = v_base + min(j0 + j, end - 1u) * GROUPS * 8u + 8u * g;
+        let low = v[at];
         var high = low;
         if (SUBGROUP_SIZE < 8u) {
-          high = v[at + 8u * g + 4u];
+          high = v[at + 4u];
         }
         let v0 = subgroupBroadcast(low, 0u);
         let v1 = subgroupBroadcast(low, 1u);

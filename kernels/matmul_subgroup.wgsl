@@ -50,7 +50,7 @@ struct Params {
 @group(0) @binding(5) var<storage, read> gate: array<f32>;
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
-fn load_a(element: u32) -> f32 {
+fn a_at(element: u32) -> f32 {
   if (A_TYPE == 2u) {
     let pair = unpack2x16float(a[element >> 1u]);
     return select(pair.x, pair.y, (element & 1u) == 1u);
@@ -119,10 +119,10 @@ fn matmul_subgroup(
       }
     }
     for (var r = 0u; r < ROWS; r++) {
-      let low = load_a(a_row[r] + 8u * k);
+      let low = a_at(a_row[r] + 8u * k);
       var high = low;
       if (SUBGROUP_SIZE < 8u) {
-        high = load_a(a_row[r] + 8u * k + 4u);
+        high = a_at(a_row[r] + 8u * k + 4u);
       }
       let a0 = subgroupBroadcast(low, 0u);
       let a1 = subgroupBroadcast(low, 1u);
