@@ -131,6 +131,7 @@ async function openFile(source: CheckpointSource, path: string): Promise<Map<str
   // A source has no file sizes: the last byte must be there and one after it must not.
   const lastByte = header.fileBytes - 1;
   const tail = await readRange(source, path, lastByte, lastByte + 2);
+  if (tail.length === 0) throw truncated(path, header.fileBytes);
   checkFileEnd(path, header.fileBytes, lastByte + tail.length);
   return header.tensors;
 }
@@ -222,11 +223,12 @@ async function readTensor(
   return bytes;
 }
 
-/** The file ended early although its header had been checked: it was changed while it was being read. */
-export function truncated(path: string, expectedBytes: number, gotBytes: number): DaybreakError {
+/** A file that ends before the byte it must have; `gotBytes` is its length where that is known. */
+export function truncated(path: string, expectedBytes: number, gotBytes?: number): DaybreakError {
+  const end = gotBytes === undefined ? `before byte ${expectedBytes}` : `at byte ${gotBytes}`;
   return new DaybreakError(
     "safetensors.truncated",
-    `${path} ends at byte ${gotBytes}, expected at least ${expectedBytes}: the download was cut, fetch the file again`,
+    `${path} ends ${end}, expected at least ${expectedBytes} bytes: the download was cut, fetch the file again`,
   );
 }
 
