@@ -50,7 +50,7 @@ export type PicturePlan = {
   contexts: { positive: CommandList; negative: CommandList | undefined };
   denoise: CommandList;
   decode: CommandList;
-  /** Rows: latents after a step, the decoder's output. */
+  /** Rows: see {@link healthSlots}. */
   health: Tensor;
   /** u32 words whose bytes are the picture's RGB. */
   pixels: Tensor;
@@ -61,8 +61,8 @@ export type PicturePlan = {
   close(): void;
 };
 
-/** Rows of {@link PicturePlan.health}. */
-export const healthSlots = { latents: 0, picture: 1 } as const;
+/** Rows of {@link PicturePlan.health}: a step's velocity, the latents after it, the decoder's output. */
+export const healthSlots = { velocity: 0, latents: 1, picture: 2 } as const;
 
 /**
  * Records, places and compiles everything for one size. `embeds` is the prompt encoder's output.
@@ -135,7 +135,7 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
   const referenceLatents = referenceTokens > 0 ? own("references", referenceTokens, config.inChannels) : undefined;
   const step = own("step", 1, 8);
   const sinusoid = own("sinusoid", 1, config.timestepGuidanceChannels);
-  const healthResult = own("health", 2, healthWords, "u32");
+  const healthResult = own("health", Object.keys(healthSlots).length, healthWords, "u32");
   const rope = ropeOf(recording, positionIds(maxPromptTokens, grid.h, grid.w, grids));
 
   const references = recordReferences(recording, grids, referenceLatents, { taps, images });
@@ -164,6 +164,8 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
     const velocity = pass(context, tap);
     if (negativeContext) guidance(recorder, velocity, pass(negativeContext, undefined), step);
     if (options.trace) tapInto(recorder, taps)("velocity", velocity);
+    // A velocity of zeros leaves latents that look sound and are noise, so both are examined.
+    health(recorder, velocity, healthResult, healthSlots.velocity);
     eulerStep(recorder, latents, velocity, step);
     health(recorder, latents, healthResult, healthSlots.latents);
   });

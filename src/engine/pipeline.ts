@@ -6,7 +6,7 @@ import { DaybreakError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { Device } from "./gpu/device.js";
 import type { Readback } from "./gpu/readback.js";
-import { rowBytes, type Tensor, writeTensor } from "./gpu/tensor.js";
+import { byteLength, rowBytes, type Tensor, writeTensor } from "./gpu/tensor.js";
 import { latentsToTokens, tokensToLatents } from "./models/flux2/latents.js";
 import { normalizeReference } from "./models/flux2/reference-image.js";
 import { schedule, timestepEmbedding } from "./models/flux2/schedule.js";
@@ -102,7 +102,7 @@ async function encodeReferences(
     const { picture, tokens, health, list } = plan.references[i] as PicturePlan["references"][number];
     writeTensor(device, picture, normalizeReference(reference));
     list.submit();
-    await judge(readback, health, 0, `the VAE's encoder of reference ${i + 1}`);
+    await judge(readback, health, [0], `the VAE's encoder of reference ${i + 1}`);
     if (trace) await traceMatrix(trace, readback, `reference.${i}.tokens`, tokens);
     report(watcher, request, "references", i + 1, references.length, 0);
   }
@@ -138,7 +138,8 @@ async function denoise(
     writeTensor(device, plan.step, stepValues);
     writeTensor(device, plan.sinusoid, sinusoids.subarray(i * plan.sinusoid.cols, (i + 1) * plan.sinusoid.cols));
     plan.denoise.submit();
-    await judge(readback, plan.health, healthSlots.latents, `the transformer in step ${i + 1} of ${steps}`);
+    const stage = `the transformer in step ${i + 1} of ${steps}`;
+    await judge(readback, plan.health, [healthSlots.velocity, healthSlots.latents], stage);
     if (trace) await traceStep(trace, pipeline, i);
     report(watcher, request, "denoise", i + 1, steps, image);
   }
@@ -156,7 +157,7 @@ async function decode(
   const { trace } = watcher;
   report(watcher, request, "decode", 0, 1, image);
   plan.decode.submit();
-  await judge(readback, plan.health, healthSlots.picture, "the VAE's decoder");
+  await judge(readback, plan.health, [healthSlots.picture], "the VAE's decoder");
   const data = await readback.bytes(plan.pixels.storage.buffer as GPUBuffer, 0, width * height * 3);
   if (trace) {
     for (const [name, { height: h, width: w }] of plan.images) {
@@ -170,9 +171,12 @@ async function decode(
   return { width, height, data };
 }
 
-async function judge(readback: Readback, health: Tensor, slot: number, stage: string): Promise<void> {
-  const bytes = await readback.bytes(health.storage.buffer as GPUBuffer, slot * rowBytes(health), 4 * healthWords);
-  judgeHealth(new Uint32Array(bytes.buffer), stage);
+/** Reads the health tensor, a few words, and judges the given slots of it. */
+async function judge(readback: Readback, health: Tensor, slots: number[], stage: string): Promise<void> {
+  const bytes = await readback.bytes(health.storage.buffer as GPUBuffer, 0, byteLength(health));
+  for (const slot of slots) {
+    judgeHealth(new Uint32Array(bytes.buffer, slot * rowBytes(health), healthWords), stage);
+  }
 }
 
 /** Tells the caller how far the request is. Every report is a boundary at which the request can be cancelled. */
@@ -194,8 +198,8 @@ export function throwIfAborted(signal: AbortSignal | undefined, what = "the requ
 }
 
 async function traceMatrix(trace: TraceSink, readback: Readback, name: string, tensor: Tensor): Promise<void> {
-  // Vectors are tensors of one row here; traces hold them without it.
-  const isVector = tensor.rows === 1 && !name.endsWith("velocity");
+  // Vectors are tensors of one row here; traces hold them without it. A picture of one token has one row as well.
+  const isVector = /^step\.0\.(temb|mod\.\w+)$/.test(name);
   const shape = isVector ? [tensor.cols] : [tensor.rows, tensor.cols];
   trace.write(name, { dtype: "F32", shape, data: await readback.f32(tensor) });
 }

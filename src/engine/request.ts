@@ -127,8 +127,9 @@ export function resolveRequest(
   if (!(Number.isFinite(guidance) && guidance >= 0 && guidance <= 1000)) {
     throw new DaybreakError("request.guidance_invalid", `got guidance ${guidance}, expected a number from 0 to 1000`);
   }
-  if (typeof prompt !== "string" || typeof negativePrompt !== "string") {
-    throw new DaybreakError("request.prompt_invalid", `got a prompt of type ${typeof prompt}, expected a string`);
+  for (const [name, text] of Object.entries({ prompt, "negative prompt": negativePrompt })) {
+    if (typeof text === "string") continue;
+    throw new DaybreakError("request.prompt_invalid", `got a ${name} of type ${typeof text}, expected a string`);
   }
   if ((request.references?.length ?? 0) > maxReferences) {
     const got = request.references?.length;
@@ -181,6 +182,13 @@ function checkLatents(
   if (!latents) return undefined;
   if (numImages !== 1) {
     throw new DaybreakError("request.latents_invalid", `got latents for ${numImages} images, they go with one image`);
+  }
+  if (!Array.isArray(latents.shape) || !(latents.data instanceof Float32Array)) {
+    const got = `shape ${typeof latents.shape} and data ${latents.data?.constructor?.name ?? typeof latents.data}`;
+    throw new DaybreakError(
+      "request.latents_invalid",
+      `got latents with ${got}, expected an array of extents and a Float32Array`,
+    );
   }
   const expected = [1, latentChannels, height / tokenPixels, width / tokenPixels];
   const count = expected.reduce((product, n) => product * n, 1);

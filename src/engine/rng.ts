@@ -61,12 +61,12 @@ export function randomSeed(): bigint {
 
 /** Throws `request.seed_invalid` unless 0 ≤ seed < 2⁶⁴. */
 export function checkSeed(seed: bigint): void {
-  if (typeof seed !== "bigint" || seed < 0n || seed >= seedLimit) {
-    throw new DaybreakError(
-      "request.seed_invalid",
-      `got seed ${String(seed)}, expected an integer from 0 to ${seedLimit - 1n}: choose one in that range`,
-    );
-  }
+  if (typeof seed === "bigint" && seed >= 0n && seed < seedLimit) return;
+  const got = typeof seed === "bigint" ? String(seed) : `${String(seed)}, a ${typeof seed} and no bigint`;
+  throw new DaybreakError(
+    "request.seed_invalid",
+    `got seed ${got}, expected an integer from 0 to ${seedLimit - 1n}: choose one in that range`,
+  );
 }
 
 const multiplier0 = 0xd2511f53;

@@ -1,4 +1,4 @@
-import { closeSync, ftruncateSync, mkdirSync, mkdtempSync, openSync, rmSync, writeSync } from "node:fs";
+import { mkdirSync, mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -7,7 +7,7 @@ import { slotBuilder } from "../../src/engine/weights/slots.js";
 import { loadWeights } from "../../src/engine/weights/upload.js";
 import { folderSource } from "../../src/node/checkpoint-folder.js";
 import { fakeDevice } from "./fake-device.js";
-import { textBytes } from "./fixtures.js";
+import { type SparseTensor, writeSparse } from "./sparse-file.js";
 
 const MiB = 1024 * 1024;
 let dir: string;
@@ -19,8 +19,8 @@ afterAll(() => rmSync(dir, { recursive: true }));
 /** A table of 3 GiB: big matrices as they are, with padding and widened, convolutions, and many small vectors. */
 function bigComponent() {
   const builder = slotBuilder("part", "model");
-  const tensors: { name: string; dtype: string; shape: number[] }[] = [];
-  const add = (kind: "matrix" | "conv" | "vector", name: string, dtype: string, shape: number[]) => {
+  const tensors: SparseTensor[] = [];
+  const add = (kind: "matrix" | "conv" | "vector", name: string, dtype: SparseTensor["dtype"], shape: number[]) => {
     builder.add(kind, name, name, shape);
     tensors.push({ name, dtype, shape });
   };
@@ -42,26 +42,6 @@ function bigComponent() {
     { name: "widened.1", dtype: "F32", shape: [100, 4096] },
   );
   return { table: builder.table, tensors };
-}
-
-/** The file with zeros as data: only the header takes room on the disk. */
-function writeSparse(path: string, tensors: { name: string; dtype: string; shape: number[] }[]): number {
-  const header: Record<string, unknown> = {};
-  let offset = 0;
-  for (const { name, dtype, shape } of tensors) {
-    const bytes = shape.reduce((product, extent) => product * extent, dtype === "F32" ? 4 : 2);
-    header[name] = { dtype, shape, data_offsets: [offset, offset + bytes] };
-    offset += bytes;
-  }
-  const json = textBytes(JSON.stringify(header));
-  const length = new Uint8Array(8);
-  new DataView(length.buffer).setBigUint64(0, BigInt(json.length), true);
-  const file = openSync(path, "w");
-  writeSync(file, length);
-  writeSync(file, json);
-  ftruncateSync(file, 8 + json.length + offset);
-  closeSync(file);
-  return 8 + json.length + offset;
 }
 
 it("loading 3 GiB takes less than 96 MiB of array buffers", async () => {

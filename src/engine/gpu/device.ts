@@ -204,10 +204,9 @@ async function requestDevice(adapter: GPUAdapter, requiredFeatures: GPUFeatureNa
   try {
     return await adapter.requestDevice({ requiredFeatures, requiredLimits: allLimits(adapter.limits) });
   } catch (cause) {
-    const name = adapter.info.description || adapter.info.vendor;
     throw new DaybreakError(
       "device.error",
-      `the adapter "${name}" gave no device: ${reasonOf(cause)}; update its driver, or see \`daybreak doctor\``,
+      `${adapterName(adapter.info)} gave no device: ${reasonOf(cause)}; update its driver, or see \`daybreak doctor\``,
       { cause },
     );
   }
@@ -225,12 +224,14 @@ function allLimits(limits: GPUSupportedLimits): Record<string, number> {
   return all;
 }
 
-/** Runs one tiny kernel; Dawn's null backend accepts it and leaves the result zero. */
+/** Runs one tiny kernel; Dawn's null backend accepts it and leaves in the result what the memory happened to hold. */
 async function probe(device: Device): Promise<void> {
   const { gpu } = device;
+  // A number that no earlier probe can have left in that memory.
+  const term = crypto.getRandomValues(new Uint32Array(1))[0]! >>> 1;
   const code =
     "@group(0) @binding(0) var<storage, read_write> y: array<u32>;\n" +
-    "@compute @workgroup_size(1) fn probe() { y[0] = 20259u + arrayLength(&y); }";
+    `@compute @workgroup_size(1) fn probe() { y[0] = ${term}u + arrayLength(&y); }`;
   const module = gpu.createShaderModule({ label: "probe", code });
   const layout = gpu.createBindGroupLayout({ entries: [{ binding: 0, visibility: 4, buffer: { type: "storage" } }] });
   const pipeline = gpu.createComputePipeline({
@@ -251,12 +252,15 @@ async function probe(device: Device): Promise<void> {
   const value = new Uint32Array(staging.getMappedRange().slice(0))[0];
   staging.destroy();
   result.destroy();
-  if (value !== 20259 + 4) {
-    throw new DaybreakError(
-      "device.null_backend",
-      `the adapter "${device.info.description || device.info.vendor}" computed ${value} instead of 20263: it is no real GPU; see \`daybreak doctor\``,
-    );
-  }
+  if (value === term + 4) return;
+  throw new DaybreakError(
+    "device.null_backend",
+    `${adapterName(device.info)} computed ${value} instead of ${term + 4}: it is no real GPU; see \`daybreak doctor\``,
+  );
+}
+
+function adapterName({ description, vendor }: GPUAdapterInfo): string {
+  return description || vendor ? `the adapter "${description || vendor}"` : "the adapter";
 }
 
 /** What a rejected promise says; browsers give some of them no message, only a name. */

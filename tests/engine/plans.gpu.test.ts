@@ -1,0 +1,212 @@
+// What the engine makes on the device, and when: nothing after a request's first step, nothing for a size it knows, no
+// shader for a new size, and what is given up is destroyed. Counted at WebGPU's own interface.
+
+import { describe, expect, it } from "vitest";
+import type { Engine } from "../../src/engine/engine.js";
+import type { GenerateRequest } from "../../src/engine/request.js";
+import { failure, sameBytes } from "../weights/fixtures.js";
+import { baseSource } from "./checkpoints.js";
+import { draw, openTiny, pattern, small, testGpu } from "./open.js";
+import { resetCounts, type SpiedDevice, spyOn, wrap } from "./spied-gpu.js";
+
+async function openSpied(options: Parameters<typeof openTiny>[0] = {}) {
+  const spy = spyOn(await testGpu());
+  const engine = await openTiny({ gpu: spy.gpu, ...options });
+  return { engine, device: spy.devices[0] as SpiedDevice };
+}
+
+const nothingMade = { buffers: 0, modules: 0, pipelines: 0, groups: 0 };
+
+it("nothing is made between a request's first step and its end", async () => {
+  const { engine, device } = await openSpied({ source: await baseSource() });
+  let stepsSeen = 0;
+  await engine.generate({
+    ...small,
+    steps: 3,
+    numImages: 2,
+    references: [pattern(64, 64)],
+    onProgress: ({ stage, done, image }) => {
+      if (stage === "denoise" && done === 1 && image === 0) resetCounts(device);
+      stepsSeen += stage === "denoise" && done > 0 ? 1 : 0;
+    },
+  });
+  expect(stepsSeen).toBe(6);
+  expect(device.counts).toMatchObject(nothingMade);
+  expect(device.counts.submissions).toBeGreaterThan(6);
+});
+
+it("a prompt, a seed, a number of steps or of images makes nothing new", async () => {
+  const { engine, device } = await openSpied();
+  await draw(engine);
+  resetCounts(device);
+  for (const request of [{}, { prompt: "another" }, { seed: 8n }, { steps: 2 }]) await draw(engine, request);
+  await engine.generate({ ...small, numImages: 3 });
+  expect(device.counts).toMatchObject(nothingMade);
+});
+
+it("a second size compiles nothing", async () => {
+  const { engine, device } = await openSpied();
+  await draw(engine);
+  resetCounts(device);
+  for (const [width, height] of [
+    [64, 64],
+    [16, 80],
+    [96, 32],
+  ])
+    await draw(engine, { width, height });
+  expect(device.counts).toMatchObject({ modules: 0, pipelines: 0 });
+  expect(device.counts.buffers).toBeGreaterThan(0);
+});
+
+describe("plans of recent sizes", () => {
+  const sizes: Partial<GenerateRequest>[] = [
+    { width: 32, height: 32 },
+    { width: 64, height: 32 },
+    { width: 32, height: 64 },
+    { width: 48, height: 48 },
+  ];
+
+  it("are kept, three of them, and give identical pictures after switching back and forth", async () => {
+    const { engine, device } = await openSpied();
+    const first: Uint8Array[] = [];
+    for (const size of sizes.slice(0, 3)) first.push((await draw(engine, size)).data);
+    resetCounts(device);
+    for (const i of [0, 2, 1, 0]) {
+      expect(sameBytes((await draw(engine, sizes[i])).data, first[i] as Uint8Array)).toBe(true);
+    }
+    expect(device.counts).toMatchObject(nothingMade);
+
+    await draw(engine, sizes[3]); // in place of sizes[2], which was not used for longest
+    resetCounts(device);
+    for (const i of [0, 1]) expect(sameBytes((await draw(engine, sizes[i])).data, first[i] as Uint8Array)).toBe(true);
+    expect(device.counts).toMatchObject(nothingMade);
+    expect(sameBytes((await draw(engine, sizes[2])).data, first[2] as Uint8Array)).toBe(true);
+    expect(device.counts.buffers).toBeGreaterThan(0);
+  });
+
+  it("are destroyed when they are given up: the device's bytes return to what they were", async () => {
+    const { engine, device } = await openSpied();
+    const cycle = async () => {
+      for (const size of sizes) await draw(engine, size);
+      return device.liveBytes();
+    };
+    const after = await cycle();
+    for (let i = 0; i < 2; i++) expect(await cycle()).toBe(after);
+    expect(device.buffers.size).toBeGreaterThan(0);
+    expect(engine.info.deviceBytes).toBe(device.liveBytes());
+    await engine.close();
+    expect(device.buffers.size).toBe(0);
+  });
+
+  it("tell references and guidance apart", async () => {
+    const { engine, device } = await openSpied({ source: await baseSource() });
+    const references = [pattern(64, 64)];
+    const other = [{ ...pattern(64, 64), data: new Uint8Array(64 * 64 * 3).fill(90) }];
+    const requests = [{}, { references }, { guidance: 1 }];
+    const first: Uint8Array[] = [];
+    for (const request of requests) first.push((await draw(engine, request)).data);
+    expect(new Set(first.map((data) => data.join())).size).toBe(3);
+    resetCounts(device);
+    for (const [i, request] of requests.entries()) {
+      expect(sameBytes((await draw(engine, request)).data, first[i] as Uint8Array)).toBe(true);
+    }
+    // The same plan with another reference of that size: its tokens are not those of the one before.
+    expect(sameBytes((await draw(engine, { references: other })).data, first[1] as Uint8Array)).toBe(false);
+    expect(device.counts).toMatchObject(nothingMade);
+  });
+
+  it("that trace are destroyed with their request, and leave the kept ones alone", async () => {
+    const { engine, device } = await openSpied();
+    await draw(engine);
+    const bytes = device.liveBytes();
+    await draw(engine, { trace: { detail: true, write: () => undefined } });
+    expect(device.liveBytes()).toBe(bytes);
+    const broken = new Error("the file is full");
+    const write = () => {
+      throw broken;
+    };
+    await expect(draw(engine, { trace: { detail: false, write } })).rejects.toBe(broken);
+    expect(device.liveBytes()).toBe(bytes);
+    resetCounts(device);
+    await draw(engine);
+    expect(device.counts).toMatchObject(nothingMade);
+  });
+});
+
+describe("a picture that the device has no memory for", () => {
+  it("fails alone: the engine draws smaller ones, and nothing of it is left", async () => {
+    const { engine, device } = await openSpied();
+    const before = (await draw(engine)).data;
+    const bytes = device.liveBytes();
+    let isFull = true;
+    wrap(device.device, "popErrorScope", async (call) => {
+      const error = await (call() as Promise<GPUError | null>);
+      return isFull ? { message: "Failed to allocate\nmemory" } : error;
+    });
+    const error = await failure(draw(engine, { width: 64 }), "device.out_of_memory");
+    expect(error.message).toMatch(/no memory for the \d+ bytes that a picture of this size takes/);
+    expect(device.liveBytes()).toBe(bytes);
+    isFull = false;
+    expect(sameBytes((await draw(engine)).data, before)).toBe(true);
+    await expect(draw(engine, { width: 64 })).resolves.toMatchObject({ width: 64 });
+  });
+
+  it("because one buffer would exceed the device's limit, likewise", async () => {
+    // Room for the largest of the engine's own buffers, the read-back's, and not for 512×512 pixels of 16 channels.
+    const { engine, device } = await openSpied({ limits: { bufferBytes: 4 * 1024 * 1024 } });
+    await draw(engine);
+    const bytes = device.liveBytes();
+    const error = await failure(draw(engine, { width: 512, height: 512 }), "device.limit_exceeded");
+    expect(error.message).toMatch(/needs a buffer of \d+ bytes, the device allows \d+; ask for a smaller picture/);
+    expect(device.liveBytes()).toBe(bytes);
+    await draw(engine);
+  });
+});
+
+describe("memoryBudgetBytes", () => {
+  /** What an engine without a budget takes when it is open, and after its first picture. */
+  async function needed(request: Partial<GenerateRequest> = {}) {
+    const engine: Engine = await openTiny();
+    const open = engine.info.deviceBytes;
+    await draw(engine, request);
+    return { weights: engine.info.weightBytes, open, drawn: engine.info.deviceBytes };
+  }
+
+  it("that the weights exceed is refused before anything is made", async () => {
+    const { weights } = await needed();
+    const spy = spyOn(await testGpu());
+    const error = await failure(
+      openTiny({ gpu: spy.gpu, memoryBudgetBytes: weights - 16 }),
+      "device.memory_budget_exceeded",
+    );
+    expect(error.message).toMatch(
+      new RegExp(`the weights take \\d+ bytes.*the memory budget is ${weights - 16}: raise it`),
+    );
+    expect(spy.devices[0]!.buffers.size).toBe(0);
+  });
+
+  it("that the text encoder exceeds is refused when the engine opens", async () => {
+    const { open } = await needed();
+    await failure(openTiny({ memoryBudgetBytes: open - 16 }), "device.memory_budget_exceeded");
+    await expect(openTiny({ memoryBudgetBytes: open })).resolves.toBeDefined();
+  });
+
+  it("that a picture exceeds by 16 bytes is refused before anything is made for it; one just large enough works", async () => {
+    const request = { width: 64, height: 64, references: [pattern(64, 64)] };
+    const { drawn } = await needed(request);
+    const { engine, device } = await openSpied({ memoryBudgetBytes: drawn });
+    const picture = await draw(engine, request);
+    expect(device.liveBytes()).toBe(drawn);
+    // Switching sizes stays within the budget: the plan before is given up first.
+    await draw(engine);
+    expect(sameBytes((await draw(engine, request)).data, picture.data)).toBe(true);
+    expect(device.liveBytes()).toBe(drawn);
+
+    const tight = await openSpied({ memoryBudgetBytes: drawn - 16 });
+    resetCounts(tight.device);
+    const error = await failure(draw(tight.engine, request), "device.memory_budget_exceeded");
+    expect(error.message).toMatch(new RegExp(`weights and activations take ${drawn} bytes.*budget is ${drawn - 16}`));
+    expect(tight.device.counts).toMatchObject({ buffers: 0, submissions: 0 });
+    await expect(draw(tight.engine)).resolves.toBeDefined();
+  });
+});
