@@ -85,24 +85,29 @@ fn attention_subgroup(
   let kv = head / params.heads_per_kv - params.first_kv_head;
   let first = tile.x * QUERIES * SUBGROUP_SIZE;
   var row: array<u32, QUERIES>;
-  var query: array<array<f32, GROUPS * 8u>, QUERIES>;
-  var sum: array<array<f32, GROUPS * 8u>, QUERIES>;
+  // One array dimension per loop: the driver unrolls a loop for certain only if it runs over a whole dimension.
+  var query: array<array<array<f32, 8>, GROUPS>, QUERIES>;
+  var sum: array<array<array<f32, 8>, GROUPS>, QUERIES>;
   var top: array<f32, QUERIES>;
   var total: array<f32, QUERIES>;
   for (var i = 0u; i < QUERIES; i++) {
     row[i] = min(first + i * SUBGROUP_SIZE + lane, params.queries - 1u);
     let at = params.q_offset + tile.y * params.q_head_stride + row[i] * GROUPS * 8u;
-    for (var d = 0u; d < GROUPS * 8u; d++) {
-      query[i][d] = q_at(at + d) * params.scale;
-      sum[i][d] = 0.0;
+    for (var g = 0u; g < GROUPS; g++) {
+      for (var c = 0u; c < 8u; c++) {
+        query[i][g][c] = q_at(at + 8u * g + c) * params.scale;
+        sum[i][g][c] = 0.0;
+      }
     }
     top[i] = LOWEST;
     total[i] = 0.0;
     if (params.is_first == 0u) {
       let begin = params.y_offset + row[i] * params.y_pitch + head * params.head_size;
-      for (var d = 0u; d < GROUPS * 8u; d++) {
-        if (d < params.head_size) {
-          sum[i][d] = y[begin + d];
+      for (var g = 0u; g < GROUPS; g++) {
+        for (var c = 0u; c < 8u; c++) {
+          if (8u * g + c < params.head_size) {
+            sum[i][g][c] = y[begin + 8u * g + c];
+          }
         }
       }
       let saved = params.state_offset + head * params.state_head_stride + 2u * row[i];
@@ -144,14 +149,14 @@ fn attention_subgroup(
         let k7 = subgroupBroadcast(high, 7u % SUBGROUP_SIZE);
         for (var i = 0u; i < QUERIES; i++) {
           var s = score[i][j];
-          s = fma(k0, query[i][8u * g], s);
-          s = fma(k1, query[i][8u * g + 1u], s);
-          s = fma(k2, query[i][8u * g + 2u], s);
-          s = fma(k3, query[i][8u * g + 3u], s);
-          s = fma(k4, query[i][8u * g + 4u], s);
-          s = fma(k5, query[i][8u * g + 5u], s);
-          s = fma(k6, query[i][8u * g + 6u], s);
-          score[i][j] = fma(k7, query[i][8u * g + 7u], s);
+          s = fma(k0, query[i][g][0], s);
+          s = fma(k1, query[i][g][1], s);
+          s = fma(k2, query[i][g][2], s);
+          s = fma(k3, query[i][g][3], s);
+          s = fma(k4, query[i][g][4], s);
+          s = fma(k5, query[i][g][5], s);
+          s = fma(k6, query[i][g][6], s);
+          score[i][j] = fma(k7, query[i][g][7], s);
         }
       }
     }
@@ -174,8 +179,10 @@ fn attention_subgroup(
         score[i][j] = weight;
         total[i] += weight;
       }
-      for (var d = 0u; d < GROUPS * 8u; d++) {
-        sum[i][d] *= rescale;
+      for (var g = 0u; g < GROUPS; g++) {
+        for (var c = 0u; c < 8u; c++) {
+          sum[i][g][c] *= rescale;
+        }
       }
     }
     // Channels outside, keys inside: a channel's sums stay in registers while the keys pass.
@@ -197,14 +204,14 @@ fn attention_subgroup(
         let v7 = subgroupBroadcast(high, 7u % SUBGROUP_SIZE);
         for (var i = 0u; i < QUERIES; i++) {
           let p = score[i][j];
-          sum[i][8u * g] = fma(p, v0, sum[i][8u * g]);
-          sum[i][8u * g + 1u] = fma(p, v1, sum[i][8u * g + 1u]);
-          sum[i][8u * g + 2u] = fma(p, v2, sum[i][8u * g + 2u]);
-          sum[i][8u * g + 3u] = fma(p, v3, sum[i][8u * g + 3u]);
-          sum[i][8u * g + 4u] = fma(p, v4, sum[i][8u * g + 4u]);
-          sum[i][8u * g + 5u] = fma(p, v5, sum[i][8u * g + 5u]);
-          sum[i][8u * g + 6u] = fma(p, v6, sum[i][8u * g + 6u]);
-          sum[i][8u * g + 7u] = fma(p, v7, sum[i][8u * g + 7u]);
+          sum[i][g][0] = fma(p, v0, sum[i][g][0]);
+          sum[i][g][1] = fma(p, v1, sum[i][g][1]);
+          sum[i][g][2] = fma(p, v2, sum[i][g][2]);
+          sum[i][g][3] = fma(p, v3, sum[i][g][3]);
+          sum[i][g][4] = fma(p, v4, sum[i][g][4]);
+          sum[i][g][5] = fma(p, v5, sum[i][g][5]);
+          sum[i][g][6] = fma(p, v6, sum[i][g][6]);
+          sum[i][g][7] = fma(p, v7, sum[i][g][7]);
         }
       }
     }
@@ -214,11 +221,14 @@ fn attention_subgroup(
     if (first + i * SUBGROUP_SIZE + lane < params.queries) {
       let to = params.y_offset + row[i] * params.y_pitch + head * params.head_size;
       let normalise = select(1.0, 1.0 / total[i], params.is_last == 1u);
-      for (var d = 0u; d < GROUPS * 8u; d++) {
-        // The last head writes the row's padding: its own padding is zeros.
-        let column = head * params.head_size + d;
-        if (d < params.head_size || (head == params.heads - 1u && column < params.y_cols)) {
-          y[to + d] = sum[i][d] * normalise;
+      for (var g = 0u; g < GROUPS; g++) {
+        for (var c = 0u; c < 8u; c++) {
+          let d = 8u * g + c;
+          // The last head writes the row's padding: its own padding is zeros.
+          let is_padding = head == params.heads - 1u && head * params.head_size + d < params.y_cols;
+          if (d < params.head_size || is_padding) {
+            y[to + d] = sum[i][g][c] * normalise;
+          }
         }
       }
       if (params.is_last == 0u) {

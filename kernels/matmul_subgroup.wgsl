@@ -148,9 +148,10 @@ fn matmul_subgroup(
 
   for (var r = 0u; r < ROWS; r++) {
     let m = m0 + r;
-    for (var c = 0u; c < tile_cols; c++) {
+    // Over all of the array, so that the driver unrolls the loop for certain: see attention_subgroup.
+    for (var c = 0u; c < COLS; c++) {
       let n = n0 + c * SUBGROUP_SIZE;
-      if (m < params.rows && n < params.y_cols) {
+      if (c < tile_cols && m < params.rows && n < params.y_cols) {
         let at = params.y_offset + m * params.y_pitch + n;
         var value = 0.0;
         if (n < params.cols) {
@@ -159,7 +160,7 @@ fn matmul_subgroup(
             value += bias[params.bias_offset + n];
           }
           if (SILU_GATE) {
-            value = value / (1.0 + exp(-max(value, -87.0))) * sum[r][c + HALF];
+            value = value / (1.0 + exp(-max(value, -87.0))) * sum[r][(c + HALF) % COLS];
           }
           if (HAS_GATE) {
             value *= gate[params.gate_offset + n];
