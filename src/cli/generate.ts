@@ -3,6 +3,7 @@
 // here comes first because it is cheap and the model is not: where the output goes, the references, the latents.
 
 import { basename, resolve } from "node:path";
+import { openTokenizer } from "../engine/checkpoint.js";
 import { loadConfigs } from "../engine/models/flux2/config.js";
 import { preparedSize } from "../engine/models/flux2/reference-image.js";
 import { type ResolvedRequest, resolveRequest } from "../engine/request.js";
@@ -183,15 +184,20 @@ function pictureFiles(options: ParsedOptions, count: number, seed: bigint): Pict
 }
 
 /**
- * Judges the request by the checkpoint's configs, so that a wrong size is not found out after gigabytes were loaded, and
- * fills in the defaults.
+ * Judges the request by the checkpoint's configs and tokenizer, so that a wrong size or a long prompt is not found out
+ * after gigabytes were loaded, and fills in the defaults.
  */
 async function resolveEarly(model: string, request: GenerateRequest): Promise<ResolvedRequest> {
   const source = await folderSource(model);
   try {
     const defaults = requestDefaults(await loadConfigs(source));
     const first = request.references?.[0];
-    return resolveRequest(request, defaults, first && preparedSize(first.width, first.height, defaults.tokenPixels));
+    const size = first && preparedSize(first.width, first.height, defaults.tokenPixels);
+    const resolved = resolveRequest(request, defaults, size);
+    const tokenizer = await openTokenizer(source);
+    tokenizer.encode(resolved.prompt);
+    if (resolved.isGuided) tokenizer.encode(resolved.negativePrompt);
+    return resolved;
   } finally {
     await source.close();
   }

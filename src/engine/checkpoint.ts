@@ -57,7 +57,8 @@ export async function openCheckpoint(source: CheckpointSource): Promise<OpenChec
   return { config, tokenizer, components };
 }
 
-async function openTokenizer(source: CheckpointSource): Promise<Tokenizer> {
+/** Reads a checkpoint's tokenizer. Errors: `model.part_missing`, `model.tokenizer_invalid`, those of the source. */
+export async function openTokenizer(source: CheckpointSource): Promise<Tokenizer> {
   const present = new Set(await source.list());
   const read = (path: string) => {
     if (present.has(path)) return readJson(source, path, { code: "model.tokenizer_invalid" });
