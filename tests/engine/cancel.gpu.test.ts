@@ -17,7 +17,7 @@ beforeAll(async () => {
 });
 afterAll(() => engine.close());
 
-const request = { ...small, steps: 2, numImages: 2, references: [pattern(64, 64)] };
+const request = { ...small, numImages: 2, references: [pattern(64, 64)] };
 
 describe("a request that is cancelled", () => {
   it("at any of its progress events fails with the reason, leaves nothing behind and the engine usable", async () => {
