@@ -1,9 +1,7 @@
 // Measures whole pictures: cold and warm, per stage, and on request per kernel, with a peer in the same run.
-// Warm runs change the prompt each time, so that remembered embeddings do not count. Minimum and median are reported:
-// the minimum is what the code takes, the median what the machine made of it.
+// Warm runs change the prompt each time, so that remembered embeddings do not count. Knows no kernel.
 
 import { spawn } from "node:child_process";
-import { cpus, release, totalmem } from "node:os";
 import { loadCheckpoint } from "../src/engine/checkpoint.js";
 import { Engine } from "../src/engine/engine.js";
 import type { Timing } from "../src/engine/gpu/commands.js";
@@ -15,7 +13,7 @@ import type { Precision, Timings } from "../src/engine/request.js";
 import { DaybreakError } from "../src/errors.js";
 import { folderSource } from "../src/node/checkpoint-folder.js";
 import { createGpu } from "../src/node/dawn.js";
-import { packageManifest } from "../src/node/package.js";
+import { describeMachine, type Spread, spread } from "./machine.js";
 
 export type BenchGenerateOptions = {
   model: string;
@@ -31,8 +29,6 @@ export type BenchGenerateOptions = {
   peer?: string;
   signal?: AbortSignal;
 };
-
-export type Spread = { min: number; median: number };
 
 export type BenchGenerateResult = {
   machine: Record<string, string | number>;
@@ -130,26 +126,4 @@ async function runPeer(command: string, ours: Spread): Promise<NonNullable<Bench
       .map((seconds) => 1000 * Number(seconds)),
   );
   return { command, total_ms, ratio: { min: ours.min / total_ms.min, median: ours.median / total_ms.median } };
-}
-
-function spread(values: number[]): Spread {
-  const sorted = values.toSorted((a, b) => a - b);
-  const middle = sorted.length / 2;
-  const median = (sorted[Math.floor(middle - 0.5)]! + sorted[Math.ceil(middle - 0.5)]!) / 2;
-  return { min: sorted[0]!, median };
-}
-
-function describeMachine(adapter: string): Record<string, string | number> {
-  const [cpu] = cpus();
-  const { version, dependencies } = packageManifest();
-  return {
-    adapter,
-    cpu: cpu?.model ?? process.arch,
-    cores: cpus().length,
-    memory_gib: Math.round(totalmem() / 2 ** 30),
-    system: `${process.platform} ${release()}`,
-    node: process.version,
-    daybreak: version,
-    dawn: `webgpu ${dependencies.webgpu}`,
-  };
 }

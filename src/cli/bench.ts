@@ -1,33 +1,42 @@
-// `daybreak bench`: measures on this machine. Owns how results are shown and kept; bench/ owns the measuring.
+// `daybreak bench`: measures on this machine. Owns which benchmark takes which options and where results are kept;
+// bench/ owns the measuring, a file for each benchmark how its result reads.
 
 import { writeFileSync } from "node:fs";
 import { resolve } from "node:path";
-import { type BenchGenerateResult, benchGenerate } from "../../bench/generate.js";
-import type { Precision } from "../engine/request.js";
 import { DaybreakError } from "../errors.js";
-import { embeddedModel } from "../node/open-engine.js";
+import { generateBenchmark } from "./bench-generate.js";
+import { kernelsBenchmark } from "./bench-kernels.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
-import { table } from "./table.js";
 
-const help = `usage: daybreak bench generate [options]
+/** `failed`: something was found wrong while measuring, which the text says. */
+type Measured = { result: object; text: string; failed?: boolean };
 
-Times whole pictures on this machine: opening, the first picture, and warm ones by stage (minimum and median).
+/** One kind of benchmark. */
+export type Benchmark = {
+  options: { values: readonly string[]; flags: readonly string[] };
+  /** Its part of the help text. */
+  help: string;
+  run(options: ParsedOptions, runs: number, signal: AbortSignal): Promise<Measured>;
+};
 
-  --model DIR        checkpoint folder; default: the embedded model
-  --width W --height H   pixels; default: the checkpoint's
-  --steps N          denoising steps; default: the checkpoint's
-  --runs N           warm pictures, default 5
-  --precision P      auto (default), f32 or f16
-  --kernels          also time every kernel: milliseconds and GFLOP/s
-  --peer COMMAND     then run COMMAND, which does the same work and prints a line "seconds A B C", and show the ratio
+const benchmarks: Record<string, Benchmark> = { generate: generateBenchmark, kernels: kernelsBenchmark };
+const shared = { values: ["runs", "output"], flags: ["json"] };
+
+const help = `${Object.values(benchmarks)
+  .map((benchmark) => benchmark.help)
+  .join("\n")}
+Both take:
+  --runs N           timed runs after a warm-up, default 5
   --output FILE.json keep the results
   --json             print one JSON object instead of tables
 `;
 
+const all = Object.values(benchmarks).map((benchmark) => benchmark.options);
+
 export const bench: Command = {
   options: {
-    values: ["model", "width", "height", "steps", "runs", "precision", "peer", "output"],
-    flags: ["kernels", "json"],
+    values: [...shared.values, ...all.flatMap((options) => options.values)],
+    flags: [...shared.flags, ...all.flatMap((options) => options.flags)],
     positionals: ["WHAT"],
   },
   help,
@@ -35,30 +44,40 @@ export const bench: Command = {
 };
 
 async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
-  const [what] = options.positionals;
-  if (what !== "generate") throw new UsageError(`bench measures "generate", got ${what ? `"${what}"` : "nothing"}`);
+  const what = options.positionals[0] ?? "";
+  const benchmark = Object.hasOwn(benchmarks, what) ? benchmarks[what] : undefined;
+  if (!benchmark) {
+    throw new UsageError(`bench measures "generate" or "kernels", got ${what ? `"${what}"` : "nothing"}`);
+  }
+  refuseForeign(what, benchmark, options);
+  const { result, text, failed = false } = await benchmark.run(options, timedRuns(options), signal);
+  const output = options.text("output");
+  if (output) keep(result, output);
+  process.stdout.write(options.flag("json") ? `${JSON.stringify(result)}\n` : text);
+  return failed ? 1 : 0;
+}
+
+/** An option of another benchmark would be ignored, which nobody means. */
+function refuseForeign(what: string, { options: own }: Benchmark, options: ParsedOptions): void {
+  const given = (name: string) => options.text(name) !== undefined || options.flag(name);
+  for (const { values, flags } of all) {
+    for (const name of [...values, ...flags]) {
+      const isOwn = own.values.includes(name) || own.flags.includes(name);
+      if (!isOwn && given(name)) throw new UsageError(`bench ${what} takes no option '--${name}'`);
+    }
+  }
+}
+
+/** `--runs`, 5 where it is not given. Throws `request.option_invalid`. */
+function timedRuns(options: ParsedOptions): number {
   const runs = options.number("runs") ?? 5;
   if (!Number.isInteger(runs) || runs < 1 || runs > 1000) {
     throw new DaybreakError("request.option_invalid", `got ${runs} runs, expected an integer from 1 to 1000`);
   }
-  const result = await benchGenerate({
-    model: options.text("model") ?? embeddedModel(),
-    width: options.number("width"),
-    height: options.number("height"),
-    steps: options.number("steps"),
-    runs,
-    precision: (options.text("precision") ?? "auto") as Precision,
-    kernels: options.flag("kernels"),
-    peer: options.text("peer"),
-    signal,
-  });
-  const output = options.text("output");
-  if (output) keep(result, output);
-  process.stdout.write(options.flag("json") ? `${JSON.stringify(result)}\n` : describe(result));
-  return 0;
+  return runs;
 }
 
-function keep(result: BenchGenerateResult, path: string): void {
+function keep(result: object, path: string): void {
   try {
     writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`);
   } catch (cause) {
@@ -66,33 +85,4 @@ function keep(result: BenchGenerateResult, path: string): void {
       cause,
     });
   }
-}
-
-function describe({ machine, case: measured, cold, warm, kernels, peer }: BenchGenerateResult): string {
-  const { width, height, steps, precision, runs } = measured;
-  const ms = (value: number) => `${value.toFixed(1)} ms`;
-  const stages = Object.keys(warm) as (keyof typeof warm)[];
-  const rows = [["stage", "first", "warm min", "warm median"]];
-  for (const stage of stages) {
-    rows.push([stage.replace("_ms", ""), ms(cold.first[stage]), ms(warm[stage].min), ms(warm[stage].median)]);
-  }
-  let text = `${machine.adapter}, ${machine.cpu} × ${machine.cores}\n`;
-  text += `${width}×${height}, ${steps} steps, ${precision}, ${runs} warm runs; opened in ${ms(cold.open_ms)}\n\n${table(rows)}`;
-  if (peer) {
-    text += `\npeer: min ${ms(peer.total_ms.min)}, median ${ms(peer.total_ms.median)}; `;
-    text += `ours takes ${peer.ratio.min.toFixed(2)}× (min), ${peer.ratio.median.toFixed(2)}× (median)\n`;
-  }
-  if (kernels) {
-    const lines = kernels.map((k) => [
-      k.stage,
-      k.label,
-      k.kernel,
-      String(k.count),
-      ms(k.ms),
-      (k.flops / k.ms / 1e6).toFixed(1),
-      (k.bytes / k.ms / 1e6).toFixed(1),
-    ]);
-    text += `\n${table([["stage", "operation", "kernel", "count", "time", "GFLOP/s", "GB/s"], ...lines])}`;
-  }
-  return text;
 }
