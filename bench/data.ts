@@ -1,6 +1,6 @@
 // Inputs of the benchmarks: the same numbers for our kernels and for a peer, made quickly in any amount.
 // Values are multiples of 1/64 below 2, exact in f32, f16 and bf16 alike, so that every dtype does the same sum.
-// A prime period keeps neighbouring rows different; what a buffer is called decides where in the period it begins.
+// A prime period keeps neighbouring rows different; another name means other numbers.
 
 import type { Device } from "../src/engine/gpu/device.js";
 import { createTensor, type Tensor, tensorUsage } from "../src/engine/gpu/tensor.js";
@@ -8,12 +8,6 @@ import type { Vector, Weight } from "../src/engine/weights/upload.js";
 import { assert } from "../src/errors.js";
 
 const period = 65521;
-
-/** Numerators of the pattern: integers from -127 to 127, in no order that a shape could resonate with. */
-const numerators = Int8Array.from({ length: period }, (_, i) => {
-  const mixed = Math.imul(Math.imul(i + 1, 0x9e3779b1) ^ (i >>> 7), 0x85ebca6b) >>> 8;
-  return (mixed % 255) - 127;
-});
 
 type Dtype = "f32" | "f16" | "bf16";
 
@@ -25,45 +19,29 @@ export function elements(
   dtype: Dtype,
 ): Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 export function elements(name: string, count: number, dtype: Dtype) {
-  const base = { f32: patternF32, f16: patternF16, bf16: patternBf16 }[dtype]();
-  const start = phase(name);
+  const values = patternOf(name);
+  const bits = new Uint32Array(values.buffer);
+  const pattern = dtype === "f32" ? values : Uint16Array.from(bits, dtype === "f16" ? f16Bits : (b) => b >>> 16);
   const all = dtype === "f32" ? new Float32Array(count) : new Uint16Array(count);
-  let at = 0;
-  while (at < count) {
-    const from = (start + at) % period;
-    const length = Math.min(period - from, count - at);
-    all.set(base.subarray(from, from + length), at);
-    at += length;
-  }
+  for (let at = 0; at < count; at += period) all.set(pattern.subarray(0, Math.min(period, count - at)), at);
   return all;
 }
 
-let f32: Float32Array | undefined;
-let f16: Uint16Array | undefined;
-let bf16: Uint16Array | undefined;
-
-function patternF32(): Float32Array {
-  f32 ??= Float32Array.from(numerators, (n) => n / 64);
-  return f32;
+/** Multiples of 1/64 from -127/64 to 127/64, seeded by a name (mulberry32 over its FNV-1a hash). */
+function patternOf(name: string): Float32Array<ArrayBuffer> {
+  let state = 0x811c9dc5;
+  for (let i = 0; i < name.length; i++) state = Math.imul(state ^ name.charCodeAt(i), 0x01000193);
+  return Float32Array.from({ length: period }, () => {
+    state = (state + 0x6d2b79f5) | 0;
+    let t = Math.imul(state ^ (state >>> 15), state | 1);
+    t ^= t + Math.imul(t ^ (t >>> 7), t | 61);
+    return (((t ^ (t >>> 14)) >>> 0) % 255) / 64 - 127 / 64;
+  });
 }
 
-function patternBf16(): Uint16Array {
-  bf16 ??= Uint16Array.from(new Uint32Array(patternF32().buffer), (bits) => bits >>> 16);
-  return bf16;
-}
-
-function patternF16(): Uint16Array {
-  // Exact values between 1/64 and 2 are normal in f16: the exponent is rebiased, the fraction loses only zeros.
-  const half = (bits: number) => (bits === 0 ? 0 : ((bits >>> 16) & 0x8000) | (((bits & 0x7fffffff) >>> 13) - 0x1c000));
-  f16 ??= Uint16Array.from(new Uint32Array(patternF32().buffer), half);
-  return f16;
-}
-
-function phase(name: string): number {
-  // FNV-1a: names of one letter must not begin next to each other, or q would be k shifted by a few elements.
-  let hash = 0x811c9dc5;
-  for (let i = 0; i < name.length; i++) hash = Math.imul(hash ^ name.charCodeAt(i), 0x01000193);
-  return (hash >>> 0) % period;
+/** Exact values between 1/64 and 2 are normal in f16: the exponent is rebiased, the fraction loses only zeros. */
+function f16Bits(bits: number): number {
+  return bits === 0 ? 0 : ((bits >>> 16) & 0x8000) | (((bits & 0x7fffffff) >>> 13) - 0x1c000);
 }
 
 const chunkBytes = 16 * 1024 * 1024;

@@ -1,0 +1,37 @@
+// Inputs are the same numbers in every dtype, and differ from name to name and from row to row.
+
+import { expect, test } from "vitest";
+import { benchCases, caseDtype, caseName } from "../../bench/cases.js";
+import { elements } from "../../bench/data.js";
+import { toFloat32 } from "../../src/engine/weights/dtypes.js";
+
+test("f16 and bf16 hold exactly the f32 values", () => {
+  const values = elements("x", 70_000, "f32");
+  const bytes = (dtype: "f16" | "bf16") => new Uint8Array(elements("x", 70_000, dtype).buffer);
+  expect(toFloat32("F16", bytes("f16"))).toEqual(values);
+  expect(toFloat32("BF16", bytes("bf16"))).toEqual(values);
+});
+
+test("values are small, about centred and not periodic in a row", () => {
+  const values = elements("weight", 300_000, "f32");
+  const mean = values.reduce((sum, v) => sum + v, 0) / values.length;
+  const power = values.reduce((sum, v) => sum + v * v, 0) / values.length;
+  expect(Math.abs(mean)).toBeLessThan(0.02);
+  expect(power).toBeGreaterThan(1);
+  expect(power).toBeLessThan(1.6);
+  const [a, b] = [values.subarray(0, 3072), values.subarray(3072, 6144)];
+  const correlation = a.reduce((sum, v, i) => sum + v * b[i]!, 0) / 3072 / power;
+  expect(Math.abs(correlation)).toBeLessThan(0.1);
+});
+
+test("names have numbers of their own, always the same", () => {
+  const names = ["q", "k", "v", "x", "a", "weight", "bias", "norm q", "norm k"];
+  const starts = names.map((name) => elements(name, 16, "f32").join());
+  expect(new Set(starts).size).toBe(names.length);
+  expect(elements("q", 16, "f32").join()).toBe(starts[0]);
+});
+
+test("no case is in the table twice", () => {
+  const names = benchCases.map((c) => `${c.model} ${caseName(c)} ${caseDtype(c)}`);
+  expect(new Set(names).size).toBe(names.length);
+});

@@ -1,0 +1,159 @@
+// The measuring itself, on the embedded model's cases: what is timed ran, what is skipped is said, and a peer that
+// computes something else is found out. The peer here is a module of this test, in the place of onnxruntime-node.
+
+import { afterEach, describe, expect, test } from "vitest";
+import { benchCases, caseDtype, caseName, eps, estimateFlops, recordCase } from "../../bench/cases.js";
+import { BenchInputs, elements } from "../../bench/data.js";
+import { type BenchKernelsOptions, benchKernels, relativeError } from "../../bench/kernels.js";
+import { BufferPlan, type Dispatch, Recorder } from "../../src/engine/gpu/commands.js";
+import { testDevice } from "../gpu.js";
+import { readTensor } from "../kernels/reference.js";
+import { temporaryFolder } from "../setup/temporary-folder.js";
+
+const options: BenchKernelsOptions = { runs: 3, maxSeconds: 60, filter: "tiny-shapes: rms_norm" };
+const small = benchCases.filter((c) => c.model === "tiny-shapes");
+
+class Counting extends Recorder {
+  flops = 0;
+  override dispatch(dispatch: Dispatch): void {
+    this.flops += dispatch.flops;
+    super.dispatch(dispatch);
+  }
+}
+
+test.each(small.map((c) => [`${caseName(c)} ${caseDtype(c)}`, c] as const))("%s runs as estimated", async (_, c) => {
+  const { device, readback } = await testDevice();
+  const inputs = new BenchInputs(device);
+  const plan = new BufferPlan();
+  const before = device.allocatedBytes;
+  const recorder = new Counting(device);
+  const y = recordCase(recorder, inputs, c);
+  recorder.keep(y);
+  const list = recorder.finish("case", plan);
+  plan.realize(device);
+  await list.prepare();
+  list.submit();
+  await device.idle();
+  const { values } = await readTensor(readback, y);
+  list.close();
+  plan.close(device);
+  inputs.close();
+  expect(device.allocatedBytes).toBeLessThanOrEqual(before);
+  expect(values.every(Number.isFinite)).toBe(true);
+  expect(new Set(values).size).toBeGreaterThan(50);
+  // The estimate decides what runs at all; half or twice as much would skip the wrong cases.
+  expect(estimateFlops(c) / recorder.flops).toBeGreaterThan(0.5);
+  expect(estimateFlops(c) / recorder.flops).toBeLessThan(2.1);
+});
+
+test("a case is timed and set against the ceilings", async () => {
+  const { device, ceilings, results, skipped, differences } = await benchKernels(options);
+  expect([skipped, differences, results.length]).toEqual([[], [], 1]);
+  const [result] = results;
+  expect(result).toMatchObject({ kernel: "rms_norm", case: "rms_norm 512×64", dtype: "f32", peers: {} });
+  expect(result!.ms_min).toBeGreaterThan(0);
+  expect(result!.ms_median).toBeGreaterThanOrEqual(result!.ms_min);
+  expect(result!.gbps).toBeCloseTo((2 * 512 * 64 * 4) / result!.ms_min / 1e6, 6);
+  expect(result!.gflops).toBeCloseTo((4 * 512 * 64) / result!.ms_min / 1e6, 6);
+  const share = Math.max(result!.gflops / ceilings.gflops, result!.gbps / ceilings.gbps);
+  expect(result!.share_of_ceiling).toBeCloseTo(share, 6);
+  expect(device).toMatchObject({ adapter: expect.any(String), node: process.version });
+});
+
+test("cases that would take too long are skipped and named", async () => {
+  const { results, skipped } = await benchKernels({ ...options, filter: "4608×3072×27648", maxSeconds: 1e-3 });
+  expect(results).toEqual([]);
+  expect(skipped.map((s) => [s.case, s.dtype])).toEqual([
+    ["matmul 4608×3072×27648", "f32×bf16"],
+    ["matmul 4608×3072×27648", "f16×bf16"],
+  ]);
+  for (const { reason } of skipped) expect(reason).toMatch(/a run by estimate/);
+});
+
+test("a filter that matches nothing", async () => {
+  const filter = "convolve";
+  await expect(benchKernels({ ...options, filter })).rejects.toMatchObject({ code: "request.option_invalid" });
+});
+
+describe("a peer", () => {
+  const shared = globalThis as { daybreakTestPeer?: (fetch: string) => Float32Array };
+  afterEach(() => {
+    delete shared.daybreakTestPeer;
+  });
+
+  /** A folder with a package that looks like onnxruntime-node and computes what this test says. */
+  function installed(): string {
+    const folder = temporaryFolder();
+    folder.write("node_modules/onnxruntime-node/package.json", '{"name":"onnxruntime-node","main":"index.js"}');
+    folder.write(
+      "node_modules/onnxruntime-node/index.js",
+      `const run = async (feeds, [name]) => ({ [name]: { data: globalThis.daybreakTestPeer(name) } });
+       const create = async (model) => {
+         if (model.length < 512 * 64 * 4) throw new Error("the model lacks its constants");
+         return { run, release: async () => {} };
+       };
+       module.exports = { env: { versions: { node: "0.0.0-test" } }, InferenceSession: { create } };`,
+    );
+    return folder.path;
+  }
+
+  function rmsNorm(): Float32Array {
+    const [x, weight] = [elements("x", 512 * 64, "f32"), elements("weight", 64, "f32")];
+    return x.map((value, i) => {
+      const row = x.subarray(i - (i % 64), i - (i % 64) + 64);
+      const mean = row.reduce((sum, v) => sum + v * v, 0) / 64;
+      return (value / Math.sqrt(mean + eps)) * weight[i % 64]!;
+    });
+  }
+
+  test("that agrees is timed in turn with ours", async () => {
+    const right = rmsNorm();
+    let runs = 0;
+    shared.daybreakTestPeer = (fetch) => {
+      if (fetch === "sample") runs += 1;
+      return right;
+    };
+    const { results, differences, device } = await benchKernels({ ...options, peers: true, peersFrom: installed() });
+    expect(differences).toEqual([]);
+    const [peer] = Object.values(results[0]!.peers);
+    expect(peer!.operators).toBe("SimplifiedLayerNormalization");
+    expect(peer!.relative_error).toBeLessThan(1e-6);
+    expect(peer!.ratio).toBeCloseTo(peer!.ms_median / results[0]!.ms_median, 9);
+    expect(runs).toBe(1 + options.runs);
+    expect(device.onnxruntime).toBe("0.0.0-test");
+  });
+
+  test("that computes something else gets no ratio and is reported", async () => {
+    shared.daybreakTestPeer = () => rmsNorm().map((v) => v * 1.002);
+    const bench = await benchKernels({ ...options, peers: true, peersFrom: installed() });
+    expect(bench.results[0]!.peers).toEqual({});
+    expect(bench.differences).toHaveLength(1);
+    expect(bench.differences[0]!.relative_error).toBeCloseTo(0.002, 5);
+    expect(bench.skipped[0]!.reason).toMatch(/SimplifiedLayerNormalization gives another result/);
+  });
+
+  test("that fails is skipped with its own words", async () => {
+    shared.daybreakTestPeer = () => {
+      throw new Error("no kernel\nfor this node");
+    };
+    const bench = await benchKernels({ ...options, peers: true, peersFrom: installed() });
+    expect(bench.differences).toEqual([]);
+    expect(bench.results).toHaveLength(1);
+    expect(bench.skipped[0]!.reason).toBe("SimplifiedLayerNormalization: no kernel for this node");
+  });
+
+  test("that is not installed", async () => {
+    const peersFrom = temporaryFolder().path;
+    await expect(benchKernels({ ...options, peers: true, peersFrom })).rejects.toMatchObject({
+      code: "request.option_invalid",
+      message: expect.stringMatching(/no onnxruntime-node .*--peers-from/),
+    });
+  });
+});
+
+test("relative errors", () => {
+  expect(relativeError(Float32Array.of(3, 4), Float32Array.of(3, 4))).toBe(0);
+  expect(relativeError(Float32Array.of(3, 4.5), Float32Array.of(3, 4))).toBeCloseTo(0.1, 9);
+  expect(relativeError(Float32Array.of(3), Float32Array.of(3, 4))).toBe(Number.POSITIVE_INFINITY);
+  expect(relativeError(Float32Array.of(3, Number.NaN), Float32Array.of(3, 4))).toBe(Number.POSITIVE_INFINITY);
+});
