@@ -166,24 +166,49 @@ function convWork({ height, width, inputs, outputs, mode }: ConvShape): Work {
   };
 }
 
-/** Attention as exporters write it where there is no operator for it, with its scores in memory. */
+/** The scores of more heads than these are not held at once: the runtime binds 128 MiB at most on some devices. */
+const mostScoreBytes = 100e6;
+
+/** Attention as exporters write it where there is no operator for it: its scores lie in memory, of some heads at a time. */
 function composedAttentionWork({ tokens, heads, headSize }: AttentionShape): Work {
-  const dims = [heads, tokens, headSize];
-  const values = (name: string) => elements(name, heads * tokens * headSize, "f32");
+  const perChunk = Math.max(1, Math.min(heads, Math.floor(mostScoreBytes / (4 * tokens ** 2))));
+  const perHead = tokens * headSize;
+  const constants: Record<string, OnnxConstant> = {
+    scale: float32([1], Float32Array.of(1 / Math.sqrt(headSize))),
+    merged: int64([1, tokens, heads * headSize]),
+  };
+  const [q, k, v] = ["q", "k", "v"].map((name) => elements(name, heads * perHead, "f32")) as Float32Array[];
+  const chunks: string[] = [];
+  for (let head = 0; head < heads; head += perChunk) {
+    const end = Math.min(head + perChunk, heads);
+    const dims = [end - head, tokens, headSize];
+    const part = (values: Float32Array) => values.subarray(head * perHead, end * perHead);
+    constants[`q${head}`] = float32(dims, part(q!));
+    constants[`keys${head}`] = float32([end - head, headSize, tokens], permute(part(k!), dims, [0, 2, 1]));
+    constants[`v${head}`] = float32(dims, part(v!));
+    chunks.push(String(head));
+  }
   return {
     operators: "MatMul + Softmax + MatMul",
-    constants: {
-      q: float32(dims, values("q")),
-      keys: float32([heads, headSize, tokens], permute(values("k"), dims, [0, 2, 1])),
-      v: float32(dims, values("v")),
-      scale: float32([1], Float32Array.of(1 / Math.sqrt(headSize))),
-      merged: int64([1, tokens, heads * headSize]),
-    },
+    constants,
     nodes: (i): OnnxNode[] => [
-      { operator: "Mul", inputs: ["q", "scale"], outputs: [`q${i}`] },
-      { operator: "MatMul", inputs: [`q${i}`, "keys"], outputs: [`scores${i}`] },
-      { operator: "Softmax", inputs: [`scores${i}`], outputs: [`p${i}`], attributes: { axis: { int: -1 } } },
-      { operator: "MatMul", inputs: [`p${i}`, "v"], outputs: [`heads${i}`] },
+      ...chunks.flatMap((h): OnnxNode[] => [
+        { operator: "Mul", inputs: [`q${h}`, "scale"], outputs: [`scaled${h}.${i}`] },
+        { operator: "MatMul", inputs: [`scaled${h}.${i}`, `keys${h}`], outputs: [`scores${h}.${i}`] },
+        {
+          operator: "Softmax",
+          inputs: [`scores${h}.${i}`],
+          outputs: [`p${h}.${i}`],
+          attributes: { axis: { int: -1 } },
+        },
+        { operator: "MatMul", inputs: [`p${h}.${i}`, `v${h}`], outputs: [`chunk${h}.${i}`] },
+      ]),
+      {
+        operator: "Concat",
+        inputs: chunks.map((h) => `chunk${h}.${i}`),
+        outputs: [`heads${i}`],
+        attributes: { axis: { int: 0 } },
+      },
       { operator: "Transpose", inputs: [`heads${i}`], outputs: [`t${i}`], attributes: { perm: { ints: [1, 0, 2] } } },
       { operator: "Reshape", inputs: [`t${i}`, "merged"], outputs: [`y${i}`] },
     ],

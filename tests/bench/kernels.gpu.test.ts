@@ -129,7 +129,22 @@ describe("a peer", () => {
     expect(bench.results[0]!.peers).toEqual({});
     expect(bench.differences).toHaveLength(1);
     expect(bench.differences[0]!.relative_error).toBeCloseTo(0.002, 5);
-    expect(bench.skipped[0]!.reason).toMatch(/SimplifiedLayerNormalization gives another result/);
+    expect(bench.skipped[0]!.reason).toMatch(/SimplifiedLayerNormalization: 0.0020 off our result/);
+  });
+
+  test("that takes too long is skipped", async () => {
+    const right = rmsNorm();
+    shared.daybreakTestPeer = (fetch) => {
+      const until = performance.now() + (fetch === "sample" ? 1400 : 0);
+      while (performance.now() < until);
+      return right;
+    };
+    // Five times the limit, divided among the runs, is a quarter of a second less than the peer takes.
+    const limits = { runs: 40, maxSeconds: 9 };
+    const bench = await benchKernels({ ...options, ...limits, peers: true, peersFrom: installed() });
+    expect([bench.results.length, bench.differences]).toEqual([1, []]);
+    expect(bench.results[0]!.peers).toEqual({});
+    expect(bench.skipped[0]!.reason).toMatch(/SimplifiedLayerNormalization: a run took/);
   });
 
   test("that fails is skipped with its own words", async () => {
