@@ -372,5 +372,5 @@ function isAlive(device: Device): boolean {
 }
 
 function seconds(ms: number): string {
-  return ms < 1000 ? `${ms.toPrecision(2)} ms` : `${(ms / 1000).toPrecision(2)} s`;
+  return ms < 1000 ? `${ms.toFixed(ms < 10 ? 1 : 0)} ms` : `${(ms / 1000).toFixed(1)} s`;
 }
