@@ -53,15 +53,19 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
     SILU_GATE: isSiluGate ? 1 : 0,
     ACCUMULATE: into?.accumulate ? 1 : 0,
   });
-  const flopsPerRow = 2 * cols * a.cols * (isSiluGate ? 2 : 1);
-  const weightRowsPerBinding = Math.floor((device.limits.bindingBytes - 512) / weightRowBytes(weight));
-  const rowStep = Math.min(
-    rowsPerBinding(device, a),
-    rowsPerBinding(device, y),
-    wholeTiles(device.limits.dispatchFlops / flopsPerRow, tileRows),
-    65535 * tileRows,
+  const flopsPerCell = 2 * a.cols * (isSiluGate ? 2 : 1);
+  const { dispatchFlops, bindingBytes } = device.limits;
+  const bindableRows = Math.min(rowsPerBinding(device, a), rowsPerBinding(device, y), 65535 * tileRows, a.rows);
+  // A product that runs too long is cut by columns first: each dispatch then reads its part of the weight once.
+  const colStep = Math.min(
+    wholeTiles((bindingBytes - 512) / weightRowBytes(weight), tileCols),
+    wholeTiles(Math.max(dispatchFlops / (flopsPerCell * bindableRows), tileCols), tileCols),
+    65535 * tileCols,
   );
-  const colStep = Math.min(wholeTiles(weightRowsPerBinding, tileCols), 65535 * tileCols);
+  const rowStep = Math.min(
+    bindableRows,
+    wholeTiles(dispatchFlops / (flopsPerCell * Math.min(colStep, cols)), tileRows),
+  );
   for (let n = 0; n < cols; n += colStep) {
     const nEnd = Math.min(n + colStep, cols);
     const weights = bindWeightRows(weight, firstRow + n, firstRow + nEnd);
@@ -101,7 +105,7 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
           y_cols: yCols,
         },
         workgroups: [Math.ceil((mEnd - m) / tileRows), Math.ceil(yCols / tileCols), 1],
-        flops: flopsPerRow * (mEnd - m) * ((nEnd - n) / cols),
+        flops: flopsPerCell * (mEnd - m) * (nEnd - n),
         bytes:
           (nEnd - n) * weightRowBytes(weight) * (isSiluGate ? 2 : 1) +
           work * a.rows * (a.pitch * elementBytes(a.dtype) + 4 * cols),
