@@ -4,63 +4,124 @@
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Engine } from "../../src/engine/engine.js";
-import type { Precision, TraceTensor } from "../../src/engine/request.js";
-import { decodeSafetensors } from "../../src/engine/weights/safetensors.js";
+import type { GenerateRequest, Precision, RgbImage, TraceTensor } from "../../src/engine/request.js";
+import { decodeSafetensors, type RawTensor } from "../../src/engine/weights/safetensors.js";
 import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { decodeReference } from "../../src/media/images.js";
 import { createGpu } from "../../src/node/dawn.js";
 
-/** Bounds of a comparison: relative L2 error of every tensor, PSNR of the picture in dB. */
+/** Bounds of a comparison: relative L2 error of every tensor, PSNR of the picture in dB. Integers must be equal. */
 export const bounds = {
   f32: { relativeL2: 1e-4, psnr: 50 },
   f16: { relativeL2: 1e-2, psnr: 40 },
 } as const;
 
-export type Comparison = { name: string; relativeL2: number };
-export type TraceResult = { tensors: Comparison[]; psnr: number; missing: string[] };
+/** Largest relative L2 error of the sigmas, in any precision: the CPU computes them. */
+const sigmasBound = 1e-6;
 
-/** Opens the engine as the tests of this process want it: see tests/devices.mjs. */
-export async function openTestEngine(source: CheckpointSource, precision: Precision): Promise<Engine> {
+export type Comparison = { name: string; relativeL2: number };
+export type TraceResult = {
+  tensors: Comparison[];
+  /** Infinite for equal pictures, NaN if there is none. */
+  psnr: number;
+  /** Names, types and shapes that the engine did not give. */
+  missing: string[];
+};
+
+/** What an engine under test is opened with. */
+export type TestEngineOptions = {
+  precision: Precision;
+  /** Features that the device shall not seem to have; what uses them has a second kernel. */
+  without?: readonly string[];
+};
+
+/** Opens the engine as the tests of this process want it: DAYBREAK_TEST_BINDING_BYTES lowers the binding limit. */
+export async function openTestEngine(
+  source: CheckpointSource,
+  { precision, without = [] }: TestEngineOptions,
+): Promise<Engine> {
   const bindingBytes = Number(process.env.DAYBREAK_TEST_BINDING_BYTES ?? 0);
   const limits = bindingBytes > 0 ? { bindingBytes } : {};
-  return Engine.open({ gpu: await createGpu(), source, precision, limits });
+  return Engine.open({ gpu: hideFeatures(await createGpu(), without), source, precision, limits });
+}
+
+/** A GPU whose adapters lack some features. */
+function hideFeatures(gpu: GPU, hidden: readonly string[]): GPU {
+  if (hidden.length === 0) return gpu;
+  const requestAdapter = async (options?: GPURequestAdapterOptions) => {
+    const adapter = await gpu.requestAdapter(options);
+    if (!adapter) return null;
+    const features = new Set([...adapter.features].filter((feature) => !hidden.includes(feature)));
+    const { info, limits } = adapter;
+    return { info, limits, features, requestDevice: (wanted?: GPUDeviceDescriptor) => adapter.requestDevice(wanted) };
+  };
+  return { requestAdapter } as unknown as GPU;
 }
 
 /** Repeats the run that the trace file records and compares all of its tensors. */
 export async function compareTrace(engine: Engine, path: string): Promise<TraceResult> {
-  const file = decodeSafetensors(readFileSync(path), basename(path));
-  const metadata = (name: string) => file.metadata.get(name) ?? "";
-  const noise = file.tensors.get("latents.noise")!;
-  const images = JSON.parse(metadata("images")) as string[];
-  const references = [];
-  for (const name of images) references.push(await decodeReference(readFileSync(join(path, "..", name))));
+  const { tensors: expected, metadata } = decodeSafetensors(readFileSync(path), basename(path));
+  const detail = [...expected.keys()].some((name) => name.startsWith("step.0.mod"));
   const computed = new Map<string, TraceTensor>();
-  const detail = [...file.tensors.keys()].some((name) => name.startsWith("step.0.mod"));
-  await engine.generate({
-    prompt: metadata("prompt"),
-    width: Number(metadata("width")),
-    height: Number(metadata("height")),
-    steps: Number(metadata("steps")),
-    guidance: Number(metadata("guidance")),
-    references,
-    latents: { shape: noise.shape, data: floats(noise.data) },
-    trace: { detail, write: (name, tensor) => computed.set(name, { ...tensor, data: tensor.data.slice() }) },
-  });
+  const trace: GenerateRequest["trace"] = {
+    detail,
+    write: (name, tensor) => computed.set(name, { ...tensor, data: tensor.data.slice() }),
+  };
+  const { images } = await engine.generate({ ...(await requestOf(path, metadata, expected)), trace });
 
-  const tensors: Comparison[] = [];
-  const missing: string[] = [];
-  let psnr = Number.NaN;
-  for (const [name, { dtype, shape, data }] of file.tensors) {
+  const result: TraceResult = { tensors: [], psnr: Number.NaN, missing: [] };
+  for (const [name, tensor] of expected) {
     const got = computed.get(name);
-    if (!got || got.dtype !== dtype || got.shape.join() !== shape.join()) {
-      missing.push(`${name} ${dtype} [${shape}]${got ? `, got ${got.dtype} [${got.shape}]` : ""}`);
+    if (!got || got.dtype !== tensor.dtype || got.shape.join() !== tensor.shape.join()) {
+      const instead = got ? `, got ${got.dtype} [${got.shape}]` : "";
+      result.missing.push(`${name} ${tensor.dtype} [${tensor.shape}]${instead}`);
     } else if (name === "image") {
-      psnr = signalToNoise(got.data, data);
+      // What the caller gets, not only what the trace says.
+      result.psnr = signalToNoise(images[0]?.data ?? [], tensor.data);
     } else {
-      tensors.push({ name, relativeL2: relativeL2(got.data, dtype === "I32" ? integers(data) : floats(data)) });
+      result.tensors.push({ name, relativeL2: errorOf(got, tensor) });
     }
   }
-  return { tensors, psnr, missing };
+  return result;
+}
+
+/** What is wrong with a result, one line each; none if all is within the bounds. */
+export function failures({ tensors, psnr, missing }: TraceResult, precision: "f32" | "f16"): string[] {
+  const bound = bounds[precision];
+  const limit = (name: string) => (name === "sigmas" ? sigmasBound : bound.relativeL2);
+  const outside = tensors.filter(({ name, relativeL2 }) => !(relativeL2 <= limit(name)));
+  const lines = outside.map(({ name, relativeL2 }) => `${name}: relative L2 ${relativeL2.toExponential(2)}`);
+  if (!(psnr >= bound.psnr)) lines.push(`image: ${psnr.toFixed(1)} dB`);
+  return [...missing.map((what) => `missing: ${what}`), ...lines];
+}
+
+async function requestOf(
+  path: string,
+  metadata: ReadonlyMap<string, string>,
+  tensors: ReadonlyMap<string, RawTensor>,
+): Promise<GenerateRequest> {
+  const field = (name: string) => {
+    const value = metadata.get(name);
+    if (value === undefined) throw new Error(`${path} has no metadata ${name}`);
+    return value;
+  };
+  const references: RgbImage[] = [];
+  for (const name of JSON.parse(field("images")) as string[]) {
+    references.push(await decodeReference(readFileSync(join(path, "..", name))));
+  }
+  const noise = tensors.get("latents.noise");
+  if (!noise) throw new Error(`${path} has no latents.noise`);
+  // Traces of the default size say so, and the size that was chosen shows in their shapes.
+  const size = metadata.has("default_size") ? {} : { width: Number(field("width")), height: Number(field("height")) };
+  return {
+    ...size,
+    prompt: field("prompt"),
+    negativePrompt: metadata.get("negative_prompt") ?? "",
+    steps: Number(field("steps")),
+    guidance: Number(field("guidance")),
+    references,
+    latents: { shape: noise.shape, data: floats(noise.data) },
+  };
 }
 
 function floats(bytes: Uint8Array): Float32Array {
@@ -69,6 +130,14 @@ function floats(bytes: Uint8Array): Float32Array {
 
 function integers(bytes: Uint8Array): Int32Array {
   return new Int32Array(Uint8Array.from(bytes).buffer);
+}
+
+/** Relative L2 error; integers are equal (0) or not (infinite): ids that are off by one have a small relative error. */
+function errorOf(got: TraceTensor, expected: RawTensor): number {
+  if (expected.dtype === "F32") return relativeL2(got.data, floats(expected.data));
+  const values = expected.dtype === "I32" ? integers(expected.data) : expected.data;
+  const isEqual = got.data.length === values.length && values.every((value, i) => value === got.data[i]);
+  return isEqual ? 0 : Number.POSITIVE_INFINITY;
 }
 
 /** ‖a − b‖ / ‖b‖; infinite if a holds a NaN. */
@@ -83,8 +152,9 @@ function relativeL2(a: ArrayLike<number>, b: ArrayLike<number>): number {
   return Number.isNaN(ratio) || a.length !== b.length ? Number.POSITIVE_INFINITY : ratio;
 }
 
-/** Peak signal-to-noise ratio of 8-bit pictures in dB; infinite for equal ones. */
+/** Peak signal-to-noise ratio of 8-bit pictures in dB; infinite for equal ones, NaN for pictures of other sizes. */
 function signalToNoise(a: ArrayLike<number>, b: ArrayLike<number>): number {
+  if (a.length !== b.length) return Number.NaN;
   let error = 0;
   for (let i = 0; i < b.length; i++) error += ((a[i] as number) - (b[i] as number)) ** 2;
   return 10 * Math.log10(255 ** 2 / (error / b.length));
