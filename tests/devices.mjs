@@ -6,7 +6,7 @@
 import { spawn } from "node:child_process";
 import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname, join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
@@ -89,6 +89,7 @@ async function run(/** @type {Configuration} */ { name, env, missing }) {
     const seconds = (performance.now() - started) / 1000;
     if (!existsSync(report)) return { ...row, seconds, outcome: "failed", note: `no report, ${status}` };
     const { numPassedTests, numFailedTests, numTotalTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
+    printFailures(testResults);
     const device = testResults.flatMap((file) => file.assertionResults).find(({ meta }) => meta?.device)?.meta.device;
     const skipped = numTotalTests - numPassedTests - numFailedTests;
     const isPassed = status === "exit status 0" && device && skipped === 0 && numPassedTests > 0;
@@ -107,20 +108,23 @@ async function run(/** @type {Configuration} */ { name, env, missing }) {
   }
 }
 
+/** Every failed test with its first messages, and files that did not load. */
+function printFailures(/** @type {any[]} */ files) {
+  for (const { name, status, message, assertionResults } of files) {
+    const failed = assertionResults.filter((/** @type {any} */ test) => test.status === "failed");
+    if (status === "failed" && failed.length === 0) console.log(`FAILED ${relative(root, name)}: ${message}`);
+    for (const { fullName, failureMessages } of failed) {
+      console.log(`FAILED ${relative(root, name)} > ${fullName}\n${failureMessages.join("\n").slice(0, 2000)}`);
+    }
+  }
+}
+
 /** @returns {Promise<string>} how the process ended */
 function vitest(/** @type {Record<string, string>} */ env, /** @type {string} */ report) {
   // A user's own choice of drivers would override the configuration's.
   const { VK_DRIVER_FILES, VK_ADD_DRIVER_FILES, VK_LOADER_DRIVERS_SELECT, VK_LOADER_DRIVERS_DISABLE, ...rest } =
     process.env;
-  const args = [
-    "run",
-    "--project",
-    "gpu",
-    "--reporter=dot",
-    "--reporter=json",
-    `--outputFile.json=${report}`,
-    ...tests,
-  ];
+  const args = ["run", "--project", "gpu", "--reporter=dot", "--reporter=json", `--outputFile=${report}`, ...tests];
   const child = spawn(process.execPath, [join(root, "node_modules/vitest/vitest.mjs"), ...args], {
     cwd: root,
     env: { ...("VK_ICD_FILENAMES" in env ? rest : process.env), ...env },

@@ -1,12 +1,12 @@
 // What the engine makes on the device, and when: nothing after a request's first step, nothing for a size it knows, no
 // shader for a new size, and what is given up is destroyed. Counted at WebGPU's own interface.
 
-import { describe, expect, it } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { GenerateRequest } from "../../src/engine/request.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { baseSource } from "./checkpoints.js";
-import { draw, openTiny, pattern, small, testGpu } from "./open.js";
+import { draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
 import { resetCounts, type SpiedDevice, spyOn, wrap } from "./spied-gpu.js";
 
 async function openSpied(options: Parameters<typeof openTiny>[0] = {}) {
@@ -164,36 +164,35 @@ describe("a picture that the device has no memory for", () => {
 });
 
 describe("memoryBudgetBytes", () => {
-  /** What an engine without a budget takes when it is open, and after its first picture. */
-  async function needed(request: Partial<GenerateRequest> = {}) {
-    const engine: Engine = await openTiny();
-    const open = engine.info.deviceBytes;
+  const request = { width: 64, height: 64, references: [pattern(64, 64)] };
+  /** What an engine without a budget takes for its weights, when it is open, and after its first picture. */
+  let needed: { weights: number; open: number; drawn: number };
+  beforeAll(async () => {
+    const engine: Engine = await openShared();
+    const { weightBytes: weights, deviceBytes: open } = engine.info;
     await draw(engine, request);
-    return { weights: engine.info.weightBytes, open, drawn: engine.info.deviceBytes };
-  }
+    needed = { weights, open, drawn: engine.info.deviceBytes };
+    await engine.close();
+  });
 
   it("that the weights exceed is refused before anything is made", async () => {
-    const { weights } = await needed();
     const spy = spyOn(await testGpu());
-    const error = await failure(
-      openTiny({ gpu: spy.gpu, memoryBudgetBytes: weights - 16 }),
-      "device.memory_budget_exceeded",
-    );
+    const memoryBudgetBytes = needed.weights - 16;
+    const error = await failure(openTiny({ gpu: spy.gpu, memoryBudgetBytes }), "device.memory_budget_exceeded");
     expect(error.message).toMatch(
-      new RegExp(`the weights take \\d+ bytes.*the memory budget is ${weights - 16}: raise it`),
+      new RegExp(`the weights take \\d+ bytes.*the memory budget is ${memoryBudgetBytes}: raise it`),
     );
+    expect(spy.devices[0]!.counts.writes).toBe(0);
     expect(spy.devices[0]!.buffers.size).toBe(0);
   });
 
   it("that the text encoder exceeds is refused when the engine opens", async () => {
-    const { open } = await needed();
-    await failure(openTiny({ memoryBudgetBytes: open - 16 }), "device.memory_budget_exceeded");
-    await expect(openTiny({ memoryBudgetBytes: open })).resolves.toBeDefined();
+    await failure(openTiny({ memoryBudgetBytes: needed.open - 16 }), "device.memory_budget_exceeded");
+    await expect(openTiny({ memoryBudgetBytes: needed.open })).resolves.toBeDefined();
   });
 
   it("that a picture exceeds by 16 bytes is refused before anything is made for it; one just large enough works", async () => {
-    const request = { width: 64, height: 64, references: [pattern(64, 64)] };
-    const { drawn } = await needed(request);
+    const { drawn } = needed;
     const { engine, device } = await openSpied({ memoryBudgetBytes: drawn });
     const picture = await draw(engine, request);
     expect(device.liveBytes()).toBe(drawn);

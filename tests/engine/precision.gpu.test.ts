@@ -76,7 +76,7 @@ function plainF32(): Promise<Uint8Array> {
 async function pictureOf(precision: Precision, changes: Record<string, Change> = {}): Promise<Uint8Array> {
   const engine = await openTiny({ precision, source: await withTensors(tinySource(), changes) });
   expect(engine.info.precision).toBe(precision);
-  return (await draw(engine, { steps: 2 })).data;
+  return (await draw(engine, { steps: 1 })).data;
 }
 
 it.each([
@@ -122,7 +122,7 @@ it.each([
   const spy = spyOn(await testGpu(), { adapter: { withoutFeatures: [...withoutFeatures] } });
   const engine = await openTiny({ gpu: spy.gpu, precision });
   for (const feature of withoutFeatures) expect(spy.devices[0]!.device.features.has(feature)).toBe(false);
-  const { data } = await draw(engine, { steps: 2 });
+  const { data } = await draw(engine, { steps: 1 });
   expect(signalToNoise(data, await plainF32())).toBeGreaterThan(bounds[precision].psnr);
 });
 
