@@ -45,6 +45,15 @@ export const errorCodes = [
   // files written
   "output.unwritable",
   "output.format_unsupported",
+  // the asset store
+  "media.too_large", // one asset above the whole budget
+  "media.storage_full", // the disk or a quota
+  "media.unwritable", // any other failure of writing
+  "media.folder_in_use", // by another server
+  "media.closed", // the store, or the workers
+  // encoding pictures and videos
+  "media.encoder_missing",
+  "media.encoder_failed",
   // the device
   "device.no_adapter",
   "device.null_backend",
@@ -80,6 +89,23 @@ export class DaybreakError extends Error {
     this.name = "DaybreakError";
     this.code = code;
   }
+}
+
+/** An error as it crosses to another thread or process. */
+export type PlainError = { code: string; message: string };
+
+/** What of an error crosses; one that is no DaybreakError becomes `engine.internal`, its message without a stack. */
+export function plainError(error: unknown): PlainError {
+  if (error instanceof DaybreakError) return { code: error.code, message: error.message };
+  return {
+    code: "engine.internal",
+    message: error instanceof Error ? `${error.name}: ${error.message}` : String(error),
+  };
+}
+
+/** The error that {@link plainError} described; a code that is not in the list becomes `engine.internal`. */
+export function errorFromPlain({ code, message }: PlainError): DaybreakError {
+  return new DaybreakError(errorCodes.find((known) => known === code) ?? "engine.internal", message);
 }
 
 /** Throws an AssertionError-like TypeError for programmer errors; `message` states got and expected. */
