@@ -31,6 +31,8 @@ export const errorCodes = [
   "request.prompt_invalid", // lone surrogates, not a string
   "request.prompt_too_long",
   "request.latents_invalid",
+  "request.walk_invalid",
+  "request.partial_images_invalid",
   "request.option_invalid",
   "request.cancelled",
   // reference images
@@ -50,6 +52,7 @@ export const errorCodes = [
   "media.storage_full", // the disk or a quota
   "media.unwritable", // any other failure of writing
   "media.folder_in_use", // by another server
+  "media.not_found", // deleted, evicted, expired
   "media.closed", // the store, or the workers
   // encoding pictures and videos
   "media.encoder_missing",
@@ -69,6 +72,7 @@ export const errorCodes = [
   "numerics.exploded",
   // the engine's own life
   "engine.closed",
+  "engine.crashed", // the process that the engine ran in ended or went silent, and is replaced
   "engine.internal", // a defect of this program: an assertion failed, or something threw what nobody foresaw
   "file.unreadable",
 ] as const;

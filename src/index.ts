@@ -8,6 +8,7 @@ export type {
   GeneratedImage,
   GenerateRequest,
   GenerateResult,
+  PartialImagePosition,
   Precision,
   ProgressEvent,
   RgbImage,
@@ -18,11 +19,13 @@ export type {
 } from "./engine/request.js";
 export {
   maxNumImages,
+  maxPartialImages,
   maxPixels,
   maxPromptTokens,
   maxReferences,
   maxSide,
   maxSteps,
+  maxWalkFrames,
   sizeMultiple,
 } from "./engine/request.js";
 export { blobSource, bytesSource, type CheckpointSource, urlSource } from "./engine/weights/source.js";

@@ -121,6 +121,11 @@ export class Engine {
     };
   }
 
+  /** What ended the device, if anything did: no request succeeds on this engine any more. */
+  get failure(): DaybreakError | undefined {
+    return this.#device.failure;
+  }
+
   /**
    * Generates the images of one request; several calls wait for each other.
    * Errors: `request.*`, `reference.*`, `numerics.*`, `device.*`, `engine.closed`.

@@ -41,7 +41,7 @@ export type PicturePlan = {
   grid: LatentGrid;
   /** [N, C]: noise at first, denoised in place. */
   latents: Tensor;
-  /** [1, 8] f32, written before each step: σ difference, guidance scale. */
+  /** [1, 8] f32, written before each step and each decoding: by how much σ changes, guidance scale. */
   step: Tensor;
   /** [1, timestep channels], written before each step. */
   sinusoid: Tensor;
@@ -49,6 +49,10 @@ export type PicturePlan = {
   /** Projects the prompt encoder's embeddings for the positive and, if guided, the negative pass. */
   contexts: { positive: CommandList; negative: CommandList | undefined };
   denoise: CommandList;
+  /**
+   * Latents, moved by the step tensor's σ difference along the last step's velocity, to pixels. The difference 0 decodes
+   * the latents, −σ of the latents a preview; neither latents nor velocity change.
+   */
   decode: CommandList;
   /** Rows: see {@link healthSlots}. */
   health: Tensor;
@@ -148,6 +152,7 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
     negative: negativeContext && projection("negative context", negativeContext),
   };
 
+  let velocity: Tensor | undefined;
   const denoise = record(recording, "denoise", (recorder) => {
     const tap = options.trace === "detail" ? tapInto(recorder, taps) : undefined;
     const modulation = recordModulation(recorder, checkpoint.transformer, sinusoid, {
@@ -161,7 +166,8 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
         tap: passTap,
       });
     };
-    const velocity = pass(context, tap);
+    velocity = pass(context, tap);
+    recorder.keep(velocity);
     if (negativeContext) guidance(recorder, velocity, pass(negativeContext, undefined), step);
     if (options.trace) tapInto(recorder, taps)("velocity", velocity);
     // A velocity of zeros leaves latents that look sound and are noise, so both are examined.
@@ -175,7 +181,10 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
     const all = imageTap(recorder, { taps, images });
     const stages: VaeTap = (name, image) => (name === "vae.input" || name === "vae.output") && all(name, image);
     const tap = options.trace === "detail" ? all : options.trace ? stages : undefined;
-    const picture = recordDecoder(recorder, vae, checkpoint.vae, latents, grid, tap);
+    const clean = recorder.scratch("clean latents", latents.rows, latents.cols);
+    recorder.copy(latents, clean);
+    eulerStep(recorder, clean, velocity!, step);
+    const picture = recordDecoder(recorder, vae, checkpoint.vae, clean, grid, tap);
     health(recorder, picture.tensor, healthResult, healthSlots.picture);
     pixels = rgb8(recorder, picture.tensor);
     recorder.keep(pixels);

@@ -7,6 +7,7 @@ import type { Checkpoint } from "./checkpoint.js";
 import type { Device } from "./gpu/device.js";
 import type { Readback } from "./gpu/readback.js";
 import { byteLength, rowBytes, type Tensor, writeTensor } from "./gpu/tensor.js";
+import { slerp, walkPosition } from "./latent-walk.js";
 import { latentsToTokens, tokensToLatents } from "./models/flux2/latents.js";
 import { normalizeReference } from "./models/flux2/reference-image.js";
 import { schedule, timestepEmbedding } from "./models/flux2/schedule.js";
@@ -15,6 +16,7 @@ import { healthSlots, type PicturePlan } from "./picture-plan.js";
 import type { PromptEncoder, TapTensors } from "./prompt-encoder.js";
 import type {
   GeneratedImage,
+  GenerateRequest,
   GenerateResult,
   ProgressEvent,
   ResolvedRequest,
@@ -36,6 +38,8 @@ export type Pipeline = {
 export type Watcher = {
   signal?: AbortSignal;
   onProgress?: (event: ProgressEvent) => void;
+  onImage?: GenerateRequest["onImage"];
+  onPartialImage?: GenerateRequest["onPartialImage"];
   trace?: TraceSink;
 };
 
@@ -59,10 +63,14 @@ export async function generateImages(
   if (references.length > 0)
     await timed("references_ms", () => encodeReferences(pipeline, request, references, watcher)); // 2
   const images: GeneratedImage[] = [];
+  const noiseOf = noiseSource(pipeline, request);
   for (let i = 0; i < numImages; i++) {
-    const drawn = imageSeed(seed, i);
-    await timed("denoise_ms", () => denoise(pipeline, request, drawn, i, watcher)); // 3, 4, 5
-    images.push({ ...(await timed("decode_ms", () => decode(pipeline, request, i, watcher))), seed: drawn }); // 6
+    await timed("denoise_ms", () => denoise(pipeline, request, noiseOf(i), i, watcher)); // 3, 4, 5
+    const picture = await timed("decode_ms", () => decode(pipeline, request, i, watcher)); // 6
+    const image = { ...picture, seed: request.isWalk ? seed : imageSeed(seed, i) };
+    if (!watcher.onImage) images.push(image);
+    await watcher.onImage?.(image, i);
+    throwIfAborted(watcher.signal);
   }
   return { images, timings, warnings: request.warnings };
 }
@@ -108,11 +116,21 @@ async function encodeReferences(
   }
 }
 
-/** Stages 3 to 5: noise, sigmas, and Euler steps along the transformer's velocity. */
+/** Stage 3: the starting noise of each image, [C, h, w]. */
+function noiseSource({ plan }: Pipeline, { latents, isWalk, seed, numImages }: ResolvedRequest) {
+  const { h, w } = plan.grid;
+  const drawn = (i: number) => gaussianLatents(imageSeed(seed, i), plan.latents.cols, h, w);
+  if (latents) return () => latents;
+  if (!isWalk) return drawn;
+  const [from, to] = [drawn(0), drawn(1)];
+  return (frame: number) => slerp(from, to, walkPosition(frame, numImages));
+}
+
+/** Stages 4 and 5: sigmas, and Euler steps along the transformer's velocity. */
 async function denoise(
   pipeline: Pipeline,
   request: ResolvedRequest,
-  seed: bigint,
+  noise: Float32Array,
   image: number,
   watcher: Watcher,
 ): Promise<void> {
@@ -122,7 +140,6 @@ async function denoise(
   const { h, w } = plan.grid;
   const channels = plan.latents.cols;
 
-  const noise = request.latents ?? gaussianLatents(seed, channels, h, w);
   writeTensor(device, plan.latents, latentsToTokens(noise, channels));
   // Sigmas depend on the output's tokens only, also with references.
   const { sigmas, timesteps } = schedule(steps, h * w);
@@ -131,6 +148,7 @@ async function denoise(
   trace?.write("sigmas", { dtype: "F32", shape: [steps + 1], data: sigmas });
 
   const stepValues = new Float32Array(plan.step.cols);
+  const previews = previewSteps(request.partialImages, steps);
   report(watcher, request, "denoise", 0, steps, image);
   for (let i = 0; i < steps; i++) {
     stepValues[0] = (sigmas[i + 1] as number) - (sigmas[i] as number);
@@ -142,7 +160,18 @@ async function denoise(
     await judge(readback, plan.health, [healthSlots.velocity, healthSlots.latents], stage);
     if (trace) await traceStep(trace, pipeline, i);
     report(watcher, request, "denoise", i + 1, steps, image);
+    const index = previews.indexOf(i + 1);
+    if (index < 0) continue;
+    const preview = await readPicture(pipeline, request, sigmas[i + 1] as number);
+    await watcher.onPartialImage?.(preview, { image, index, step: i + 1 });
+    throwIfAborted(watcher.signal);
   }
+}
+
+/** After which steps, from 1, `count` previews are made: evenly spread, never after the last. */
+export function previewSteps(count: number, steps: number): number[] {
+  // At most steps − 1 lie at least one step apart, so that rounding merges none and moves none to 0 or to the end.
+  return Array.from({ length: count }, (_, j) => Math.round(((j + 1) * steps) / (count + 1)));
 }
 
 /** Stage 6: latents to pixels. */
@@ -156,9 +185,8 @@ async function decode(
   const { width, height } = request;
   const { trace } = watcher;
   report(watcher, request, "decode", 0, 1, image);
-  plan.decode.submit();
+  const { data } = await readPicture(pipeline, request, 0);
   await judge(readback, plan.health, [healthSlots.picture], "the VAE's decoder");
-  const data = await readback.bytes(plan.pixels.storage.buffer as GPUBuffer, 0, width * height * 3);
   if (trace) {
     for (const [name, { height: h, width: w }] of plan.images) {
       const tensor = plan.taps.get(name) as Tensor;
@@ -168,6 +196,20 @@ async function decode(
     trace.write("image", { dtype: "U8", shape: [height, width, 3], data });
   }
   report(watcher, request, "decode", 1, 1, image);
+  return { width, height, data };
+}
+
+/**
+ * The picture of the latents at `sigma` as they are expected to end: x₀ = x − σ·v with the last step's velocity v. The
+ * latents on the device stay as they are; at σ = 0 they are what is decoded.
+ */
+async function readPicture({ device, plan, readback }: Pipeline, request: ResolvedRequest, sigma: number) {
+  const { width, height } = request;
+  const stepValues = new Float32Array(plan.step.cols);
+  stepValues[0] = -sigma;
+  writeTensor(device, plan.step, stepValues);
+  plan.decode.submit();
+  const data = await readback.bytes(plan.pixels.storage.buffer as GPUBuffer, 0, width * height * 3);
   return { width, height, data };
 }
 

@@ -1,7 +1,7 @@
 // What a caller asks of the engine and what it gets back: plain data, no GPU.
 // Owns the limits on a request; `engine.ts` checks every request against them before any work starts.
 
-import { DaybreakError } from "../errors.js";
+import { DaybreakError, type ErrorCode } from "../errors.js";
 import { checkSeed, randomSeed } from "./rng.js";
 
 /** Longest prompt, chat template included, in tokens: the sequence that FLUX.2 [klein] was trained with. */
@@ -13,6 +13,9 @@ export const maxPixels = 4 * 1024 * 1024;
 export const maxSteps = 1000;
 export const maxNumImages = 64;
 export const maxReferences = 16;
+export const maxPartialImages = 3;
+/** Frames of a latent walk: 15 seconds at 16 a second, and one. */
+export const maxWalkFrames = 241;
 
 /** Pixels, row-major from the top left: `data` is [height, width, 3], 8-bit sRGB. */
 export type RgbImage = { width: number; height: number; data: Uint8Array };
@@ -36,6 +39,12 @@ export type GenerateRequest = {
   guidance?: number;
   /** Default 1. */
   numImages?: number;
+  /**
+   * A latent walk instead of separate images: `frames` pictures of the one prompt, from noise that goes from the seed's to
+   * that of seed + 1 and back, a loop; see latent-walk.ts. Frame 0 is the picture of `seed`, which all frames name. Goes
+   * without `latents` and with numImages 1; progress counts the frames as images. 1 to {@link maxWalkFrames} frames.
+   */
+  walk?: { frames: number };
   /** Images to edit or to take things from. */
   references?: RgbImage[];
   /** Explicit starting noise, [1, C, h, w] row-major, instead of the seed's; with numImages 1 only. */
@@ -43,6 +52,15 @@ export type GenerateRequest = {
   /** Honoured at every progress event: between steps and stages, until the result is there. */
   signal?: AbortSignal;
   onProgress?: (event: ProgressEvent) => void;
+  /**
+   * Takes each image when it is finished; the next is begun when the returned promise is fulfilled. The result's `images`
+   * are empty then, so that many images are never in memory at once. What it throws fails the request.
+   */
+  onImage?: (image: GeneratedImage, index: number) => void | Promise<void>;
+  /** Previews of each image, 0 to {@link maxPartialImages}, at most steps − 1; default 0. They change no image. */
+  partialImages?: number;
+  /** Takes the previews: what the image would be if the velocity stayed as it is after a step. Awaited as `onImage` is. */
+  onPartialImage?: (image: RgbImage, at: PartialImagePosition) => void | Promise<void>;
   /** Receives what the stages computed, under the names of reference traces; `detail` adds the inner tensors. */
   trace?: TraceSink;
 };
@@ -72,6 +90,9 @@ export type Timings = {
   total_ms: number;
 };
 
+/** Preview `index` of `image`, both from 0, made after `step`, from 1. */
+export type PartialImagePosition = { image: number; index: number; step: number };
+
 export type GeneratedImage = RgbImage & { seed: bigint };
 
 /** `timings` are for the whole request, all images together; `warnings` are for a person to read. */
@@ -99,7 +120,11 @@ export type ResolvedRequest = {
   guidance: number;
   /** Whether a second pass with the negative prompt runs. */
   isGuided: boolean;
+  /** Of a walk, its frames. */
   numImages: number;
+  isWalk: boolean;
+  /** Previews per image, below `steps`. */
+  partialImages: number;
   latents: Float32Array | undefined;
   warnings: string[];
 };
@@ -114,7 +139,7 @@ export function resolveRequest(
   defaults: RequestDefaults,
   first?: { width: number; height: number },
 ): ResolvedRequest {
-  const { prompt, negativePrompt = "", seed = randomSeed(), numImages = 1 } = request;
+  const { prompt, negativePrompt = "", seed = randomSeed(), partialImages = 0, walk } = request;
   const floor = (side: number) => Math.floor(side / sizeMultiple) * sizeMultiple;
   const width = request.width ?? floor(first?.width ?? defaults.sampleSize);
   const height = request.height ?? floor(first?.height ?? defaults.sampleSize);
@@ -123,7 +148,9 @@ export function resolveRequest(
   checkSize(width, height);
   checkSeed(seed);
   checkInteger("request.steps_invalid", "steps", steps, maxSteps);
-  checkInteger("request.num_images_invalid", "images", numImages, maxNumImages);
+  checkInteger("request.num_images_invalid", "images", request.numImages ?? 1, maxNumImages);
+  if (walk) checkWalk(request, walk);
+  checkInteger("request.partial_images_invalid", "partial images", partialImages, maxPartialImages, 0);
   if (!(Number.isFinite(guidance) && guidance >= 0 && guidance <= 1000)) {
     throw new DaybreakError("request.guidance_invalid", `got guidance ${guidance}, expected a number from 0 to 1000`);
   }
@@ -142,7 +169,13 @@ export function resolveRequest(
     const why = defaults.isDistilled ? "this checkpoint is distilled" : `guidance is ${guidance}, not above 1`;
     warnings.push(`guidance and negative prompt are ignored: ${why}`);
   }
-  return { prompt, negativePrompt, width, height, steps, seed, guidance, isGuided, numImages, latents, warnings };
+  return {
+    ...{ prompt, negativePrompt, width, height, steps, seed, guidance, isGuided, latents, warnings },
+    numImages: walk?.frames ?? request.numImages ?? 1,
+    isWalk: walk !== undefined,
+    // After the last step there is nothing to guess.
+    partialImages: request.onPartialImage ? Math.min(partialImages, steps - 1) : 0,
+  };
 }
 
 function checkSize(width: number, height: number): void {
@@ -162,15 +195,20 @@ function checkSize(width: number, height: number): void {
   }
 }
 
-function checkInteger(
-  code: "request.steps_invalid" | "request.num_images_invalid",
-  name: string,
-  n: number,
-  max: number,
-): void {
-  if (!Number.isInteger(n) || n < 1 || n > max) {
-    throw new DaybreakError(code, `got ${n} ${name}, expected an integer from 1 to ${max}`);
+function checkInteger(code: ErrorCode, name: string, n: number, max: number, min = 1): void {
+  if (!Number.isInteger(n) || n < min || n > max) {
+    throw new DaybreakError(code, `got ${n} ${name}, expected an integer from ${min} to ${max}`);
   }
+}
+
+function checkWalk({ numImages = 1, latents }: GenerateRequest, { frames }: { frames: number }): void {
+  checkInteger("request.walk_invalid", "frames", frames, maxWalkFrames);
+  if (numImages === 1 && !latents) return;
+  const got = latents ? "latents" : `${numImages} images`;
+  throw new DaybreakError(
+    "request.walk_invalid",
+    `got a walk and ${got}, expected a walk alone: its frames are the images`,
+  );
 }
 
 function checkLatents(

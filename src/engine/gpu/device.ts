@@ -71,6 +71,11 @@ export class Device {
     };
   }
 
+  /** The error that ended this device, if one did. */
+  get failure(): DaybreakError | undefined {
+    return this.#failure;
+  }
+
   /** Throws the error that ended this device, if one did. After a device error nothing continues on the device. */
   check(): void {
     if (this.#failure) throw this.#failure;
