@@ -70,6 +70,8 @@ export const errorCodes = [
   "numerics.non_finite",
   "numerics.collapsed",
   "numerics.exploded",
+  // the server
+  "server.option_invalid",
   // the engine's own life
   "engine.closed",
   "engine.crashed", // the process that the engine ran in ended or went silent, and is replaced
