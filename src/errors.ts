@@ -72,6 +72,9 @@ export const errorCodes = [
   "numerics.exploded",
   // the server
   "server.option_invalid",
+  "server.address_in_use",
+  "server.address_invalid", // no such host or interface, or no right to that port
+  "server.listener_unavailable", // its native module does not load here
   // the engine's own life
   "engine.closed",
   "engine.crashed", // the process that the engine ran in ended or went silent, and is replaced

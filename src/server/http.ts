@@ -61,17 +61,29 @@ export const maxFrameBytes = 24 * 1024 * 1024;
 export const maxHeaderBytes = 16 * 1024;
 /** Time for a request's headers to arrive completely. */
 export const headerTimeoutMs = 10_000;
-/** Longest pause of a client within its body, or of a reader that takes nothing of its answer; then the socket is closed. */
-export const idleTimeoutMs = 30_000;
+/**
+ * Longest pause of a client within its body, or of a reader that takes nothing of its answer; then the socket is closed.
+ * uWebSockets.js has these ten seconds built in, for headers as well, and counts time in steps of four.
+ */
+export const idleTimeoutMs = 10_000;
 
 /** What serves an app on a port. */
 export type Listener = {
   name: "uws" | "node";
   port: number;
-  /** Takes no new connections; those that are open go on, idle ones are closed. */
+  /**
+   * Takes no new connections; those that are open go on, and end with their next answer; idle ones are closed (by
+   * uWebSockets.js when they have been idle for {@link idleTimeoutMs}).
+   */
   stop(): void;
   /** Closes everything that is still open. Resolves when it is. */
   close(): Promise<void>;
 };
 
-export type ListenOptions = { host: string; port: number };
+export type ListenOptions = {
+  host: string;
+  /** 0 takes a free one. */
+  port: number;
+  /** Shorter times, for tests. Those of plain HTTP in uWebSockets.js cannot be changed. */
+  timeouts?: { headerMs?: number; idleMs?: number };
+};
