@@ -4,4 +4,12 @@
 export * from "../index.js";
 export { type FolderSource, folderSource } from "./checkpoint-folder.js";
 export { type CreateGpuOptions, createGpu } from "./dawn.js";
+export type { DrawHooks } from "./engine-connection.js";
+export type { DrawRequest, DrawResult, EngineMemory } from "./engine-messages.js";
+export {
+  EngineProcess,
+  type EngineProcessOptions,
+  type EngineProcessState,
+  type ProbeResult,
+} from "./engine-process.js";
 export { embeddedModel, type OpenEngineOptions, openEngine } from "./open-engine.js";

@@ -1,0 +1,131 @@
+// The program of the engine's process: opens the engine that its parent names, draws what its parent asks, and ends with
+// it. Knows messages and the engine, nothing of servers. Started by engine-connection.ts, never by a person.
+// Ctrl-C in a terminal reaches every process of the group, and the parent may want its running work finished: so signals
+// are ignored here. The parent ends this process by force, since it has nothing to save; it ends itself when left alone.
+
+import { readdirSync } from "node:fs";
+import { setPriority } from "node:os";
+import type { Engine } from "../engine/engine.js";
+import { DaybreakError, plainError } from "../errors.js";
+import {
+  type DrawRequest,
+  type FromEngine,
+  heartbeat_ms,
+  type LoadOptions,
+  probeRequest,
+  type ToEngine,
+} from "./engine-messages.js";
+import { openEngine } from "./open-engine.js";
+
+/** Below ordinary programs; nothing is lost where they leave the processor idle. */
+const softwareNiceness = 10;
+
+/** A draw in progress: cancelled through `stop`; `taken` is fulfilled when the parent has the last picture. */
+type Draw = { stop: AbortController; taken: Promise<void>; take: () => void };
+
+const draws = new Map<number, Draw>();
+let engine: Engine | undefined;
+
+process.on("SIGINT", () => undefined);
+process.on("SIGTERM", () => undefined);
+// The parent is gone. Not by `process.exit`, which runs the destructors of drivers whose threads may be working.
+process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+process.on("message", (message: ToEngine) => {
+  switch (message.type) {
+    case "open":
+      return void open(message.options);
+    case "draw":
+      return void draw(message.id, message.request);
+    case "taken":
+      return draws.get(message.id)?.take();
+    case "cancel":
+      return draws.get(message.id)?.stop.abort();
+    case "memory":
+      return send({ type: "memory", id: message.id, memory: memory() });
+  }
+});
+setInterval(() => send({ type: "alive" }), heartbeat_ms);
+
+/** The parent may be gone before `disconnect` is heard; what is sent then is lost, and no error. */
+function send(message: FromEngine): void {
+  if (process.connected) process.send?.(message, undefined, undefined, () => undefined);
+}
+
+async function open(options: LoadOptions): Promise<void> {
+  try {
+    engine = await openEngine({ ...options, onProgress: (event) => send({ type: "loading", event }) });
+    if (engine.info.isSoftware) lowerPriority();
+    send({ type: "opened", info: engine.info });
+  } catch (error) {
+    send({ type: "open_failed", error: plainError(error) });
+  }
+}
+
+/**
+ * A device made of the processor's own threads would leave too little to the thread that serves. Linux has a priority for
+ * each thread, and the driver's exist already; later ones inherit their maker's.
+ */
+function lowerPriority(): void {
+  const threads = process.platform === "linux" ? readdirSync("/proc/self/task").map(Number) : [process.pid];
+  for (const thread of threads) {
+    try {
+      setPriority(thread, softwareNiceness);
+    } catch {
+      // a thread that has ended meanwhile, or a system that forbids it: drawing goes on as it is
+    }
+  }
+}
+
+async function draw(id: number, request: DrawRequest): Promise<void> {
+  const stop = new AbortController();
+  const stopped = new Promise<void>((resolve) => stop.signal.addEventListener("abort", () => resolve()));
+  const current: Draw = { stop, taken: Promise.resolve(), take: () => undefined };
+  draws.set(id, current);
+  const whenTaken = async () => {
+    await Promise.race([current.taken, stopped]);
+    if (stop.signal.aborted) throw new DaybreakError("request.cancelled", "the request was cancelled");
+  };
+  /** At most one picture is on its way: the next waits here until the parent has taken it. */
+  const deliver = async (message: FromEngine) => {
+    await whenTaken();
+    current.taken = new Promise((resolve) => {
+      current.take = resolve;
+    });
+    send(message);
+  };
+  try {
+    if (!engine) throw new TypeError("assertion failed: a draw came before the engine was open");
+    send({ type: "start", id });
+    const { timings, warnings } = await engine.generate({
+      ...request,
+      signal: stop.signal,
+      onProgress: (event) => send({ type: "progress", id, event }),
+      onImage: (image, index) => deliver({ type: "image", id, image, index }),
+      onPartialImage: (image, at) => deliver({ type: "partial", id, image, at }),
+    });
+    await whenTaken();
+    send({ type: "done", id, result: { timings, warnings } });
+  } catch (error) {
+    send({ type: "failed", id, error: plainError(error), isFatal: await isFatal(error) });
+  } finally {
+    draws.delete(id);
+  }
+}
+
+/**
+ * Whether the engine is of no use after this error: its device has failed, or it computes nonsense also where it is known
+ * to do better. A request that alone has bad numbers is that request's trouble.
+ */
+async function isFatal(error: unknown): Promise<boolean> {
+  if (!engine || engine.failure) return true;
+  if (!(error instanceof DaybreakError) || !error.code.startsWith("numerics.")) return false;
+  return engine.generate(probeRequest).then(
+    () => false,
+    () => true,
+  );
+}
+
+function memory() {
+  const { deviceBytes = 0, weightBytes = 0 } = engine?.info ?? {};
+  return { deviceBytes, weightBytes, rssBytes: process.memoryUsage.rss() };
+}

@@ -1,0 +1,274 @@
+// One process that runs an engine, from its start to its end: starts it, carries requests and pictures, notices when it
+// goes silent. Knows nothing of replacing it: engine-process.ts does that. Every way in which the process can end
+// resolves `ended` with the reason, and rejects whatever was waiting for an answer with the same.
+
+import { type ChildProcess, fork } from "node:child_process";
+import { join } from "node:path";
+import type { Readable } from "node:stream";
+import type { EngineInfo } from "../engine/engine.js";
+import type { GeneratedImage, PartialImagePosition, ProgressEvent, RgbImage } from "../engine/request.js";
+import { DaybreakError, errorFromPlain } from "../errors.js";
+import type { DrawRequest, DrawResult, EngineMemory, FromEngine, LoadOptions, ToEngine } from "./engine-messages.js";
+import { packageRoot } from "./package.js";
+
+export type ConnectionOptions = LoadOptions & {
+  /** Loading progress. */
+  onProgress?: (event: ProgressEvent) => void;
+  /** What the process prints, line by line: drivers do that. */
+  onLog?: (line: string) => void;
+  /** The Node that runs the process; default: the one that runs this. */
+  execPath?: string;
+  /** A process that says nothing for so long while it works is ended; default {@link defaultSilenceLimit_ms}. */
+  silenceLimit_ms?: number;
+};
+
+export type DrawHooks = {
+  /** Honoured before the engine begins, and after that at its next step. */
+  signal?: AbortSignal;
+  /** The engine has begun. */
+  onStart?: () => void;
+  onProgress?: (event: ProgressEvent) => void;
+  /** Takes each image; while its promise is pending, the engine draws on but delivers none. */
+  onImage: (image: GeneratedImage, index: number) => void | Promise<void>;
+  onPartialImage?: (image: RgbImage, at: PartialImagePosition) => void | Promise<void>;
+};
+
+/** Heartbeats come every two seconds; loading and compiling may block them for a while on a slow machine. */
+export const defaultSilenceLimit_ms = 120_000;
+
+type PendingDraw = {
+  hooks: DrawHooks;
+  resolve: (result: DrawResult) => void;
+  reject: (error: unknown) => void;
+  /** What a hook threw: the draw is cancelled, and fails with this. */
+  mistake?: { error: unknown };
+};
+
+/** The program, as built: also when the sources themselves run, as in tests, a process of its own needs JavaScript. */
+function programPath(): string {
+  return join(packageRoot(), "dist", "src", "node", "engine-child.js");
+}
+
+/** A process with an engine that is open. */
+export class EngineConnection {
+  /** Resolves with the reason when the process has ended. */
+  readonly ended: Promise<DaybreakError>;
+
+  readonly #child: ChildProcess;
+  readonly #draws = new Map<number, PendingDraw>();
+  readonly #memory = new Map<number, { resolve: (memory: EngineMemory) => void; reject: (error: unknown) => void }>();
+  readonly #options: ConnectionOptions;
+  readonly #silence: NodeJS.Timeout;
+  #opening: { resolve: () => void; reject: (error: DaybreakError) => void } | undefined;
+  #info: EngineInfo | undefined;
+  #lastId = 0;
+  /** Why the process was ended, if it was ended from here. */
+  #reason: DaybreakError | undefined;
+  #hasEnded = false;
+
+  private constructor(options: ConnectionOptions) {
+    this.#options = options;
+    this.#silence = setTimeout(() => this.#onSilence(), options.silenceLimit_ms ?? defaultSilenceLimit_ms).unref();
+    this.#child = fork(programPath(), [], {
+      serialization: "advanced",
+      // What loaders and debuggers this process was started with is not meant for that one.
+      execArgv: [],
+      ...(options.execPath && { execPath: options.execPath }),
+      stdio: ["ignore", "pipe", "pipe", "ipc"],
+    });
+    this.#child.on("message", (message: FromEngine) => this.#receive(message));
+    for (const stream of [this.#child.stdout, this.#child.stderr]) readLines(stream as Readable, options.onLog);
+    this.ended = new Promise((resolve) => {
+      this.#child.on("error", (cause) => this.#end(crashed(`could not be run (${cause.message})`, cause), resolve));
+      this.#child.once("exit", (status, signal) => {
+        this.#end(crashed(signal ? `was ended by ${signal}` : `ended with status ${status}`), resolve);
+      });
+    });
+  }
+
+  /**
+   * Starts a process and opens the engine in it.
+   * Errors: those of `openEngine`, `engine.crashed`, `engine.closed` if `signal` is aborted. No process stays after one.
+   */
+  static async open(options: ConnectionOptions, signal: AbortSignal): Promise<EngineConnection> {
+    const connection = new EngineConnection(options);
+    const stop = () => void connection.close();
+    signal.addEventListener("abort", stop);
+    if (signal.aborted) stop();
+    try {
+      await new Promise<void>((resolve, reject) => {
+        connection.#opening = { resolve, reject };
+        const { model, precision, memoryBudgetBytes } = options;
+        connection.#send({ type: "open", options: { model, precision, memoryBudgetBytes } });
+      });
+    } finally {
+      signal.removeEventListener("abort", stop);
+      connection.#opening = undefined;
+    }
+    return connection;
+  }
+
+  get info(): EngineInfo {
+    return this.#info as EngineInfo;
+  }
+
+  get pid(): number | undefined {
+    return this.#child.pid;
+  }
+
+  /** Errors: those of `Engine.generate`, `engine.crashed`, `engine.closed`; what a hook throws. */
+  draw(request: DrawRequest, hooks: DrawHooks): Promise<DrawResult> {
+    const id = ++this.#lastId;
+    const { signal } = hooks;
+    const cancel = () => this.#send({ type: "cancel", id });
+    const result = new Promise<DrawResult>((resolve, reject) => {
+      this.#draws.set(id, { hooks, resolve, reject });
+    });
+    this.#send({ type: "draw", id, request });
+    this.#silence.refresh();
+    signal?.addEventListener("abort", cancel);
+    if (signal?.aborted) cancel();
+    return result.finally(() => {
+      signal?.removeEventListener("abort", cancel);
+      this.#draws.delete(id);
+    });
+  }
+
+  memory(): Promise<EngineMemory> {
+    const id = ++this.#lastId;
+    const memory = new Promise<EngineMemory>((resolve, reject) => this.#memory.set(id, { resolve, reject }));
+    this.#send({ type: "memory", id });
+    return memory.finally(() => this.#memory.delete(id));
+  }
+
+  /** Ends the process, by force: it has nothing to save. What was running fails with `engine.closed`. */
+  async close(): Promise<void> {
+    this.#kill(new DaybreakError("engine.closed", "the engine was closed; open it anew"));
+    await this.ended;
+  }
+
+  #kill(reason: DaybreakError): void {
+    this.#reason ??= reason;
+    this.#child.kill("SIGKILL");
+  }
+
+  #end(reason: DaybreakError, resolve: (reason: DaybreakError) => void): void {
+    this.#hasEnded = true;
+    this.#reason ??= reason;
+    clearTimeout(this.#silence);
+    this.#rejectAll(this.#reason);
+    resolve(this.#reason);
+  }
+
+  #rejectAll(reason: DaybreakError): void {
+    this.#opening?.reject(reason);
+    for (const { reject, mistake } of this.#draws.values()) reject(mistake ? mistake.error : reason);
+    for (const { reject } of this.#memory.values()) reject(reason);
+  }
+
+  /** Messages to a process that is ending are lost: its end answers for them, or this does after it. */
+  #send(message: ToEngine): void {
+    if (this.#hasEnded) this.#rejectAll(this.#reason as DaybreakError);
+    else this.#child.send(message, undefined, undefined, () => undefined);
+  }
+
+  /** Silence counts only while something is awaited: an idle machine may sleep. */
+  #onSilence(): void {
+    if (this.#opening || this.#draws.size > 0) this.#kill(crashed("gave no sign of life for too long"));
+    else this.#silence.refresh();
+  }
+
+  #receive(message: FromEngine): void {
+    this.#silence.refresh();
+    switch (message.type) {
+      case "loading":
+        this.#options.onProgress?.(message.event);
+        break;
+      case "opened":
+        this.#info = message.info;
+        this.#opening?.resolve();
+        break;
+      case "open_failed":
+        this.#kill(errorFromPlain(message.error));
+        break;
+      case "memory":
+        this.#memory.get(message.id)?.resolve(message.memory);
+        break;
+      case "alive":
+        break;
+      default:
+        this.#receiveOf(message);
+        break;
+    }
+  }
+
+  /** What belongs to a draw. */
+  #receiveOf(message: Extract<FromEngine, { id: number }> & { type: Exclude<FromEngine["type"], "memory"> }): void {
+    const { id } = message;
+    const draw = this.#draws.get(id);
+    if (!draw) return;
+    const { hooks } = draw;
+    switch (message.type) {
+      case "start":
+        this.#callHook(id, draw, () => hooks.onStart?.());
+        break;
+      case "progress":
+        this.#callHook(id, draw, () => hooks.onProgress?.(message.event));
+        break;
+      case "image":
+        this.#handOver(id, draw, () => hooks.onImage(message.image, message.index));
+        break;
+      case "partial":
+        this.#handOver(id, draw, () => hooks.onPartialImage?.(message.image, message.at));
+        break;
+      case "done":
+        if (draw.mistake) draw.reject(draw.mistake.error);
+        else draw.resolve(message.result);
+        break;
+      case "failed": {
+        const error = errorFromPlain(message.error);
+        if (message.isFatal) this.#kill(error);
+        else draw.reject(draw.mistake ? draw.mistake.error : error);
+      }
+    }
+  }
+
+  /** A picture is taken when its hook is done with it; the engine waits for that. */
+  #handOver(id: number, draw: PendingDraw, hook: () => void | Promise<void>): void {
+    void (async () => hook())().then(
+      () => this.#send({ type: "taken", id }),
+      (error) => this.#fail(id, draw, error),
+    );
+  }
+
+  #callHook(id: number, draw: PendingDraw, hook: () => void): void {
+    try {
+      hook();
+    } catch (error) {
+      this.#fail(id, draw, error);
+    }
+  }
+
+  /** A hook threw: the draw is cancelled and will be rejected with what was thrown first. */
+  #fail(id: number, draw: PendingDraw, error: unknown): void {
+    draw.mistake ??= { error };
+    if (this.#draws.has(id)) this.#send({ type: "cancel", id });
+  }
+}
+
+function crashed(how: string, cause?: unknown): DaybreakError {
+  const message = `the engine's process ${how}: try again, and see \`daybreak doctor\` if that happens often`;
+  return new DaybreakError("engine.crashed", message, { cause });
+}
+
+function readLines(stream: Readable, onLine: ((line: string) => void) | undefined): void {
+  let rest = "";
+  stream.setEncoding("utf8");
+  stream.on("data", (text: string) => {
+    const lines = (rest + text).split("\n");
+    rest = (lines.pop() as string).slice(-maxLineLength);
+    for (const line of lines) if (line.trim()) onLine?.(line);
+  });
+}
+
+const maxLineLength = 10_000;

@@ -1,0 +1,62 @@
+// What the process of the engine and its parent say to each other. Types only; what crosses is a structured clone, so
+// bigint and Uint8Array arrive as they were sent, and errors as a code and a message.
+// A draw is answered by `start`, then any number of `progress`, `image` and `partial`, then `done` or `failed`.
+
+import type { EngineInfo } from "../engine/engine.js";
+import type {
+  GeneratedImage,
+  GenerateRequest,
+  PartialImagePosition,
+  Precision,
+  ProgressEvent,
+  RgbImage,
+  Timings,
+} from "../engine/request.js";
+import type { PlainError } from "../errors.js";
+
+/** A request without what cannot cross, or is asked for in another way. */
+export type DrawRequest = Omit<
+  GenerateRequest,
+  "signal" | "onProgress" | "onImage" | "onPartialImage" | "trace" | "latents"
+>;
+
+export type DrawResult = { timings: Timings; warnings: string[] };
+
+export type EngineMemory = {
+  /** All buffers on the device. */
+  deviceBytes: number;
+  /** Those of them that hold weights. */
+  weightBytes: number;
+  /** The process's main memory. */
+  rssBytes: number;
+};
+
+export type LoadOptions = { model?: string; precision?: Precision; memoryBudgetBytes?: number };
+
+export type ToEngine =
+  | { type: "open"; options: LoadOptions }
+  | { type: "draw"; id: number; request: DrawRequest }
+  /** The picture that came last was taken: the next may come. */
+  | { type: "taken"; id: number }
+  | { type: "cancel"; id: number }
+  | { type: "memory"; id: number };
+
+export type FromEngine =
+  | { type: "loading"; event: ProgressEvent }
+  | { type: "opened"; info: EngineInfo }
+  | { type: "open_failed"; error: PlainError }
+  /** Every {@link heartbeat_ms}: the event loop turns. */
+  | { type: "alive" }
+  | { type: "start"; id: number }
+  | { type: "progress"; id: number; event: ProgressEvent }
+  | { type: "image"; id: number; image: GeneratedImage; index: number }
+  | { type: "partial"; id: number; image: RgbImage; at: PartialImagePosition }
+  | { type: "done"; id: number; result: DrawResult }
+  /** `isFatal`: no further request would succeed in this process. */
+  | { type: "failed"; id: number; error: PlainError; isFatal: boolean }
+  | { type: "memory"; id: number; memory: EngineMemory };
+
+export const heartbeat_ms = 2000;
+
+/** The request that proves that the device draws: as small as it gets while all kernels run. */
+export const probeRequest = { prompt: "a red circle", width: 64, height: 64, steps: 1, seed: 0n } satisfies DrawRequest;

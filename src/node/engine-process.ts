@@ -1,0 +1,239 @@
+// An engine in a process of its own, which is replaced when it crashes: the caller keeps running whatever a driver does.
+// Owns the order of draws and the life of the processes, one at a time; engine-connection.ts has one of them. A process
+// that crashed is replaced at once, then after 1, 2, 4 … 60 seconds as long as nothing was drawn in between.
+
+import { setTimeout as sleep } from "node:timers/promises";
+import type { EngineInfo } from "../engine/engine.js";
+import { DaybreakError } from "../errors.js";
+import { type ConnectionOptions, type DrawHooks, EngineConnection } from "./engine-connection.js";
+import { type DrawRequest, type DrawResult, type EngineMemory, probeRequest } from "./engine-messages.js";
+
+export type EngineProcessOptions = ConnectionOptions & {
+  /** A process has failed for this reason and is about to be replaced, each time that it happens. */
+  onRestart?: (reason: DaybreakError) => void;
+};
+
+export type ProbeResult = {
+  ok: boolean;
+  /** When, as Date.now() says it. */
+  at_ms: number;
+  error?: DaybreakError;
+};
+
+/** `starting`: draws wait. `failed`: draws are refused with the reason, while the start is tried again and again. */
+export type EngineProcessState = "starting" | "ready" | "failed";
+
+/** After so many failures in a row draws no longer wait. */
+const failuresUntilRefusal = 3;
+const longestDelay_ms = 60_000;
+
+/** Draws pictures in a process of its own. Import it from `daybreak/node`. */
+export class EngineProcess {
+  readonly #options: EngineProcessOptions;
+  readonly #life = new AbortController();
+  /** The process that draws: pending while it is starting, rejected while starting fails. */
+  #connection: Promise<EngineConnection>;
+  #current: EngineConnection | undefined;
+  #state: EngineProcessState = "starting";
+  #reason: DaybreakError | undefined;
+  #restarts = 0;
+  /** Failed processes since the last picture. */
+  #failures = 0;
+  #info: EngineInfo | undefined;
+  #lastProbe: ProbeResult | undefined;
+  /** Settles when the last draw that was asked for is over. */
+  #lastTurn: Promise<void> = Promise.resolve();
+  #replacing: Promise<void> = Promise.resolve();
+
+  private constructor(options: EngineProcessOptions) {
+    this.#options = options;
+    this.#connection = EngineConnection.open(options, this.#life.signal);
+  }
+
+  /**
+   * Starts the process and loads the model.
+   * Errors, after the first attempt: those of `openEngine` (`model.*`, `device.*` …), `engine.crashed`.
+   */
+  static async open(options: EngineProcessOptions = {}): Promise<EngineProcess> {
+    const engine = new EngineProcess(options);
+    engine.#adopt(await engine.#connection);
+    return engine;
+  }
+
+  /** Of the process that was last loaded; `deviceBytes` as it was then, see {@link memory}. */
+  get info(): EngineInfo {
+    return this.#info as EngineInfo;
+  }
+
+  get state(): EngineProcessState {
+    return this.#state;
+  }
+
+  /** Why the state is `failed`. */
+  get reason(): DaybreakError | undefined {
+    return this.#state === "failed" ? this.#reason : undefined;
+  }
+
+  /** How many processes were started in the place of one that failed. */
+  get restarts(): number {
+    return this.#restarts;
+  }
+
+  /** Process id of the engine, while it is up. */
+  get pid(): number | undefined {
+    return this.#current?.pid;
+  }
+
+  /**
+   * Whether the device worked when it was last tried: by {@link probe}, by a draw, or by a start, which runs a kernel and
+   * checks its result.
+   */
+  get lastProbe(): ProbeResult {
+    return this.#lastProbe as ProbeResult;
+  }
+
+  /**
+   * Draws the images of one request, after the draws asked for before it. While the process is being replaced, it waits.
+   * Errors: those of `Engine.generate`; `engine.crashed` if the process ends meanwhile, the reason itself while the state
+   * is `failed`; `engine.closed`; what a hook throws, after which the draw is cancelled.
+   */
+  draw(request: DrawRequest, hooks: DrawHooks): Promise<DrawResult> {
+    return this.#inTurn(hooks.signal, async () => {
+      const connection = await this.#until(this.#connection, hooks.signal);
+      const result = await connection.draw(request, hooks);
+      this.#failures = 0;
+      this.#lastProbe = { ok: true, at_ms: Date.now() };
+      return result;
+    });
+  }
+
+  /** Draws a tiny picture, in its turn, which proves that the device works. Errors: as {@link draw}. */
+  async probe(): Promise<void> {
+    try {
+      await this.draw(probeRequest, { onImage: () => undefined });
+    } catch (error) {
+      if (error instanceof DaybreakError) this.#lastProbe = { ok: false, at_ms: Date.now(), error };
+      throw error;
+    }
+  }
+
+  /** What the engine takes now; nothing while no process is up. */
+  async memory(): Promise<EngineMemory> {
+    const nothing = { deviceBytes: 0, weightBytes: 0, rssBytes: 0 };
+    return this.#current?.memory().catch(() => nothing) ?? nothing;
+  }
+
+  /** Ends the process. A draw that is running, and those that wait, fail with `engine.closed`. Twice is as good as once. */
+  async close(): Promise<void> {
+    this.#life.abort();
+    await this.#current?.close();
+    await this.#replacing;
+  }
+
+  #adopt(connection: EngineConnection): void {
+    this.#current = connection;
+    this.#info = connection.info;
+    this.#state = "ready";
+    this.#lastProbe = { ok: true, at_ms: Date.now() };
+    void connection.ended.then((reason) => {
+      this.#current = undefined;
+      if (this.#life.signal.aborted) this.#connection = rejected(reason);
+      else this.#replacing = this.#replace(reason);
+    });
+  }
+
+  /** Starts processes until one is up, or this is closed. */
+  async #replace(reason: DaybreakError): Promise<void> {
+    const { signal } = this.#life;
+    const started = this.#awaitStart();
+    let failure = reason;
+    while (!signal.aborted) {
+      this.#failures += 1;
+      this.#lastProbe = { ok: false, at_ms: Date.now(), error: failure };
+      if (this.#failures >= failuresUntilRefusal) {
+        this.#state = "failed";
+        this.#reason = failure;
+        started.reject(failure);
+        this.#connection = rejected(failure);
+      }
+      this.#options.onRestart?.(failure);
+      await sleep(restartDelay_ms(this.#failures), undefined, { signal }).catch(() => undefined);
+      if (signal.aborted) return;
+      this.#restarts += 1;
+      try {
+        const connection = await EngineConnection.open(this.#options, signal);
+        this.#adopt(connection);
+        started.resolve(connection);
+        this.#connection = Promise.resolve(connection);
+        return;
+      } catch (error) {
+        failure = error as DaybreakError;
+      }
+    }
+  }
+
+  /** From now on draws wait for a process, until what is returned says which it is, or why there is none. */
+  #awaitStart() {
+    let resolve: (connection: EngineConnection) => void = () => undefined;
+    let reject: (reason: DaybreakError) => void = () => undefined;
+    this.#state = "starting";
+    this.#connection = new Promise((...settle) => {
+      [resolve, reject] = settle;
+    });
+    this.#connection.catch(() => undefined); // nobody may be waiting
+    return { resolve, reject };
+  }
+
+  /** Runs `work` after all that was asked for before; whoever is cancelled while waiting does not wait on. */
+  async #inTurn<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+    const before = this.#lastTurn;
+    let pass: () => void = () => undefined;
+    this.#lastTurn = new Promise((resolve) => {
+      pass = resolve;
+    });
+    try {
+      await this.#until(before, signal);
+      return await work();
+    } finally {
+      void before.then(pass);
+    }
+  }
+
+  /** Waits for `work`, but no longer than the caller or this lives. */
+  #until<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+    const closed = () => new DaybreakError("engine.closed", "the engine was closed; open it anew");
+    const cancelled = (cause: unknown) =>
+      new DaybreakError("request.cancelled", "the request was cancelled", { cause });
+    return unlessAborted(unlessAborted(work, this.#life.signal, closed), signal, cancelled);
+  }
+}
+
+/** The first replacement comes at once, the next after 1, 2, 4 … seconds. */
+function restartDelay_ms(failures: number): number {
+  return failures === 1 ? 0 : Math.min(longestDelay_ms, 1000 * 2 ** (failures - 2));
+}
+
+function rejected(reason: DaybreakError): Promise<never> {
+  const promise = Promise.reject(reason);
+  promise.catch(() => undefined); // nobody may be asking
+  return promise;
+}
+
+async function unlessAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  error: (reason: unknown) => DaybreakError,
+): Promise<T> {
+  if (!signal) return work;
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(error(signal.reason));
+  });
+  signal.addEventListener("abort", stop);
+  if (signal.aborted) stop();
+  try {
+    return await Promise.race([aborted, work]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
