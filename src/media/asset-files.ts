@@ -1,0 +1,215 @@
+// The files of the asset store: how they are named, what a side-car says, and how they are written so that after a
+// crash there are whole assets or none. Knows one asset at a time: no index, no budget, no time to live.
+// The side-car is the commit point: it names its content file, whose bytes were on the disk before it.
+
+import { randomBytes } from "node:crypto";
+import { constants } from "node:fs";
+import { type FileHandle, lstat, open, readdir, readFile, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { DaybreakError } from "../errors.js";
+
+/** Images, videos, and stored API responses (JSON). */
+export type AssetKind = "img" | "vid" | "resp";
+
+/** A stored file and what is known of it. Times in milliseconds since 1970. */
+export type Asset = {
+  id: string;
+  kind: AssetKind;
+  mime: string;
+  /** Of the content. */
+  bytes: number;
+  /** Of the content, in hexadecimal. */
+  sha256: string;
+  created_ms: number;
+  /** Null: never. */
+  expires_ms: number | null;
+  /** Whether its address is given out. */
+  isPublic: boolean;
+  width?: number;
+  height?: number;
+  /** Decimal. */
+  seed?: string;
+  promptHash?: string;
+  format?: string;
+  /** Further JSON facts, such as frames_per_second and num_frames. */
+  facts?: Record<string, unknown>;
+};
+
+/** An asset and the name of its content file. */
+export type StoredAsset = { asset: Asset; contentName: string };
+
+const idPattern = /^(img|vid|resp)_[0-9a-f]{32}$/;
+/** `<id>`; `<id>.<n>` once its content was replaced; `<id>.json` is the side-car. */
+const storedPattern = /^((?:img|vid|resp)_[0-9a-f]{32})(?:\.(\d{1,15}|json))?$/;
+const temporaryPattern = /^tmp-[0-9a-f]{32}(\.[a-z0-9]{1,8})?$/;
+const loadsAtOnce = 32;
+
+/** Whether a text from outside is an id: nothing else may come near a path. */
+export function isAssetId(text: string): boolean {
+  return idPattern.test(text);
+}
+
+export function newAssetId(kind: AssetKind): string {
+  return `${kind}_${randomBytes(16).toString("hex")}`;
+}
+
+export function temporaryName(extension = ""): string {
+  return `tmp-${randomBytes(16).toString("hex")}${extension && `.${extension}`}`;
+}
+
+export function isTemporaryName(name: string): boolean {
+  return temporaryPattern.test(name);
+}
+
+/** The content file that comes after `contentName` of the same asset. */
+export function nextContentName(contentName: string): string {
+  const [, id, generation = "0"] = storedPattern.exec(contentName)!;
+  return `${id}.${Number(generation) + 1}`;
+}
+
+export function sideCarName(id: string): string {
+  return `${id}.json`;
+}
+
+/** The text of a side-car. */
+export function sideCarText({ asset, contentName }: StoredAsset): string {
+  return JSON.stringify({ ...asset, content: contentName });
+}
+
+const natural = z.number().int().nonnegative();
+const sideCar = z.object({
+  id: z.string().regex(idPattern),
+  kind: z.enum(["img", "vid", "resp"]),
+  mime: z.string().regex(/^[\x20-\x7e]{1,200}$/), // it becomes a header
+  bytes: natural,
+  sha256: z.string().regex(/^[0-9a-f]{64}$/),
+  created_ms: natural,
+  expires_ms: natural.nullable(),
+  isPublic: z.boolean(),
+  width: natural.optional(),
+  height: natural.optional(),
+  seed: z.string().regex(/^\d+$/).optional(),
+  promptHash: z.string().optional(),
+  format: z.string().optional(),
+  facts: z.record(z.string(), z.unknown()).optional(),
+  content: z.string().regex(storedPattern),
+});
+
+/** What a side-car says; undefined where it says nothing that can be true of `id`. */
+export function parseSideCar(text: string, id: string): StoredAsset | undefined {
+  let value: unknown;
+  try {
+    value = JSON.parse(text);
+  } catch {
+    return undefined; // damaged: the caller treats its content as an orphan
+  }
+  const parsed = sideCar.safeParse(value);
+  if (!parsed.success) return undefined;
+  const { content: contentName, ...asset } = parsed.data;
+  const isItsContent = contentName === id || (contentName.startsWith(`${id}.`) && contentName !== sideCarName(id));
+  return asset.id === id && id.startsWith(`${asset.kind}_`) && isItsContent ? { asset, contentName } : undefined;
+}
+
+/** A stored asset as found: `size` is content and side-car in bytes, `read_ms` about when it was last read. */
+export type FoundAsset = StoredAsset & { size: number; read_ms: number };
+
+/**
+ * The whole assets in a folder. Temporary files and whatever belongs to no whole asset are removed; files of other names
+ * are left alone. Contents are not hashed: their bytes were on the disk before their side-car was.
+ */
+export async function loadAssets(folder: string): Promise<FoundAsset[]> {
+  const names = await readdir(folder);
+  const ids = names.filter((name) => name.endsWith(".json") && isAssetId(name.slice(0, -5))).map((n) => n.slice(0, -5));
+  const found: FoundAsset[] = [];
+  const loadNext = async () => {
+    for (let id = ids.pop(); id !== undefined; id = ids.pop()) {
+      const asset = await loadAsset(folder, id);
+      if (asset) found.push(asset);
+    }
+  };
+  await Promise.all(Array.from({ length: loadsAtOnce }, loadNext));
+  const wanted = new Set(found.flatMap(({ asset, contentName }) => [contentName, sideCarName(asset.id)]));
+  for (const name of names) {
+    if (wanted.has(name) || !(storedPattern.test(name) || temporaryPattern.test(name))) continue;
+    await rm(join(folder, name), { force: true, recursive: true });
+  }
+  return found;
+}
+
+async function loadAsset(folder: string, id: string): Promise<FoundAsset | undefined> {
+  const path = join(folder, sideCarName(id));
+  if (!(await lstat(path)).isFile()) return undefined;
+  const text = await readFile(path, "utf8");
+  const stored = parseSideCar(text, id);
+  if (!stored) return undefined;
+  const content = await lstat(join(folder, stored.contentName)).catch((error) => {
+    if (error.code === "ENOENT") return undefined;
+    throw error;
+  });
+  if (!content?.isFile() || content.size !== stored.asset.bytes) return undefined;
+  return { ...stored, size: content.size + Buffer.byteLength(text), read_ms: content.mtimeMs };
+}
+
+/** Writes a new file and waits until its bytes are on the disk. */
+export async function writeDurably(path: string, content: Uint8Array | string): Promise<void> {
+  const file = await open(path, "wx", 0o600);
+  await finishDurably(file, () => file.writeFile(content));
+}
+
+/** Does `work` with an open file, waits until its bytes are on the disk, and closes it in any case. */
+export async function finishDurably(file: FileHandle, work: () => Promise<void>): Promise<void> {
+  try {
+    await work();
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+/**
+ * Gives a written content and side-car their names, in the order that makes the side-car the commit point. They are on
+ * the disk after {@link syncFolder}.
+ */
+export async function commitAsset(
+  folder: string,
+  temporary: { content: string; sideCar: string },
+  { asset, contentName }: StoredAsset,
+): Promise<void> {
+  await rename(temporary.content, join(folder, contentName));
+  await rename(temporary.sideCar, join(folder, sideCarName(asset.id)));
+}
+
+/** Removes an asset, its side-car first: what a crash leaves of it is an orphan. */
+export async function removeAsset(folder: string, { asset, contentName }: StoredAsset): Promise<void> {
+  await rm(join(folder, sideCarName(asset.id)), { force: true });
+  await rm(join(folder, contentName), { force: true });
+}
+
+/** Waits until renamed and removed names are on the disk. */
+export async function syncFolder(folder: string): Promise<void> {
+  if (process.platform === "win32") return; // folders cannot be opened there; renames are journalled
+  const handle = await open(folder, constants.O_RDONLY);
+  await handle.sync().finally(() => handle.close());
+}
+
+/**
+ * What a failed write is called; what is no error of the file system comes back as it is. Messages name no path: they
+ * reach callers of the server.
+ */
+export function writeError(cause: unknown): unknown {
+  if (!(cause instanceof Error) || !("syscall" in cause)) return cause;
+  const { code } = cause as NodeJS.ErrnoException;
+  if (code === "ENOSPC" || code === "EDQUOT") {
+    return new DaybreakError(
+      "media.storage_full",
+      `got ${code} while storing an asset, expected room on the disk: free some, or lower the media budget`,
+      { cause },
+    );
+  }
+  return new DaybreakError(
+    "media.unwritable",
+    `got ${code} while writing to the media folder, expected to be able to: check the folder and its disk`,
+    { cause },
+  );
+}

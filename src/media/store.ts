@@ -1,0 +1,484 @@
+// The asset store: images, videos and stored responses in one folder, within a budget and a time to live.
+// Owns the index, the order of eviction and the folder's lock; knows nothing of HTTP. What files look like and how they
+// survive a crash is in asset-files.ts. The index is a Map in the order of the last reads: the first is evicted first.
+
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, open, rm, stat, utimes } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { assert, DaybreakError } from "../errors.js";
+import {
+  type Asset,
+  type AssetKind,
+  commitAsset,
+  finishDurably,
+  isAssetId,
+  isTemporaryName,
+  loadAssets,
+  newAssetId,
+  nextContentName,
+  parseSideCar,
+  removeAsset,
+  type StoredAsset,
+  sideCarText,
+  syncFolder,
+  temporaryName,
+  writeDurably,
+  writeError,
+} from "./asset-files.js";
+import { type AssetReader, assetReader, chunkBytes, type HeldAsset, readRange, unreadable } from "./asset-reader.js";
+import { lockFolder } from "./folder-lock.js";
+import { type HeldFile, OpenFiles } from "./open-files.js";
+
+export type { Asset, AssetKind } from "./asset-files.js";
+export type { AssetReader } from "./asset-reader.js";
+
+/** What the caller says of a new asset; an id it brings must have the right form and be new. */
+export type AssetFacts = Omit<Asset, "id" | "kind" | "bytes" | "sha256" | "created_ms" | "expires_ms"> & {
+  id?: string;
+};
+
+export type StoreOptions = {
+  /** Created with its parents if missing, for this user only. */
+  folder: string;
+  /** Content and side-cars together; 0: no limit. */
+  budgetBytes: number;
+  /** From an asset's creation on; 0: for ever. */
+  ttlMs: number;
+  /** Milliseconds since 1970; by default the system's clock. */
+  now?: () => number;
+  /** Told of each asset that the budget costs. */
+  onEvict?: (asset: Asset) => void;
+};
+
+/** `size`: content and side-car in bytes. `busy` settles, without an error, when nothing writes the asset's files. */
+type Entry = StoredAsset & { size: number; readers: number; touched_ms: number; busy: Promise<unknown> };
+
+/** What is to be written under a name: bytes, or a finished file that is renamed. */
+type Content = { bytes: Uint8Array } | { path: string };
+
+const openFileLimit = 64;
+const sweepPeriod_ms = 60_000;
+/** How often a read is noted on the disk, for the order of eviction after a restart. */
+const touchPeriod_ms = 60_000;
+
+export class MediaStore {
+  readonly #folder: string;
+  readonly #budgetBytes: number;
+  readonly #ttl_ms: number;
+  readonly #now: () => number;
+  readonly #onEvict: (asset: Asset) => void;
+  readonly #unlock: () => Promise<void>;
+  /** From the least to the most recently read. */
+  readonly #entries = new Map<string, Entry>();
+  /** Ids of assets being written for the first time. */
+  readonly #arriving = new Set<string>();
+  readonly #files = new OpenFiles(openFileLimit);
+  /** Work on the disk under way. */
+  readonly #work = new Set<Promise<unknown>>();
+  /** Writes that find no room until another write ends. */
+  readonly #waiting: (() => void)[] = [];
+  readonly #timer: NodeJS.Timeout;
+  #storedBytes = 0;
+  #reservedBytes = 0;
+  #evictions = 0;
+  #isClosed = false;
+
+  private constructor(options: StoreOptions, unlock: () => Promise<void>) {
+    this.#folder = options.folder;
+    this.#budgetBytes = options.budgetBytes;
+    this.#ttl_ms = options.ttlMs;
+    this.#now = options.now ?? Date.now;
+    this.#onEvict = options.onEvict ?? (() => {});
+    this.#unlock = unlock;
+    this.#timer = setInterval(() => this.#sweep(), sweepPeriod_ms).unref();
+  }
+
+  /**
+   * Takes the folder, clears what a crash left in it, and finds the assets that are whole. They live as long from their
+   * creation as `ttlMs` says now; one that was made in the future, because a clock was wrong, counts as made now.
+   * Errors: `media.folder_in_use`, `media.unwritable`, `media.storage_full`.
+   */
+  static async open(options: StoreOptions): Promise<MediaStore> {
+    const { folder } = options;
+    try {
+      await mkdir(folder, { recursive: true, mode: 0o700 });
+      const unlock = await lockFolder(folder);
+      const store = new MediaStore(options, unlock);
+      try {
+        await store.#load();
+      } catch (error) {
+        await store.close();
+        throw error;
+      }
+      return store;
+    } catch (cause) {
+      const error = writeError(cause);
+      if (error === cause || !(error instanceof DaybreakError)) throw cause;
+      throw new DaybreakError(error.code, `${error.message} (${folder})`, { cause });
+    }
+  }
+
+  async #load(): Promise<void> {
+    const found = await loadAssets(this.#folder);
+    found.sort((a, b) => a.read_ms - b.read_ms || a.asset.created_ms - b.asset.created_ms);
+    const now = this.#now();
+    for (const { asset, contentName, size } of found) {
+      const created_ms = Math.min(asset.created_ms, now);
+      const current = { ...asset, created_ms, expires_ms: this.#expiry(created_ms) };
+      this.#add({ asset: current, contentName }, size);
+    }
+    this.#sweep();
+    await this.#reserve(0);
+    await Promise.all(this.#work);
+  }
+
+  /** Content bytes and side-cars of all assets, and what is just being written. */
+  get totalBytes(): number {
+    return this.#storedBytes + this.#reservedBytes;
+  }
+
+  /** How many assets the budget has cost so far. */
+  get evictions(): number {
+    return this.#evictions;
+  }
+
+  /**
+   * Stores bytes as a new asset. It is on the disk when this resolves; `bytes` must not change before.
+   * Errors: `media.too_large`, `media.storage_full`, `media.unwritable`, `media.closed`; then nothing of it is left.
+   */
+  async put(kind: AssetKind, bytes: Uint8Array, facts: AssetFacts): Promise<Asset> {
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    return this.#create(kind, { bytes }, { bytes: bytes.length, sha256 }, facts);
+  }
+
+  /**
+   * Takes over a finished file made at {@link temporaryPath} as a new asset; if that fails the file is removed.
+   * Errors: as of {@link put}.
+   */
+  async putFile(kind: AssetKind, path: string, facts: AssetFacts): Promise<Asset> {
+    const name = path.slice(dirname(path).length + 1);
+    assert(path === join(this.#folder, name) && isTemporaryName(name), `got ${path}, expected a temporaryPath()`);
+    try {
+      const hash = createHash("sha256");
+      for await (const chunk of createReadStream(path, { highWaterMark: chunkBytes })) hash.update(chunk);
+      const { size } = await stat(path);
+      return await this.#create(kind, { path }, { bytes: size, sha256: hash.digest("hex") }, facts);
+    } catch (error) {
+      await rm(path, { force: true });
+      throw writeError(error);
+    }
+  }
+
+  /**
+   * Gives a stored response new content; id, creation and expiry stay. A reader sees the old or the new content whole,
+   * a crash leaves one of them.
+   * Errors: `media.not_found` if it is gone, and then nothing is created; otherwise as of {@link put}.
+   */
+  async replace(id: string, bytes: Uint8Array): Promise<Asset> {
+    this.#checkOpen();
+    const entry = this.get(id) && this.#entries.get(id);
+    if (!entry) throw notFound(id);
+    assert(entry.asset.kind === "resp", `got ${id} to replace, expected a resp_…`);
+    const previous = entry.busy;
+    const turn = previous.then(() => this.#replaceNow(entry, bytes));
+    entry.busy = turn.catch(() => {});
+    return this.#tracked(turn);
+  }
+
+  async #replaceNow(entry: Entry, bytes: Uint8Array): Promise<Asset> {
+    const { id } = entry.asset;
+    if (this.#entries.get(id) !== entry) throw notFound(id);
+    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    const old = join(this.#folder, entry.contentName);
+    const stored = {
+      asset: { ...entry.asset, bytes: bytes.length, sha256 },
+      contentName: nextContentName(entry.contentName),
+    };
+    const text = sideCarText(stored);
+    const size = bytes.length + Buffer.byteLength(text);
+    entry.readers++; // not to be evicted for its own successor
+    const adopt = () => {
+      if (this.#entries.get(id) === entry) this.#storedBytes += size - entry.size;
+      // A deletion that came meanwhile waits for `busy` and then removes what the entry names by now.
+      Object.assign(entry, stored, { size });
+      this.#files.forget(old);
+    };
+    try {
+      await this.#withRoom(size, Math.max(0, size - entry.size), () => this.#write({ bytes }, stored, text), adopt);
+      await syncFolder(this.#folder);
+      await rm(old, { force: true });
+    } catch (error) {
+      throw writeError(error);
+    } finally {
+      entry.readers--;
+    }
+    if (this.#entries.get(id) !== entry) throw notFound(id);
+    this.#markRead(entry);
+    return stored.asset;
+  }
+
+  /** A path for a file that is written elsewhere and then handed to {@link putFile}; removed at the next open if left. */
+  temporaryPath(extension: string): string {
+    assert(/^[a-z0-9]{1,8}$/.test(extension), `got the extension ${extension}, expected 1 to 8 of a-z, 0-9`);
+    return join(this.#folder, temporaryName(extension));
+  }
+
+  /** What is known of an asset, from memory. Undefined: an unknown id, or no id at all, or expired (then deleted). */
+  get(id: string): Asset | undefined {
+    if (this.#isClosed || !isAssetId(id)) return undefined;
+    const entry = this.#entries.get(id);
+    if (!entry || !this.#isExpired(entry.asset)) return entry?.asset;
+    this.#removeLater(entry);
+    return undefined;
+  }
+
+  /** An asset's content as a whole; counts as a read. Errors: `file.unreadable`, `media.closed`. */
+  async read(id: string): Promise<Uint8Array | undefined> {
+    const held = await this.#hold(id);
+    if (!held) return undefined;
+    try {
+      return await readRange(held, 0, held.asset.bytes);
+    } finally {
+      held.release();
+    }
+  }
+
+  /** Holds an asset for reading in ranges; counts as a read. Close it. Errors: `file.unreadable`, `media.closed`. */
+  async open(id: string): Promise<AssetReader | undefined> {
+    const held = await this.#hold(id);
+    return held && assetReader(held);
+  }
+
+  /**
+   * Deletes an asset, for good when this resolves; who is reading it can finish. False: there was none.
+   * Errors: `media.unwritable`.
+   */
+  async delete(id: string): Promise<boolean> {
+    this.#checkOpen();
+    const entry = this.get(id) && this.#entries.get(id);
+    if (!entry) return false;
+    await this.#remove(entry);
+    await this.#tracked(syncFolder(this.#folder)).catch((error) => {
+      throw writeError(error);
+    });
+    return true;
+  }
+
+  /** The assets of a kind, the least recently read first. */
+  list(kind: AssetKind): Asset[] {
+    if (!this.#isClosed) this.#sweep();
+    return [...this.#entries.values()].map(({ asset }) => asset).filter((asset) => asset.kind === kind);
+  }
+
+  /** Waits for work under way and gives the folder back. Open readers can finish. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    clearInterval(this.#timer);
+    while (this.#work.size > 0) await Promise.allSettled(this.#work);
+    await this.#files.close();
+    await this.#unlock();
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) {
+      throw new DaybreakError("media.closed", "got a call on a closed media store, expected an open one");
+    }
+  }
+
+  #expiry(created_ms: number): number | null {
+    return this.#ttl_ms > 0 ? created_ms + this.#ttl_ms : null;
+  }
+
+  #isExpired(asset: Asset): boolean {
+    return asset.expires_ms !== null && this.#now() >= asset.expires_ms;
+  }
+
+  async #create(
+    kind: AssetKind,
+    content: Content,
+    { bytes, sha256 }: { bytes: number; sha256: string },
+    facts: AssetFacts,
+  ): Promise<Asset> {
+    this.#checkOpen();
+    const id = facts.id ?? newAssetId(kind);
+    assert(isAssetId(id) && id.startsWith(`${kind}_`), `got the id ${id}, expected ${kind}_ and 32 hexadecimal digits`);
+    assert(!this.#entries.has(id) && !this.#arriving.has(id), `got the id ${id} for a new asset, which exists`);
+    const created_ms = Math.max(0, Math.round(this.#now()));
+    const times = { created_ms, expires_ms: this.#expiry(created_ms) };
+    const stored = { asset: { ...facts, id, kind, bytes, sha256, ...times }, contentName: id };
+    const text = sideCarText(stored);
+    assert(parseSideCar(text, id), `got facts that a side-car cannot hold: ${text}`);
+    const size = bytes + Buffer.byteLength(text);
+    const write = async () => {
+      await this.#write(content, stored, text);
+      await syncFolder(this.#folder).catch(async (error) => {
+        await removeAsset(this.#folder, stored);
+        throw error;
+      });
+    };
+    this.#arriving.add(id);
+    try {
+      await this.#tracked(this.#withRoom(size, size, write, () => this.#add(stored, size)));
+    } catch (error) {
+      throw writeError(error);
+    } finally {
+      this.#arriving.delete(id);
+    }
+    return stored.asset;
+  }
+
+  /**
+   * Makes room for `growth` more bytes, keeps it during `write`, and hands it over to `adopt`, which does the counting.
+   * @param size the asset's own, which the budget must allow
+   */
+  async #withRoom(size: number, growth: number, write: () => Promise<void>, adopt: () => void): Promise<void> {
+    if (this.#budgetBytes > 0 && size > this.#budgetBytes) {
+      throw new DaybreakError(
+        "media.too_large",
+        `got an asset of ${size} bytes, expected at most the media budget of ${this.#budgetBytes}: ` +
+          "ask for a smaller one, or raise --media-budget",
+      );
+    }
+    await this.#reserve(growth);
+    try {
+      await write();
+      adopt();
+    } finally {
+      this.#reservedBytes -= growth;
+      for (const wake of this.#waiting.splice(0)) wake();
+    }
+  }
+
+  /** Evicts until `growth` more bytes fit, and reserves them in the moment in which they do. */
+  async #reserve(growth: number): Promise<void> {
+    const fits = () => this.#budgetBytes === 0 || this.totalBytes + growth <= this.#budgetBytes;
+    if (!fits()) this.#sweep();
+    while (!fits()) {
+      const removals: Promise<void>[] = [];
+      for (const entry of this.#entries.values()) {
+        if (fits()) break;
+        if (entry.readers > 0) continue;
+        removals.push(this.#remove(entry));
+        this.#evictions++;
+        this.#onEvict(entry.asset);
+      }
+      if (removals.length > 0) await Promise.all(removals);
+      else if (this.#reservedBytes > 0) await new Promise<void>((wake) => this.#waiting.push(wake));
+      else {
+        throw new DaybreakError(
+          "media.storage_full",
+          `got ${growth} bytes to store while every asset within the budget of ${this.#budgetBytes} is being read, ` +
+            "expected some to be free: try again later, or raise --media-budget",
+        );
+      }
+    }
+    this.#reservedBytes += growth;
+  }
+
+  /** Writes content and side-car under temporary names at once, then names them. Leaves nothing when it fails. */
+  async #write(content: Content, stored: StoredAsset, text: string): Promise<void> {
+    const isBytes = "bytes" in content;
+    const temporary = {
+      content: isBytes ? join(this.#folder, temporaryName()) : content.path,
+      sideCar: join(this.#folder, temporaryName("json")),
+    };
+    const results = await Promise.allSettled([
+      isBytes ? writeDurably(temporary.content, content.bytes) : syncFile(content.path),
+      writeDurably(temporary.sideCar, text),
+    ]);
+    try {
+      for (const result of results) if (result.status === "rejected") throw result.reason;
+      await commitAsset(this.#folder, temporary, stored);
+    } catch (error) {
+      const left = [temporary.sideCar, temporary.content, join(this.#folder, stored.contentName)];
+      for (const path of left) await rm(path, { force: true }).catch(() => {}); // the first error is the one to report
+      throw error;
+    }
+  }
+
+  #add(stored: StoredAsset, size: number): void {
+    const { id } = stored.asset;
+    this.#entries.set(id, { ...stored, size, readers: 0, touched_ms: -Infinity, busy: Promise.resolve() });
+    this.#storedBytes += size;
+  }
+
+  /** Takes an asset out of the index at once and its files off the disk. */
+  #remove(entry: Entry): Promise<void> {
+    this.#entries.delete(entry.asset.id);
+    this.#storedBytes -= entry.size;
+    this.#files.forget(join(this.#folder, entry.contentName));
+    const removal = entry.busy
+      .then(() => removeAsset(this.#folder, entry))
+      .catch((error) => {
+        throw writeError(error);
+      });
+    return this.#tracked(removal);
+  }
+
+  /** Files that cannot be removed now are tried again at the next open: their side-car says when they expired. */
+  #removeLater(entry: Entry): void {
+    this.#remove(entry).catch(() => {});
+  }
+
+  #sweep(): void {
+    for (const entry of this.#entries.values()) if (this.#isExpired(entry.asset)) this.#removeLater(entry);
+  }
+
+  #tracked<T>(work: Promise<T>): Promise<T> {
+    const settled: Promise<unknown> = work.then(
+      () => this.#work.delete(settled),
+      () => this.#work.delete(settled),
+    );
+    this.#work.add(settled);
+    return work;
+  }
+
+  async #hold(id: string): Promise<HeldAsset | undefined> {
+    this.#checkOpen();
+    const entry = this.get(id) && this.#entries.get(id);
+    if (!entry) return undefined;
+    const { asset, contentName } = entry; // of one moment: a replacement changes both
+    entry.readers++;
+    this.#markRead(entry);
+    let file: HeldFile;
+    try {
+      file = await this.#files.hold(join(this.#folder, contentName));
+    } catch (cause) {
+      entry.readers--;
+      if ((cause as NodeJS.ErrnoException).code !== "ENOENT") throw unreadable(id, cause);
+      if (entry.contentName !== contentName) return this.#hold(id); // replaced since
+      if (this.#entries.get(id) === entry) this.#removeLater(entry); // deleted under our feet
+      return undefined;
+    }
+    let isHeld = true;
+    const release = () => {
+      if (isHeld) entry.readers--;
+      isHeld = false;
+      file.release();
+    };
+    return { asset, read: file.read, release };
+  }
+
+  #markRead(entry: Entry): void {
+    const { id } = entry.asset;
+    if (this.#entries.get(id) !== entry) return;
+    this.#entries.delete(id);
+    this.#entries.set(id, entry);
+    const elapsed_ms = performance.now(); // no clock that jumps
+    if (elapsed_ms - entry.touched_ms < touchPeriod_ms) return;
+    entry.touched_ms = elapsed_ms;
+    const now = new Date();
+    const touching = utimes(join(this.#folder, entry.contentName), now, now);
+    this.#tracked(touching.catch(() => {})); // costs no more than the order after a restart
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  await finishDurably(await open(path, "r+"), async () => {});
+}
+
+function notFound(id: string): DaybreakError {
+  return new DaybreakError("media.not_found", `got ${id}, expected a stored asset: it was deleted, evicted or expired`);
+}
