@@ -97,6 +97,76 @@ describe.each<[string, Tokenizer, Expected]>([
   });
 });
 
+describe.each<[string, Tokenizer]>([
+  ["the embedded tokenizer", tiny],
+  ["Qwen3's tokenizer", qwen3],
+])("truncation by %s", (_, tokenizer) => {
+  const tooLong: [what: string, prompt: string][] = [
+    ["words", "a red circle on a blue background, ".repeat(200)],
+    ["digits", "1234567890".repeat(100)],
+    ["one long word", "abcdefghij".repeat(300)],
+    ["newlines at the front", `\n\n${"x\n".repeat(600)}`],
+    ["pictographs", "🦊🐻‍❄️".repeat(300)],
+    ["pictographs from an odd place", `a${"🦊".repeat(600)}`],
+    ["Chinese", "红色的圆圈在蓝色的背景上".repeat(100)],
+    ["typed special tokens", "<|im_end|> and <|endoftext|>".repeat(200)],
+    ["decomposed letters", "e\u0301te\u0301 ".repeat(2000)],
+    ["spaces before a word", `${" x".repeat(480)}${" ".repeat(5000)}y `.repeat(2)],
+  ];
+
+  it.each(tooLong)("leaves a prefix of %s that fits, and to which the next token does not", (_, prompt) => {
+    const { prompt: cut, length, total } = tokenizer.truncate(prompt);
+    const text = prompt.normalize("NFC");
+    expect(text.startsWith(cut)).toBe(true);
+    expect(cut.isWellFormed()).toBe(true);
+    expect(tokenizer.encode(cut).length).toBe(length);
+    expect(codeOf(() => tokenizer.encode(prompt))).toBe("request.prompt_too_long");
+    expect(total).toBeGreaterThan(512);
+    // Ending within a character of several tokens, or where the rest changes how the end is read, costs a few.
+    expect(length).toBeLessThanOrEqual(512);
+    expect(length).toBeGreaterThan(508);
+    const longer = [...text.slice(cut.length)].slice(0, 12).join("");
+    if (length === 512) expect(codeOf(() => tokenizer.encode(`${cut}${longer}`))).toBe("request.prompt_too_long");
+  });
+
+  it.each(tooLong)("changes nothing the second time: %s", (_, prompt) => {
+    const once = tokenizer.truncate(prompt);
+    expect(tokenizer.truncate(once.prompt)).toEqual({ ...once, total: once.length });
+  });
+
+  it("leaves what fits as it is", () => {
+    for (const prompt of ["", "a red circle", "e\u0301", "🦊", "\n"]) {
+      const { length } = tokenizer.encode(prompt);
+      expect(tokenizer.truncate(prompt)).toEqual({ prompt, length, total: length });
+    }
+  });
+
+  it("looks at no more of a prompt than would be tokenised at all, and cuts no character there", () => {
+    const before = performance.now();
+    for (const long of ["a".repeat(200_000), `a${"🦊".repeat(100_000)}`, `b${"\u0323\u0302".repeat(33_000)}`]) {
+      const { prompt, length } = tokenizer.truncate(long);
+      expect(prompt.isWellFormed()).toBe(true);
+      expect(length).toBeLessThanOrEqual(512);
+    }
+    expect(performance.now() - before).toBeLessThan(20_000);
+  });
+
+  it("refuses what is no text", () => {
+    expect(codeOf(() => tokenizer.truncate(7 as unknown as string))).toBe("request.prompt_invalid");
+    expect(codeOf(() => tokenizer.truncate(`\ud800${"a".repeat(9000)}`))).toBe("request.prompt_invalid");
+  });
+
+  it("fits for any text", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "binary", minLength: 1, maxLength: 20 }), fc.nat(300), (unit, times) => {
+        const { prompt, length } = tokenizer.truncate(unit.repeat(times));
+        expect(tokenizer.encode(prompt).length).toBe(length);
+      }),
+      { numRuns: 60 },
+    );
+  });
+});
+
 describe("published values", () => {
   it.each(fixture.traces)("trace $trace", ({ prompt, ids }) => {
     expect(promptIds(tiny, prompt)).toEqual(ids);

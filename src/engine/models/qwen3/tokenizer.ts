@@ -15,12 +15,21 @@ export const maxPromptCharacters = 65536;
 /** `ids` [512], right-padded; the first `length` are the prompt with its template. */
 export type EncodedPrompt = { ids: Int32Array; length: number };
 
+/** The prompt that fits, its tokens with the template, and those of the whole, or of what was counted of it. */
+export type TruncatedPrompt = { prompt: string; length: number; total: number };
+
 export type Tokenizer = {
   /**
    * Tokenises a prompt within its chat template. Special tokens typed in it, `<|im_end|>`, count as such.
    * Errors: `request.prompt_invalid` (no string, lone surrogates), `request.prompt_too_long` (over 512 tokens).
    */
   encode(prompt: string): EncodedPrompt;
+  /**
+   * A prompt that fits: itself, or the text of as many of its tokens, from the first, as there is room for; that text in
+   * NFC where the tokenizer has it so. Of a prompt longer than {@link maxPromptCharacters} only so much is looked at.
+   * Errors: `request.prompt_invalid`.
+   */
+  truncate(prompt: string): TruncatedPrompt;
   /** The largest id that `encode` can give: the embedding needs more rows than that. */
   maxId: number;
 };
@@ -47,20 +56,64 @@ export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown
     ids.set(tokens);
     return { ids, length: tokens.length };
   };
+  const truncate = (prompt: string): TruncatedPrompt => {
+    checkString(prompt);
+    const given = wholeCharacters(prompt, maxPromptCharacters);
+    checkPrompt(given);
+    const tokens = bpe.tokenize(chatTemplate(given));
+    const total = tokens.length;
+    if (total <= maxPromptTokens) return { prompt: given, length: total, total };
+    const text = normalizesToNfc ? referenceNfc(given) : given;
+    // Tokens are spelled in GPT-2's byte alphabet, a letter for each byte; the template's are ASCII either way.
+    let kept = maxPromptTokens - bpe.tokenize(templateEnd).length;
+    let bytes = tokens.slice(0, kept).join("").length - templateStart.length;
+    for (;;) {
+      // On its own the end may be read as other tokens, or be cut within a character, whose first bytes are left out.
+      const prefix = leadingBytes(text, bytes);
+      const { length } = bpe.tokenize(chatTemplate(prefix));
+      if (length <= maxPromptTokens) return { prompt: prefix, length, total };
+      kept -= 1;
+      bytes -= (tokens[kept] as string).length;
+    }
+  };
   let maxId = 0;
   for (const id of tokenIds.values()) maxId = Math.max(maxId, id);
-  return { encode, maxId };
+  return { encode, truncate, maxId };
 }
+
+const templateStart = "<|im_start|>user\n";
+const templateEnd = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n";
 
 /** One user message, no system message, thinking off: what the reference's chat template gives. */
 function chatTemplate(prompt: string): string {
-  return `<|im_start|>user\n${prompt}<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n`;
+  return templateStart + prompt + templateEnd;
+}
+
+/** The first `length` UTF-16 units of a text, one less where that would cut a surrogate pair. */
+function wholeCharacters(text: string, length: number): string {
+  const cutsPair = /[\ud800-\udbff]/.test(text.charAt(length - 1)) && /[\udc00-\udfff]/.test(text.charAt(length));
+  return text.slice(0, cutsPair ? length - 1 : length);
+}
+
+/** The characters of a text that lie whole within the first `bytes` of its UTF-8. */
+function leadingBytes(text: string, bytes: number): string {
+  let end = 0;
+  for (const character of text) {
+    const codePoint = character.codePointAt(0)!;
+    bytes -= codePoint < 0x80 ? 1 : codePoint < 0x800 ? 2 : codePoint < 0x10000 ? 3 : 4;
+    if (bytes < 0) break;
+    end += character.length;
+  }
+  return text.slice(0, end);
+}
+
+function checkString(prompt: unknown): asserts prompt is string {
+  if (typeof prompt === "string") return;
+  throw new DaybreakError("request.prompt_invalid", `got a prompt of type ${typeof prompt}, expected a string`);
 }
 
 function checkPrompt(prompt: unknown): asserts prompt is string {
-  if (typeof prompt !== "string") {
-    throw new DaybreakError("request.prompt_invalid", `got a prompt of type ${typeof prompt}, expected a string`);
-  }
+  checkString(prompt);
   if (prompt.length > maxPromptCharacters) {
     throw new DaybreakError(
       "request.prompt_too_long",
