@@ -7,6 +7,7 @@ import { checkReferenceArea, checkReferenceSize, maxReferencePixels } from "../e
 import type { RgbImage } from "../engine/request.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { decodePng, pngSignature, pngSize } from "./png.js";
+import { loadSharp } from "./sharp.js";
 
 const decodeTimeoutSeconds = 60;
 
@@ -140,7 +141,7 @@ function fault(code: ErrorCode, format: string, what: string, cause?: unknown): 
 }
 
 async function decodeWithSharp(bytes: Uint8Array, format: string, header: Header): Promise<RgbImage> {
-  const sharp = await importSharp(format);
+  const sharp = await loadSharp("reference.format_unsupported", `a ${format} file`, "send PNG");
   const cmyk = header.components === 4;
   try {
     const pixels = sharp(bytes, {
@@ -166,18 +167,6 @@ async function decodeWithSharp(bytes: Uint8Array, format: string, header: Header
       ? "reference.truncated"
       : "reference.damaged";
     throw fault(code, format, `cannot be decoded (${reason})`, cause);
-  }
-}
-
-async function importSharp(format: string) {
-  try {
-    return (await import("sharp")).default;
-  } catch (cause) {
-    throw new DaybreakError(
-      "reference.format_unsupported",
-      `got a ${format} file, which needs the optional package "sharp": install it with "npm install sharp", or send PNG`,
-      { cause },
-    );
   }
 }
 

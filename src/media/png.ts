@@ -1,14 +1,15 @@
 // PNG files: writing with parameters in text chunks, reading those back, and decoding to RGB.
-// Knows bytes and pixels, not what they are for. pngjs writes; reading is done here, because pngjs inflates interlaced
-// files without a bound, rounds 16-bit samples instead of taking the high byte, and blackens transparent colours.
+// Knows bytes and pixels, not what they are for. Both are done here: pngjs takes two to three times as long to write
+// files of the same size, and reading, it inflates interlaced files without a bound, rounds 16-bit samples instead of
+// taking the high byte, and blackens transparent colours.
 
-import { crc32, createInflate, inflateSync } from "node:zlib";
-import { PNG } from "pngjs";
+import { constants, crc32, createInflate, deflateSync, inflateSync } from "node:zlib";
 import type { RgbImage } from "../engine/request.js";
 import { assert, DaybreakError } from "../errors.js";
 
 export const pngSignature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
-const headerEnd = 33; // signature, then IHDR with its length, name and checksum
+/** Of the bytes of a row, each how manyth is tried to choose its filter; coprime to 3, so that all channels are. */
+const filterSample = 7;
 const maxTextBytes = 1024 * 1024;
 
 /**
@@ -19,11 +20,72 @@ const maxTextBytes = 1024 * 1024;
 export function encodePng(image: RgbImage, text: Readonly<Record<string, string>> = {}): Uint8Array {
   const { width, height, data } = image;
   assert(data.length === width * height * 3, `got ${data.length} bytes for ${width}×${height} pixels, expected RGB`);
-  const png = new PNG({ width, height, bitDepth: 8, colorType: 2, inputColorType: 2, inputHasAlpha: false });
-  png.data = Buffer.from(data.buffer, data.byteOffset, data.byteLength);
-  const file = PNG.sync.write(png, { bitDepth: 8, colorType: 2, inputColorType: 2, inputHasAlpha: false });
-  const chunks = Object.entries(text).map(([keyword, value]) => textChunk(keyword, value));
-  return new Uint8Array(Buffer.concat([file.subarray(0, headerEnd), ...chunks, file.subarray(headerEnd)]));
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(width, 0);
+  header.writeUInt32BE(height, 4);
+  header.set([8, 2, 0, 0, 0], 8); // 8 bits a sample, RGB, deflate, adaptive filters, not interlaced
+  const texts = Object.entries(text).map(([keyword, value]) => textChunk(keyword, value));
+  // Filtered rows of pictures repeat little but have few values: coding these without a search for repetitions takes a
+  // third of the time and gives smaller files.
+  const pixels = deflateSync(filterRows(image), { level: 6, strategy: constants.Z_RLE });
+  const file = [pngSignature, chunk("IHDR", header), ...texts, chunk("IDAT", pixels), chunk("IEND", Buffer.alloc(0))];
+  return new Uint8Array(Buffer.concat(file));
+}
+
+/** Rows of RGB as PNG compresses them, each behind the number of its filter. Source: PNG specification, clause 9. */
+function filterRows({ width, height, data }: RgbImage): Uint8Array {
+  const rowBytes = width * 3;
+  const rows = new Uint8Array((rowBytes + 1) * height);
+  for (let row = 0; row < height; row++) {
+    const line = data.subarray(row * rowBytes, (row + 1) * rowBytes);
+    const above = data.subarray((row - 1) * rowBytes, row * rowBytes);
+    const to = rows.subarray(row * (rowBytes + 1) + 1, (row + 1) * (rowBytes + 1));
+    const filter = row === 0 ? 1 : chooseFilter(line, above);
+    rows[row * (rowBytes + 1)] = filter;
+    if (filter === 1) filterLeft(line, to);
+    else if (filter === 2) filterUp(line, above, to);
+    else if (filter === 3) filterAverage(line, above, to);
+    else filterPaeth(line, above, to);
+  }
+  return rows;
+}
+
+/** The filter whose output has the least sum of absolute values, as far as a sample of the row tells. */
+function chooseFilter(line: Uint8Array, above: Uint8Array): number {
+  let [left, up, average, paethSum] = [0, 0, 0, 0];
+  for (let i = 3; i < line.length; i += filterSample) {
+    const [value, a, b, c] = [line[i]!, line[i - 3]!, above[i]!, above[i - 3]!];
+    left += Math.abs(signed(value - a));
+    up += Math.abs(signed(value - b));
+    average += Math.abs(signed(value - ((a + b) >> 1)));
+    paethSum += Math.abs(signed(value - paeth(a, b, c)));
+  }
+  const least = Math.min(left, up, average, paethSum);
+  return [left, up, average, paethSum].lastIndexOf(least) + 1;
+}
+
+/** A difference of bytes, modulo 256, in −128 … 127. */
+function signed(difference: number): number {
+  return (difference << 24) >> 24;
+}
+
+function filterLeft(line: Uint8Array, to: Uint8Array): void {
+  to.set(line.subarray(0, 3));
+  for (let i = 3; i < line.length; i++) to[i] = line[i]! - line[i - 3]!;
+}
+
+function filterUp(line: Uint8Array, above: Uint8Array, to: Uint8Array): void {
+  for (let i = 0; i < line.length; i++) to[i] = line[i]! - above[i]!;
+}
+
+function filterAverage(line: Uint8Array, above: Uint8Array, to: Uint8Array): void {
+  for (let i = 0; i < 3; i++) to[i] = line[i]! - (above[i]! >> 1);
+  for (let i = 3; i < line.length; i++) to[i] = line[i]! - ((line[i - 3]! + above[i]!) >> 1);
+}
+
+function filterPaeth(line: Uint8Array, above: Uint8Array, to: Uint8Array): void {
+  for (let i = 0; i < 3; i++) to[i] = line[i]! - above[i]!;
+  for (let i = 3; i < line.length; i++) to[i] = line[i]! - paeth(line[i - 3]!, above[i]!, above[i - 3]!);
 }
 
 function textChunk(keyword: string, value: string): Buffer {
