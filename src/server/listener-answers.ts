@@ -3,6 +3,7 @@
 // A body whose length two parties can read differently is how one request is smuggled within another (RFC 9112 §11.2).
 
 import { STATUS_CODES } from "node:http";
+import { DaybreakError } from "../errors.js";
 import { ApiError, errorResponse } from "./api-error.js";
 import type { HttpRequest, HttpResponse } from "./http.js";
 
@@ -57,10 +58,25 @@ export function isBodiless(status: number): boolean {
   return status === 204 || status === 304;
 }
 
+/** Tells a body that nobody will read it. */
+export function abandon(items: AsyncIterable<unknown>): void {
+  Promise.resolve(items[Symbol.asyncIterator]().return?.()).catch(() => {});
+}
+
 /** A line break within a header would let whoever chose the value write headers or a whole answer. Throws TypeError. */
 export function checkHeaders(headers: Record<string, string>): void {
   for (const name in headers) {
     const value = headers[name] as string;
     if (!/^[\t\x20-\x7e]*$/.test(value)) throw new TypeError(`got bytes other than printable ASCII in header ${name}`);
   }
+}
+
+/** Why an address cannot be listened on. */
+export function addressError(error: NodeJS.ErrnoException, host: string, port: number): DaybreakError {
+  if (error.code === "EADDRINUSE") {
+    const message = `port ${port} on ${host} is in use: end the program that has it, or give another --port (0 picks one)`;
+    return new DaybreakError("server.address_in_use", message, { cause: error });
+  }
+  const message = `cannot listen on port ${port} of ${host} (${error.code ?? error.message}): give an address of this machine and a port that this user may take`;
+  return new DaybreakError("server.address_invalid", message, { cause: error });
 }
