@@ -35,6 +35,8 @@ export type DrawHooks = {
 
 /** Heartbeats come every two seconds; loading and compiling may block them for a while on a slow machine. */
 export const defaultSilenceLimit_ms = 120_000;
+/** How often it is looked for within that time. */
+const silenceTicks = 4;
 
 type PendingDraw = {
   hooks: DrawHooks;
@@ -58,7 +60,8 @@ export class EngineConnection {
   readonly #draws = new Map<number, PendingDraw>();
   readonly #memory = new Map<number, { resolve: (memory: EngineMemory) => void; reject: (error: unknown) => void }>();
   readonly #options: ConnectionOptions;
-  readonly #silence: NodeJS.Timeout;
+  readonly #watch: NodeJS.Timeout;
+  #silentTicks = 0;
   #opening: { resolve: () => void; reject: (error: DaybreakError) => void } | undefined;
   #info: EngineInfo | undefined;
   #lastId = 0;
@@ -68,7 +71,8 @@ export class EngineConnection {
 
   private constructor(options: ConnectionOptions) {
     this.#options = options;
-    this.#silence = setTimeout(() => this.#onSilence(), options.silenceLimit_ms ?? defaultSilenceLimit_ms).unref();
+    const tick_ms = (options.silenceLimit_ms ?? defaultSilenceLimit_ms) / silenceTicks;
+    this.#watch = setInterval(() => this.#onTick(), tick_ms).unref();
     this.#child = fork(programPath(), [], {
       serialization: "advanced",
       // What loaders and debuggers this process was started with is not meant for that one.
@@ -125,7 +129,6 @@ export class EngineConnection {
       this.#draws.set(id, { hooks, resolve, reject });
     });
     this.#send({ type: "draw", id, request });
-    this.#silence.refresh();
     signal?.addEventListener("abort", cancel);
     if (signal?.aborted) cancel();
     return result.finally(() => {
@@ -155,7 +158,7 @@ export class EngineConnection {
   #end(reason: DaybreakError, resolve: (reason: DaybreakError) => void): void {
     this.#hasEnded = true;
     this.#reason ??= reason;
-    clearTimeout(this.#silence);
+    clearInterval(this.#watch);
     this.#rejectAll(this.#reason);
     resolve(this.#reason);
   }
@@ -172,14 +175,14 @@ export class EngineConnection {
     else this.#child.send(message, undefined, undefined, () => undefined);
   }
 
-  /** Silence counts only while something is awaited: an idle machine may sleep. */
-  #onSilence(): void {
-    if (this.#opening || this.#draws.size > 0) this.#kill(crashed("gave no sign of life for too long"));
-    else this.#silence.refresh();
+  /** Counts ticks instead of looking at a clock, which goes on while the machine sleeps; and only what is awaited. */
+  #onTick(): void {
+    if (!this.#opening && this.#draws.size === 0) this.#silentTicks = 0;
+    else if (++this.#silentTicks > silenceTicks) this.#kill(crashed("gave no sign of life for too long"));
   }
 
   #receive(message: FromEngine): void {
-    this.#silence.refresh();
+    this.#silentTicks = 0;
     switch (message.type) {
       case "loading":
         this.#options.onProgress?.(message.event);

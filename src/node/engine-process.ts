@@ -98,13 +98,7 @@ export class EngineProcess {
    * is `failed`; `engine.closed`; what a hook throws, after which the draw is cancelled.
    */
   draw(request: DrawRequest, hooks: DrawHooks): Promise<DrawResult> {
-    return this.#inTurn(hooks.signal, async () => {
-      const connection = await this.#until(this.#connection, hooks.signal);
-      const result = await connection.draw(request, hooks);
-      this.#failures = 0;
-      this.#lastProbe = { ok: true, at_ms: Date.now() };
-      return result;
-    });
+    return this.#inTurn(hooks.signal, () => this.#draw(request, hooks));
   }
 
   /** Draws a tiny picture, in its turn, which proves that the device works. Errors: as {@link draw}. */
@@ -128,6 +122,26 @@ export class EngineProcess {
     this.#life.abort();
     await this.#current?.close();
     await this.#replacing;
+  }
+
+  async #draw(request: DrawRequest, hooks: DrawHooks): Promise<DrawResult> {
+    for (;;) {
+      const connection = await this.#until(this.#connection, hooks.signal);
+      let hasStarted = false;
+      const onStart = () => {
+        hasStarted = true;
+        hooks.onStart?.();
+      };
+      try {
+        const result = await connection.draw(request, { ...hooks, onStart });
+        this.#failures = 0;
+        this.#lastProbe = { ok: true, at_ms: Date.now() };
+        return result;
+      } catch (error) {
+        // A process that was gone before it began is no reason to fail: the next one draws, or says why there is none.
+        if (hasStarted || !(error instanceof DaybreakError) || error.code !== "engine.crashed") throw error;
+      }
+    }
   }
 
   #adopt(connection: EngineConnection): void {
