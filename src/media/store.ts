@@ -173,26 +173,27 @@ export class MediaStore {
   /**
    * Gives a stored response new content; id, creation and expiry stay. A reader sees the old or the new content whole,
    * a crash leaves one of them.
+   * @param facts instead of those it has
    * Errors: `media.not_found` if it is gone, and then nothing is created; otherwise as of {@link put}.
    */
-  async replace(id: string, bytes: Uint8Array): Promise<Asset> {
+  async replace(id: string, bytes: Uint8Array, facts?: Asset["facts"]): Promise<Asset> {
     this.#checkOpen();
     const entry = this.get(id) && this.#entries.get(id);
     if (!entry) throw notFound(id);
     assert(entry.asset.kind === "resp", `got ${id} to replace, expected a resp_…`);
     const previous = entry.busy;
-    const turn = previous.then(() => this.#replaceNow(entry, bytes));
+    const turn = previous.then(() => this.#replaceNow(entry, bytes, facts ?? entry.asset.facts));
     entry.busy = turn.catch(() => {});
     return this.#tracked(turn);
   }
 
-  async #replaceNow(entry: Entry, bytes: Uint8Array): Promise<Asset> {
+  async #replaceNow(entry: Entry, bytes: Uint8Array, facts: Asset["facts"]): Promise<Asset> {
     const { id } = entry.asset;
     if (this.#entries.get(id) !== entry) throw notFound(id);
     const sha256 = createHash("sha256").update(bytes).digest("hex");
     const old = join(this.#folder, entry.contentName);
     const stored = {
-      asset: { ...entry.asset, bytes: bytes.length, sha256 },
+      asset: { ...entry.asset, bytes: bytes.length, sha256, facts },
       contentName: nextContentName(entry.contentName),
     };
     const text = sideCarText(stored);
