@@ -14,6 +14,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: "make a picture from a prompt, or edit pictures",
     load: async () => (await import("./generate.js")).generate,
   },
+  serve: {
+    summary: "answer requests over HTTP: OpenResponses, OpenAI images, a studio page",
+    load: async () => (await import("./serve.js")).serve,
+  },
   doctor: {
     summary: "which GPU is used, what it can do, what is missing and how to fix it",
     load: async () => (await import("./doctor.js")).doctor,

@@ -11,7 +11,7 @@ export type MetricSources = {
   evictions(): number;
   restarts(): number;
   /** Bytes on the GPU: all, and of them weights. */
-  gpuMemory(): { device: number; weights: number };
+  gpuMemory(): Promise<{ deviceBytes: number; weightBytes: number }>;
 };
 
 /** Counters of one server; two servers in one process do not share any. */
@@ -45,10 +45,10 @@ export function createMetrics(sources: MetricSources) {
     help: "Bytes of buffers on the GPU",
     labelNames: ["kind"],
     registers,
-    collect() {
-      const { device, weights } = sources.gpuMemory();
-      this.set({ kind: "weights" }, weights);
-      this.set({ kind: "activations" }, Math.max(0, device - weights));
+    async collect() {
+      const { deviceBytes, weightBytes } = await sources.gpuMemory();
+      this.set({ kind: "weights" }, weightBytes);
+      this.set({ kind: "activations" }, Math.max(0, deviceBytes - weightBytes));
     },
   });
   collected("daybreak_media_evictions_total", "Assets given up for room", sources.evictions);

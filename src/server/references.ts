@@ -42,7 +42,8 @@ export function assetOfUrl(url: string, caller: Caller): string | undefined {
   return isOwn ? assetPath.exec(pathname)?.[1] : undefined;
 }
 
-async function readSource(context: ServerContext, source: ImageSource, caller: Caller): Promise<Uint8Array> {
+/** The bytes of an image, whatever they are. Throws ApiError. */
+export async function readSource(context: ServerContext, source: ImageSource, caller: Caller): Promise<Uint8Array> {
   const { param } = source;
   if (source.from === "base64") return decodeBase64(source.data, param);
   if (source.from === "asset") return readAsset(context, source.id, param);

@@ -1,6 +1,7 @@
 // The bodies of `POST /v1/responses` and `/v1/responses/compact`: what is accepted, with its bounds. Types, validation
 // and the OpenAPI document come from here. Follows the Open Responses specification of 2026-04-24 and is wider where
-// an image server has to be: everything that this server emits is accepted back as input.
+// an image server has to be: everything that this server emits is accepted back as input. Unknown members are dropped
+// everywhere, never kept: what is echoed or stored later has a known shape and depth.
 
 import { z } from "zod";
 
@@ -47,10 +48,18 @@ const inputVideo = z.object({
   video_data: optional(z.string()),
 });
 
+const urlCitation = z.object({
+  type: z.literal("url_citation"),
+  url: optional(z.string()),
+  title: optional(z.string()),
+  start_index: optional(z.int()),
+  end_index: optional(z.int()),
+});
+
 const outputText = z.object({
   type: z.literal("output_text"),
   text,
-  annotations: optional(z.array(z.looseObject({ type: z.string() }))),
+  annotations: optional(z.array(urlCitation)),
 });
 
 const refusal = z.object({ type: z.literal("refusal"), refusal: text });
@@ -117,7 +126,7 @@ const reasoning = z.object({
   type: z.literal("reasoning"),
   id,
   summary: z.array(z.object({ type: z.literal("summary_text"), text })),
-  content: optional(z.array(z.looseObject({ type: z.string() }))),
+  content: optional(z.array(z.object({ type: z.string(), text: optional(text) }))),
   encrypted_content: optional(z.string()),
 });
 
@@ -202,10 +211,10 @@ const providerOptions = z.strictObject({
   max: optional(z.strictObject({ target_endpoint: optional(z.string()) })),
 });
 
-/** Bounds as OpenAI has them; what this server does with it is decided by the route, not here. */
-const functionTool = z.looseObject({ type: z.literal("function"), name: z.string().min(1).max(64) });
+/** Recognised only to be refused in clear words. */
+const functionTool = z.object({ type: z.literal("function"), name: z.string().min(1).max(64) });
 
-const imageGenerationTool = z.looseObject({
+const imageGenerationTool = z.object({
   type: z.literal("image_generation"),
   size: optional(z.string()),
   output_format: optional(outputFormat),
@@ -217,12 +226,12 @@ export type ImageGenerationTool = z.infer<typeof imageGenerationTool>;
 
 const toolChoice = z.union([
   z.enum(["none", "auto", "required"]),
-  z.looseObject({ type: z.literal("image_generation") }),
-  z.looseObject({ type: z.literal("function"), name: z.string() }),
-  z.looseObject({
+  z.object({ type: z.literal("image_generation") }),
+  z.object({ type: z.literal("function"), name: z.string() }),
+  z.object({
     type: z.literal("allowed_tools"),
     tools: z
-      .array(z.looseObject({ type: z.string() }))
+      .array(z.object({ type: z.string() }))
       .min(1)
       .max(128),
     mode: optional(z.enum(["none", "auto", "required"])),
@@ -238,8 +247,8 @@ const textParam = z.object({
   format: optional(
     z.discriminatedUnion("type", [
       z.object({ type: z.literal("text") }),
-      z.looseObject({ type: z.literal("json_object") }),
-      z.looseObject({ type: z.literal("json_schema") }),
+      z.object({ type: z.literal("json_object") }),
+      z.object({ type: z.literal("json_schema") }),
     ]),
   ),
   verbosity: optional(z.enum(["low", "medium", "high"])),

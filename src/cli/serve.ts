@@ -1,0 +1,202 @@
+// `daybreak serve`: options to a running server, and what is printed when it runs. Owns the option names and their
+// forms; what they mean is the server's. Ends with status 0 when the user or the system asks for it.
+
+import { join, resolve } from "node:path";
+import { DaybreakError, type Precision } from "../index.js";
+import { cacheFolder } from "../node/cache-folder.js";
+import type { ListenerChoice } from "../server/listen.js";
+import { maxOutputSide, minOutputSide } from "../server/schema/request.js";
+import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
+import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { progressLine } from "./progress.js";
+
+const help = `usage: daybreak serve [options]
+
+Serves pictures over the OpenResponses API (POST /v1/responses), OpenAI's images API, and a studio page at /.
+
+  --host ADDRESS           address to listen on; default 127.0.0.1, this machine only
+  --port N                 default 8080; 0 picks a free one and prints it
+  --model DIR              checkpoint folder; default: the embedded model, which draws simple shapes
+  --model-name NAME        the name requests have to use; default: what the folder says, org/name or its own name
+  --default-size WxH       size where neither request nor reference says; default: the checkpoint's
+  --precision auto|f32|f16 default auto: f16 on a GPU that has it, else f32
+  --memory-budget SIZE     most memory to take on the GPU, such as 6GiB; default: no limit
+  --listener auto|uws|node default auto: uWebSockets.js where it loads, else node:http
+  --data-dir DIR           pictures, videos and responses; default: daybreak/media in the user's cache
+  --media-budget SIZE      most bytes to keep there, least recently read go first; default 1GiB; 0: no limit
+  --media-ttl TIME         how long to keep them, such as 90m, 24h, 7d; default 24h; 0: for ever
+  --public-url URL         base of the URLs in answers; default: what the request's Host header says
+  --trust-proxy            believe X-Forwarded-Proto and X-Forwarded-Host; only behind a proxy that sets them
+  --api-key-file FILE      one key a line, needed as "Authorization: Bearer KEY"; default: no key is needed
+  --protect-media          ask for the key at media URLs too, which are otherwise unguessable links
+  --allow-image-host HOST  also fetch references from this host (name or name:port); may be given several times
+  --cors ORIGIN            let pages of this origin call, "*" for any; may be given several times; default: none
+  --state-key TEXT         seals compacted conversations; default: a random key, which ends with the process
+  --no-metadata            leave prompt, seed and settings out of PNG files
+  --log-level LEVEL        trace, debug, info, warn, error, fatal or silent; JSON lines on stderr; default info
+  --log-prompts            write prompts to the log
+  --grace TIME             how long running jobs may finish after SIGTERM; default 30s
+
+Prints the address and three requests to try. Ends with status 0 after SIGINT or SIGTERM.
+`;
+
+export const serve: Command = {
+  options: {
+    values: [
+      ...["host", "port", "model", "model-name", "default-size", "precision", "memory-budget", "listener", "data-dir"],
+      ...["media-budget", "media-ttl", "public-url", "api-key-file", "state-key", "log-level", "grace"],
+    ],
+    lists: ["allow-image-host", "cors"],
+    flags: ["trust-proxy", "protect-media", "no-metadata", "log-prompts"],
+  },
+  help,
+  run,
+};
+
+const defaultMediaBudget = 1024 ** 3;
+const defaultMediaTtlMs = 24 * 3600 * 1000;
+const defaultGraceMs = 30_000;
+
+async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
+  const startOptions = readOptions(options);
+  const graceMs = duration(options, "grace") ?? defaultGraceMs;
+  warnIfOpen(startOptions);
+  const progress = progressLine(process.stderr);
+  let server: RunningServer;
+  try {
+    server = await startServer({ ...startOptions, onLoading: (event) => progress.show(event) });
+  } finally {
+    progress.clear();
+  }
+  if (!signal.aborted) {
+    process.stdout.write(welcome(server));
+    await new Promise((wake) => signal.addEventListener("abort", wake, { once: true }));
+  }
+  await server.close(graceMs);
+  return 0;
+}
+
+function readOptions(options: ParsedOptions): StartOptions {
+  const defaultSize = options.text("default-size");
+  return {
+    host: options.text("host") ?? "127.0.0.1",
+    port: port(options),
+    listener: choice<ListenerChoice>(options, "listener", ["auto", "uws", "node"]) ?? "auto",
+    model: options.text("model"),
+    modelName: options.text("model-name"),
+    precision: choice<Precision>(options, "precision", ["auto", "f32", "f16"]),
+    memoryBudgetBytes: size(options, "memory-budget"),
+    dataDir: resolve(options.text("data-dir") ?? join(cacheFolder(), "media")),
+    mediaBudgetBytes: size(options, "media-budget") ?? defaultMediaBudget,
+    mediaTtlMs: duration(options, "media-ttl") ?? defaultMediaTtlMs,
+    defaultSize: defaultSize === undefined ? undefined : readDefaultSize(defaultSize),
+    publicUrl: publicUrl(options),
+    trustProxy: options.flag("trust-proxy"),
+    corsOrigins: options.list("cors"),
+    imageHosts: options.list("allow-image-host"),
+    apiKeyFile: options.text("api-key-file"),
+    protectMedia: options.flag("protect-media"),
+    metadata: !options.flag("no-metadata"),
+    logPrompts: options.flag("log-prompts"),
+    stateKey: options.text("state-key"),
+    logLevel: choice(options, "log-level", ["trace", "debug", "info", "warn", "error", "fatal", "silent"]),
+  };
+}
+
+function port(options: ParsedOptions): number {
+  const value = options.number("port") ?? 8080;
+  if (Number.isInteger(value) && value >= 0 && value <= 65535) return value;
+  throw invalid("port", String(value), "an integer from 0 to 65535");
+}
+
+function choice<T extends string>(options: ParsedOptions, name: string, known: readonly T[]): T | undefined {
+  const value = options.text(name);
+  if (value === undefined) return undefined;
+  const found = known.find((one) => one === value);
+  if (found === undefined) throw invalid(name, value, known.join(", "));
+  return found;
+}
+
+function readDefaultSize(text: string): { width: number; height: number } {
+  const [width = 0, height = 0] = /^\d{1,5}x\d{1,5}$/.test(text) ? text.split("x").map(Number) : [];
+  const isGood = [width, height].every((side) => side % 16 === 0 && side >= minOutputSide && side <= maxOutputSide);
+  if (!isGood)
+    throw invalid(
+      "default-size",
+      text,
+      `WxH with sides that are multiples of 16, from ${minOutputSide} to ${maxOutputSide}`,
+    );
+  return { width, height };
+}
+
+const units: Readonly<Record<string, number>> = {
+  "": 1,
+  kib: 1024,
+  mib: 1024 ** 2,
+  gib: 1024 ** 3,
+  tib: 1024 ** 4,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+};
+
+/** Bytes. */
+function size(options: ParsedOptions, name: string): number | undefined {
+  const text = options.text(name);
+  if (text === undefined) return undefined;
+  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text) ?? [];
+  const factor = units[unit.toLowerCase()];
+  if (number === undefined || factor === undefined)
+    throw new UsageError(`option '--${name}' got "${text}", expected a size such as 512MiB or 6GiB`);
+  return Math.floor(Number(number) * factor);
+}
+
+const times: Readonly<Record<string, number>> = { "": 1000, ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
+
+/** Milliseconds. */
+function duration(options: ParsedOptions, name: string): number | undefined {
+  const text = options.text(name);
+  if (text === undefined) return undefined;
+  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text) ?? [];
+  const factor = times[unit.toLowerCase()];
+  if (number === undefined || factor === undefined)
+    throw new UsageError(`option '--${name}' got "${text}", expected a time such as 30s, 90m, 24h or 7d`);
+  return Math.floor(Number(number) * factor);
+}
+
+function publicUrl(options: ParsedOptions): string | undefined {
+  const text = options.text("public-url");
+  if (text === undefined || (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol))) return text;
+  throw invalid("public-url", text, "an http or https URL");
+}
+
+function invalid(name: string, got: string, expected: string): DaybreakError {
+  return new DaybreakError("server.option_invalid", `got --${name} ${got}, expected ${expected}`);
+}
+
+const loopback = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
+
+function warnIfOpen({ host, apiKeyFile }: StartOptions): void {
+  if (loopback.test(host) || apiKeyFile !== undefined) return;
+  process.stderr.write(
+    `warning: listening on ${host} without --api-key-file: everybody who reaches this address can use the GPU\n`,
+  );
+}
+
+function welcome({ url, modelName, adapter, listener }: RunningServer): string {
+  const base = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
+  const example = JSON.stringify({
+    model: modelName,
+    input: "a red circle on a blue background",
+    seed: 2,
+    provider_options: { image: { response_format: "url" } },
+  });
+  return `serving ${modelName} on ${url} (${adapter}, ${listener === "uws" ? "uWebSockets.js" : "node:http"})
+
+studio   ${base}/
+picture  curl ${base}/v1/responses -H 'content-type: application/json' -d '${example}'
+stream   curl -N ${base}/v1/responses -H 'content-type: application/json' -d '{"input": "a green square", "stream": true}'
+file     curl -s ${base}/v1/images/generations -H 'content-type: application/json' -d '{"prompt": "a yellow star"}' | sed 's/.*"b64_json":"\\([^"]*\\)".*/\\1/' | base64 -d > star.png
+`;
+}

@@ -1,0 +1,16 @@
+// Where a user's programs keep what can be made again. Knows operating systems, not what is kept.
+
+import { homedir } from "node:os";
+import { isAbsolute, join } from "node:path";
+
+/** This program's folder in the user's cache; it need not exist. */
+export function cacheFolder(): string {
+  return join(userCacheFolder(), "daybreak");
+}
+
+function userCacheFolder(): string {
+  const { XDG_CACHE_HOME: fromEnvironment, LOCALAPPDATA: local } = process.env;
+  if (fromEnvironment && isAbsolute(fromEnvironment)) return fromEnvironment;
+  if (process.platform === "win32" && local) return local;
+  return join(homedir(), process.platform === "darwin" ? "Library/Caches" : ".cache");
+}

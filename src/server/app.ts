@@ -1,0 +1,199 @@
+// The server without its sockets: request in, answer out. Owns what holds for every route: keys, request ids, CORS,
+// errors as bodies, counting, logging. What the routes do is in their own files; `routing.ts` is the table they make.
+
+import { Readable } from "node:stream";
+import { ApiError, errorResponse, toApiError } from "./api-error.js";
+import type { Caller, ServerContext, ServerOptions } from "./context.js";
+import type { HttpApp, HttpRequest, HttpResponse } from "./http.js";
+import { newId } from "./ids.js";
+import { imageRoutes } from "./image-routes.js";
+import { mediaRoutes } from "./media-routes.js";
+import { openApiRoute } from "./openapi.js";
+import { responseRoutes } from "./response-routes.js";
+import { ResponseRuns } from "./response-runs.js";
+import { createRouter, type Route } from "./routing.js";
+import { serviceRoutes } from "./service-routes.js";
+import { openSession } from "./websocket-session.js";
+
+export type App = HttpApp & {
+  /** The same for programs that have the platform's own objects: tests, or a page's service worker. */
+  fetch(request: Request): Promise<Response>;
+  /** Fails every response that is still being made. */
+  stopAll(): Promise<void>;
+};
+
+export function createApp(context: ServerContext): App {
+  const { options } = context;
+  const runs = new ResponseRuns(context);
+  const routes = [
+    ...responseRoutes(context, runs),
+    ...imageRoutes(context),
+    ...mediaRoutes(context),
+    ...serviceRoutes(context),
+  ];
+  const router = createRouter([...routes, openApiRoute(routes, options)]);
+
+  const answer = (request: HttpRequest): HttpResponse | Promise<HttpResponse> => {
+    const began = performance.now();
+    const requestId = chooseRequestId(request);
+    const [path = "", search] = request.target.split("?", 2);
+    let route: Route | undefined;
+    const finish = (response: HttpResponse): HttpResponse => {
+      note(context, { request, path, route, requestId, began }, response.status);
+      const headers = { ...response.headers, "x-request-id": requestId, ...corsHeaders(options, request) };
+      return { status: response.status, headers, body: response.body };
+    };
+    const fail = (error: unknown): HttpResponse => finish(errorResponse(reported(context, error, requestId)));
+    try {
+      const preflight = answerPreflight(options, request);
+      if (preflight) return finish(preflight);
+      const match = router.match(request.method, path);
+      route = match.route;
+      const caller = new RequestCaller(options, request, requestId, identify(options, route, request));
+      const outcome = route.handle({ request, caller, id: match.id, query: new URLSearchParams(search) });
+      return outcome instanceof Promise ? outcome.then(finish, fail) : finish(outcome);
+    } catch (error) {
+      return fail(error);
+    }
+  };
+
+  const upgrade: HttpApp["upgrade"] = (request) => {
+    const requestId = chooseRequestId(request);
+    try {
+      const path = request.target.split("?", 1)[0];
+      if (path !== "/v1/responses") {
+        throw new ApiError("not_found", "not_found", "there is no WebSocket at this path, expected /v1/responses");
+      }
+      const key = options.keys?.identify(request.header("authorization"));
+      const { baseUrl, hosts } = new RequestCaller(options, request, requestId, key);
+      context.log.info({ request: requestId, path, websocket: true }, "opened");
+      return (connection) => openSession(runs, { key, baseUrl, hosts, requestId }, connection);
+    } catch (error) {
+      const refusal = errorResponse(reported(context, error, requestId));
+      return { ...refusal, headers: { ...refusal.headers, "x-request-id": requestId } };
+    }
+  };
+
+  return {
+    answer,
+    upgrade,
+    fetch: async (request) => toResponse(await answer(fromRequest(request))),
+    stopAll: () => runs.stopAll(),
+  };
+}
+
+/** What is known of who asks; most of it is found out only when a route wants it. */
+class RequestCaller implements Caller {
+  readonly requestId: string;
+  readonly key: string | undefined;
+  readonly #options: ServerOptions;
+  readonly #request: HttpRequest;
+
+  constructor(options: ServerOptions, request: HttpRequest, requestId: string, key: string | undefined) {
+    this.#options = options;
+    this.#request = request;
+    this.requestId = requestId;
+    this.key = key;
+  }
+
+  get signal(): AbortSignal {
+    return this.#request.signal;
+  }
+
+  get baseUrl(): string {
+    const { publicUrl, trustProxy } = this.#options;
+    if (publicUrl !== undefined) return publicUrl;
+    const forwarded = trustProxy ? this.#request.header("x-forwarded-proto") : undefined;
+    const scheme = forwarded === "https" || forwarded === "http" ? forwarded : this.#request.scheme;
+    return `${scheme}://${this.#host}`;
+  }
+
+  get hosts(): string[] {
+    const { publicUrl } = this.#options;
+    return publicUrl === undefined ? [this.#host] : [this.#host, new URL(publicUrl).host];
+  }
+
+  get #host(): string {
+    const forwarded = this.#options.trustProxy ? this.#request.header("x-forwarded-host") : undefined;
+    const host = forwarded ?? this.#request.header("host") ?? "";
+    return /^[\w.-]+(:\d+)?$|^\[[\da-f:.]+\](:\d+)?$/i.test(host) ? host.toLowerCase() : "localhost";
+  }
+}
+
+function identify(options: ServerOptions, { access }: Route, request: HttpRequest): string | undefined {
+  const isOpen = access === "open" || (access === "media" && !options.protectMedia);
+  return isOpen ? undefined : options.keys?.identify(request.header("authorization"));
+}
+
+/** The caller's own id, if it is one that logs and headers can hold. */
+function chooseRequestId(request: HttpRequest): string {
+  const given = request.header("x-request-id");
+  return given !== undefined && /^[\w.:-]{1,128}$/.test(given) ? given : newId("req");
+}
+
+/** The error for the client; what the client did not cause goes to the log with all that is known. */
+function reported(context: ServerContext, error: unknown, requestId: string): ApiError {
+  const apiError = toApiError(error);
+  if (apiError.status >= 500)
+    context.log.error({ request: requestId, err: apiError.cause ?? apiError }, apiError.message);
+  return apiError;
+}
+
+type Noted = { request: HttpRequest; path: string; route: Route | undefined; requestId: string; began: number };
+
+/** Counts and logs an answer. Paths that match no route are not labels: anybody could invent a million. */
+function note({ metrics, log }: ServerContext, noted: Noted, code: number): void {
+  const { request, path, route, requestId, began } = noted;
+  metrics.requests.inc({ route: route?.path ?? "unknown", code });
+  const level = route?.path.startsWith("/v1/") ? "info" : "debug";
+  if (!log.isLevelEnabled(level)) return;
+  const ms = Math.round((performance.now() - began) * 10) / 10;
+  log[level]({ request: requestId, method: request.method, path: path.slice(0, 200), code, ms }, "answered");
+}
+
+const corsMethods = "GET, HEAD, POST, DELETE";
+
+function corsHeaders({ corsOrigins }: ServerOptions, request: HttpRequest): Record<string, string> | undefined {
+  if (corsOrigins.length === 0) return undefined;
+  const origin = request.header("origin");
+  if (origin === undefined) return undefined;
+  const allowed = corsOrigins.includes("*") ? "*" : corsOrigins.find((known) => known === origin);
+  const exposed = "x-request-id, retry-after, content-range, etag";
+  return {
+    vary: "origin",
+    ...(allowed && { "access-control-allow-origin": allowed, "access-control-expose-headers": exposed }),
+  };
+}
+
+function answerPreflight({ corsOrigins }: ServerOptions, request: HttpRequest): HttpResponse | undefined {
+  if (request.method !== "OPTIONS" || corsOrigins.length === 0) return undefined;
+  const headers = {
+    "access-control-allow-methods": corsMethods,
+    "access-control-allow-headers": "authorization, content-type, range, x-request-id",
+    "access-control-max-age": "86400",
+  };
+  return { status: 204, headers, body: null };
+}
+
+function fromRequest(request: Request): HttpRequest {
+  const { pathname, search, protocol, host } = new URL(request.url);
+  return {
+    method: request.method,
+    target: pathname + search,
+    scheme: protocol === "https:" ? "https" : "http",
+    // The platform leaves Host out of a Request's headers: it is in the URL.
+    header: (name) => request.headers.get(name) ?? (name === "host" ? host : undefined),
+    body: (request.body ?? []) as AsyncIterable<Uint8Array>,
+    signal: request.signal,
+  };
+}
+
+function toResponse({ status, headers, body }: HttpResponse): Response {
+  if (body === null || typeof body === "string" || body instanceof Uint8Array) {
+    return new Response(body as BodyInit | null, { status, headers });
+  }
+  const bytes = async function* () {
+    for await (const chunk of body) yield Buffer.from(chunk);
+  };
+  return new Response(Readable.toWeb(Readable.from(bytes())) as ReadableStream, { status, headers });
+}

@@ -1,0 +1,209 @@
+// OpenAI's images routes: `POST /v1/images/generations` and `/v1/images/edits`, in JSON or as a form, with streams of
+// partial images. The same drawings as those of `/v1/responses`, in OpenAI's words. They answer b64_json by default,
+// because both official clients read that.
+
+import type { RgbImage } from "../engine/request.js";
+import { ApiError, errorPayload, schemaError, toApiError } from "./api-error.js";
+import { mediaType, readForm, readJson, unsupportedType } from "./body.js";
+import type { Caller, ServerContext } from "./context.js";
+import type { ImageSource } from "./conversation.js";
+import { type Drawing, type ImageFile, planDrawing, promptHash, submitDrawing } from "./drawing.js";
+import { EventLog } from "./event-log.js";
+import type { HttpResponse } from "./http.js";
+import { checkModel } from "./models.js";
+import { readReferences } from "./references.js";
+import { parseSize, seconds } from "./response-request.js";
+import { type Call, json, type Route } from "./routing.js";
+import {
+  type ImageEditBody,
+  type ImageGenerationBody,
+  type ImagesResponse,
+  type ImagesStreamEvent,
+  imageEditBody,
+  imageGenerationBody,
+  imagesResponse,
+  imagesStreamEvent,
+} from "./schema/images.js";
+import { maxReferences } from "./schema/request.js";
+import { sseHeaders, sseText } from "./sse.js";
+
+const answer = { "application/json": imagesResponse, "text/event-stream": imagesStreamEvent };
+
+export function imageRoutes(context: ServerContext): Route[] {
+  return [
+    {
+      method: "POST",
+      path: "/v1/images/generations",
+      access: "key",
+      summary: "OpenAI's image generation",
+      handle: async ({ request, caller }) => {
+        const body = await readJson(request);
+        const parsed = imageGenerationBody.safeParse(body);
+        if (!parsed.success) throw schemaError(parsed.error, body);
+        return draw(context, caller, "image_generation", parsed.data, []);
+      },
+      body: { "application/json": imageGenerationBody },
+      answer,
+    },
+    {
+      method: "POST",
+      path: "/v1/images/edits",
+      access: "key",
+      summary: "OpenAI's image edit, of up to 8 images",
+      handle: (call) => edit(context, call),
+      body: { "application/json": imageEditBody, "multipart/form-data": "form" },
+      answer,
+    },
+  ];
+}
+
+async function edit(context: ServerContext, { request, caller }: Call): Promise<HttpResponse> {
+  const type = mediaType(request);
+  let body: unknown;
+  if (type === "application/json") body = await readJson(request);
+  else if (type === "multipart/form-data") body = await formBody(await readForm(request));
+  else throw unsupportedType(request, "multipart/form-data or application/json");
+  const parsed = imageEditBody.safeParse(body);
+  if (!parsed.success) throw schemaError(parsed.error, body);
+  const { images, mask } = parsed.data;
+  if (mask !== undefined && mask !== null) {
+    const message = "got a mask, which this model cannot use: say in the prompt what to change";
+    throw new ApiError("invalid_request", "unsupported_mask", message, { param: "mask" });
+  }
+  if (images.length > maxReferences) {
+    const message = `got ${images.length} images, this model takes at most ${maxReferences}`;
+    throw new ApiError("invalid_request", "too_many_images", message, { param: "images" });
+  }
+  const sources = images.map(
+    ({ image_url }, i): ImageSource => ({ from: "url", url: image_url, param: `images[${i}].image_url` }),
+  );
+  return draw(context, caller, "image_edit", parsed.data, sources);
+}
+
+/** A form as the JSON body that says the same: files become data: URIs, `image` and `image[]` become `images`. */
+async function formBody(form: FormData): Promise<Record<string, unknown>> {
+  const body: Record<string, unknown> = {};
+  const images: { image_url: string }[] = [];
+  for (const [name, value] of form) {
+    const isImage = /^image(\[\d*\])?$/.test(name);
+    if (typeof value === "string") {
+      if (isImage)
+        throw new ApiError("invalid_request", "invalid_form", "got an image as text, expected a file", { param: name });
+      body[name] = value;
+    } else if (isImage) {
+      const base64 = Buffer.from(await value.arrayBuffer()).toString("base64");
+      images.push({ image_url: `data:application/octet-stream;base64,${base64}` });
+    } else {
+      body[name] = "a file";
+    }
+  }
+  return { ...body, images };
+}
+
+type Kind = "image_generation" | "image_edit";
+type Body = ImageGenerationBody | ImageEditBody;
+
+async function draw(
+  context: ServerContext,
+  caller: Caller,
+  kind: Kind,
+  body: Body,
+  sources: ImageSource[],
+): Promise<HttpResponse> {
+  checkModel(context.options.modelName, body.model);
+  if (body.background === "transparent") {
+    const message = "got a transparent background, expected opaque or auto: this model draws opaque pictures";
+    throw new ApiError("invalid_request", "unsupported_background", message, { param: "background" });
+  }
+  context.jobs.checkRoom(caller.key);
+  const references = await readReferences(context, sources, caller);
+  const drawing = plan(context, body, references);
+  if (body.stream) return stream(context, caller, kind, drawing);
+  const data = new Array<ImagesResponse["data"][number]>(drawing.numImages);
+  const kept: string[] = [];
+  try {
+    const { result } = submitDrawing(context, drawing, {
+      caller: caller.key,
+      signal: caller.signal,
+      onImage: async (file, i) => {
+        if (body.response_format !== "url") {
+          data[i] = { b64_json: Buffer.from(file.bytes).toString("base64"), seed: file.seed };
+          return;
+        }
+        const { bytes, format, width, height, seed } = file;
+        const facts = { ...{ width, height, format, seed: String(seed) }, promptHash: promptHash(drawing.prompt) };
+        const { id } = await context.store.put("img", bytes, { ...facts, mime: `image/${format}`, isPublic: true });
+        kept.push(id);
+        data[i] = { url: `${caller.baseUrl}/v1/images/${id}/content`, seed };
+      },
+    });
+    await result;
+  } catch (error) {
+    for (const id of kept) await context.store.delete(id);
+    throw error;
+  }
+  return json({
+    created: seconds(),
+    data,
+    ...description(drawing),
+    usage: imagesUsage(drawing),
+  } satisfies ImagesResponse);
+}
+
+function plan(context: ServerContext, body: Body, references: RgbImage[]): Drawing {
+  const size = body.size && body.size !== "auto" ? parseSize(body.size, "size") : undefined;
+  return planDrawing(context, {
+    prompt: body.prompt,
+    truncation: "disabled",
+    ...size,
+    seed: body.seed,
+    numImages: body.n ?? 1,
+    partialImages: body.stream ? (body.partial_images ?? 0) : 0,
+    references,
+    output: { type: "image", format: body.output_format ?? "png", quality: body.output_compression ?? 90 },
+    param: (option) => (option === "width" ? "size" : option),
+  });
+}
+
+/** Events as they come; the client's going away ends the job. */
+function stream(context: ServerContext, caller: Caller, kind: Kind, drawing: Drawing): HttpResponse {
+  const events = new EventLog<ImagesStreamEvent | StreamError>();
+  const base = (file: ImageFile) => ({
+    b64_json: Buffer.from(file.bytes).toString("base64"),
+    created_at: seconds(),
+    ...description(drawing),
+  });
+  const { result } = submitDrawing(context, drawing, {
+    caller: caller.key,
+    signal: caller.signal,
+    onPartial: (file, { index }) =>
+      events.add({ type: `${kind}.partial_image`, partial_image_index: index, ...base(file) }),
+    onImage: async (file) => events.add({ type: `${kind}.completed`, ...base(file), usage: imagesUsage(drawing) }),
+  });
+  result
+    .catch((error) => events.add({ type: "error", error: errorPayload(toApiError(error)) }))
+    .finally(() => events.end());
+  return { status: 200, headers: { ...sseHeaders }, body: sseText(events.follow(-1, caller.signal)) };
+}
+
+type StreamError = { type: "error"; error: ReturnType<typeof errorPayload> };
+
+function description({ width, height, output }: Drawing) {
+  const output_format = output.type === "image" ? output.format : "png";
+  return { background: "opaque", output_format, size: `${width}x${height}`, quality: "high" } as const;
+}
+
+/** Latent tokens of the references and of the pictures count as image tokens. */
+function imagesUsage({ promptTokens, references, width, height, numImages }: Drawing) {
+  const latentTokens = (image: { width: number; height: number }) =>
+    Math.floor(image.width / 16) * Math.floor(image.height / 16);
+  const image_tokens = references.reduce((sum, image) => sum + latentTokens(image), 0);
+  const output_tokens = latentTokens({ width, height }) * numImages;
+  const input_tokens = promptTokens + image_tokens;
+  return {
+    total_tokens: input_tokens + output_tokens,
+    input_tokens,
+    output_tokens,
+    input_tokens_details: { text_tokens: promptTokens, image_tokens },
+  };
+}

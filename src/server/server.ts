@@ -1,0 +1,194 @@
+// A running server: opens everything in order, proves that the GPU draws, listens; and closes everything in order.
+// Owns the life of engine, store and listener; knows no route.
+
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { type DestinationStream, pino } from "pino";
+import { openTokenizer } from "../engine/checkpoint.js";
+import { loadConfigs } from "../engine/models/flux2/config.js";
+import type { Precision, ProgressEvent } from "../engine/request.js";
+import { requestDefaults } from "../engine/request-defaults.js";
+import { MediaStore } from "../media/store.js";
+import { MediaWorkers } from "../media/workers.js";
+import { folderSource } from "../node/checkpoint-folder.js";
+import { EngineProcess } from "../node/engine-process.js";
+import { embeddedModel } from "../node/open-engine.js";
+import { packageManifest } from "../node/package.js";
+import { type App, createApp } from "./app.js";
+import type { ServerContext } from "./context.js";
+import type { Listener } from "./http.js";
+import { JobQueue } from "./jobs.js";
+import { readApiKeys } from "./keys.js";
+import { type ListenerChoice, listen } from "./listen.js";
+import { createMetrics } from "./metrics.js";
+import { modelName } from "./model-name.js";
+import { ResponseStore } from "./response-store.js";
+
+export type StartOptions = {
+  /** A checkpoint folder; default: the embedded model. */
+  model?: string;
+  /** Default: what the folder says of itself. */
+  modelName?: string;
+  host: string;
+  /** 0: any free one. */
+  port: number;
+  listener: ListenerChoice;
+  precision?: Precision;
+  memoryBudgetBytes?: number;
+  /** Stored media and responses; made if it does not exist. */
+  dataDir: string;
+  /** 0: no limit. */
+  mediaBudgetBytes: number;
+  /** 0: for ever. */
+  mediaTtlMs: number;
+  /** Default: a square of the checkpoint's sample size. */
+  defaultSize?: { width: number; height: number };
+  publicUrl?: string;
+  trustProxy?: boolean;
+  corsOrigins?: string[];
+  imageHosts?: string[];
+  apiKeyFile?: string;
+  protectMedia?: boolean;
+  metadata?: boolean;
+  logPrompts?: boolean;
+  /** Any text; compacted conversations outlive the process only with it. */
+  stateKey?: string;
+  /** Where log lines go; default stderr. */
+  log?: DestinationStream;
+  logLevel?: string;
+  onLoading?: (event: ProgressEvent) => void;
+};
+
+export type RunningServer = {
+  url: string;
+  listener: Listener["name"];
+  adapter: string;
+  modelName: string;
+  app: App;
+  /** Id of the engine's process, while it is up. */
+  readonly enginePid: number | undefined;
+  /** Takes no more requests, lets those that run finish for so long, fails the rest, frees everything. */
+  close(graceMs: number): Promise<void>;
+};
+
+/** Time for the last events to reach their readers. */
+const farewellMs = 200;
+
+/**
+ * Starts a server. Errors: those of the checkpoint and the device, `media.*`, `file.unreadable`, `server.*`; nothing
+ * stays open after one.
+ */
+export async function startServer(options: StartOptions): Promise<RunningServer> {
+  const closers: (() => Promise<unknown> | unknown)[] = [];
+  const closeAll = async () => {
+    for (const close of closers.reverse()) await close();
+  };
+  try {
+    return await start(options, closers, closeAll);
+  } catch (error) {
+    await closeAll();
+    throw error;
+  }
+}
+
+async function start(
+  options: StartOptions,
+  closers: (() => Promise<unknown> | unknown)[],
+  closeAll: () => Promise<void>,
+): Promise<RunningServer> {
+  const log = pino({ level: options.logLevel ?? "info" }, options.log ?? pino.destination({ dest: 2, sync: false }));
+  const keys = options.apiKeyFile === undefined ? undefined : await readApiKeys(options.apiKeyFile);
+  const model = options.model ?? embeddedModel();
+  const { tokenizer, defaults, name } = await readModel(model);
+
+  const folder = join(options.dataDir, "store");
+  await mkdir(folder, { recursive: true });
+  const store = await MediaStore.open({ folder, budgetBytes: options.mediaBudgetBytes, ttlMs: options.mediaTtlMs });
+  closers.push(() => store.close());
+  const responses = await ResponseStore.open(store);
+  const workers = MediaWorkers.open();
+  closers.push(() => workers.close());
+
+  const engine = await EngineProcess.open({
+    model,
+    precision: options.precision,
+    memoryBudgetBytes: options.memoryBudgetBytes,
+    onProgress: options.onLoading,
+    onRestart: (reason) => log.error({ err: reason }, "the engine failed and is being replaced"),
+    onLog: (line) => log.warn({ engine: line }, "the engine says"),
+  });
+  closers.push(() => engine.close());
+  await engine.probe();
+
+  const jobs = new JobQueue();
+  const side = defaults.sampleSize;
+  const context: ServerContext = {
+    options: {
+      modelName: options.modelName ?? name,
+      defaultSize: options.defaultSize ?? { width: side, height: side },
+      publicUrl: options.publicUrl?.replace(/\/+$/, ""),
+      trustProxy: options.trustProxy ?? false,
+      corsOrigins: options.corsOrigins ?? [],
+      imageHosts: options.imageHosts ?? [],
+      keys,
+      protectMedia: options.protectMedia ?? false,
+      metadata: options.metadata ?? true,
+      logPrompts: options.logPrompts ?? false,
+      stateKey:
+        options.stateKey === undefined ? randomBytes(32) : createHash("sha256").update(options.stateKey).digest(),
+      version: packageManifest().version,
+    },
+    ...{ engine, tokenizer, defaults, store, workers, jobs, responses, log },
+    metrics: createMetrics({
+      jobs: () => jobs,
+      mediaBytes: () => store.totalBytes,
+      evictions: () => store.evictions,
+      restarts: () => engine.restarts,
+      gpuMemory: () => engine.memory(),
+    }),
+  };
+  const app = createApp(context);
+  const listener = await listen(app, options);
+  closers.push(() => listener.close());
+  const host = options.host.includes(":") ? `[${options.host}]` : options.host;
+  const url = `http://${host}:${listener.port}`;
+  log.info({ url, listener: listener.name, model: context.options.modelName, adapter: engine.info.adapter }, "serving");
+
+  const shutDown = async (graceMs: number) => {
+    listener.stop();
+    await Promise.race([jobs.drain(), sleep(graceMs, undefined, { ref: false })]);
+    await app.stopAll();
+    await sleep(farewellMs);
+    await closeAll();
+    log.info("stopped");
+  };
+  let closing: Promise<void> | undefined;
+  return {
+    url,
+    listener: listener.name,
+    adapter: engine.info.adapter,
+    modelName: context.options.modelName,
+    app,
+    get enginePid() {
+      return engine.pid;
+    },
+    close(graceMs) {
+      closing ??= shutDown(graceMs);
+      return closing;
+    },
+  };
+}
+
+/** What the serving process needs of a checkpoint: no weights. */
+async function readModel(model: string) {
+  const source = await folderSource(model);
+  try {
+    const configs = await loadConfigs(source);
+    const name = await modelName(model, source);
+    return { tokenizer: await openTokenizer(source), defaults: requestDefaults(configs), name };
+  } finally {
+    await source.close();
+  }
+}

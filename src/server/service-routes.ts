@@ -1,0 +1,103 @@
+// The routes about the server itself: models, health, metrics, version, the OpenAPI document, the studio page.
+
+import { ApiError } from "./api-error.js";
+import type { ServerContext } from "./context.js";
+import type { HttpResponse } from "./http.js";
+import { checkModel, describeModel } from "./models.js";
+import { seconds } from "./response-request.js";
+import { json, type Route } from "./routing.js";
+import { health, model, modelList, readiness, version } from "./schema/service.js";
+import { studioFiles } from "./studio.js";
+
+export function serviceRoutes(context: ServerContext): Route[] {
+  const { engine, options, metrics } = context;
+  const started = seconds();
+  const healthy: HttpResponse = json({ status: "ok" });
+  return [
+    {
+      method: "GET",
+      path: "/v1/models",
+      access: "key",
+      summary: "The served model, in a list",
+      handle: () => json({ object: "list", data: [describeModel(context, started)] }),
+      answer: { "application/json": modelList },
+    },
+    // Names with a slash come escaped or as they are.
+    ...["/v1/models/{id}", ...(options.modelName.includes("/") ? [`/v1/models/${options.modelName}`] : [])].map(
+      (path): Route => ({
+        method: "GET",
+        path,
+        access: "key",
+        summary: "What the served model can do, its defaults and limits",
+        handle: ({ id }) => {
+          if (id !== "") checkModel(options.modelName, id);
+          return json(describeModel(context, started));
+        },
+        answer: { "application/json": model },
+      }),
+    ),
+    {
+      method: "GET",
+      path: "/healthz",
+      access: "open",
+      summary: "Whether the server's process runs",
+      handle: () => healthy,
+      answer: { "application/json": health },
+    },
+    {
+      method: "GET",
+      path: "/readyz",
+      access: "open",
+      summary: "Whether a model is loaded and the GPU computes; 503 with the reason if not",
+      handle: () => {
+        const { state, reason, lastProbe, info } = engine;
+        const failure = state !== "ready" ? (reason?.message ?? `the engine is ${state}`) : lastProbe?.error?.message;
+        if (failure !== undefined) throw new ApiError("overloaded", "not_ready", failure);
+        return json({ status: "ready", model: options.modelName, adapter: info.adapter });
+      },
+      answer: { "application/json": readiness },
+    },
+    {
+      method: "GET",
+      path: "/metrics",
+      access: "open",
+      summary: "Counters for Prometheus",
+      handle: async () => ({
+        status: 200,
+        headers: { "content-type": metrics.registry.contentType },
+        body: await metrics.registry.metrics(),
+      }),
+      answer: { "text/plain": "file" },
+    },
+    {
+      method: "GET",
+      path: "/version",
+      access: "open",
+      summary: "The versions of the server, the model and the GPU",
+      handle: () => json({ version: options.version, model: options.modelName, adapter: engine.info.adapter }),
+      answer: { "application/json": version },
+    },
+    ...studioFiles.map(
+      ({ path, type, text }): Route => ({
+        method: "GET",
+        path,
+        access: "open",
+        summary: "A file of the studio page",
+        handle: () => ({
+          status: 200,
+          headers: { "content-type": type, "cache-control": "no-cache", ...studioHeaders },
+          body: text(),
+        }),
+        answer: { [type.split(";")[0] as string]: "file" },
+      }),
+    ),
+  ];
+}
+
+/** The page loads nothing from elsewhere and runs no inline code; pictures also come as data and blobs. */
+const studioHeaders = {
+  "content-security-policy":
+    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'",
+  "x-content-type-options": "nosniff",
+  "referrer-policy": "no-referrer",
+};
