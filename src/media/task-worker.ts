@@ -1,0 +1,34 @@
+// Runs in the threads of the pool that workers.ts owns: one function per task, each a plain function elsewhere.
+// Knows how results are handed over. Errors cross as values, because of a thrown one only the message would arrive.
+
+import { Tinypool } from "tinypool";
+import type { RgbImage } from "../engine/request.js";
+import { plainError } from "../errors.js";
+import { type EncodeOptions, encodeImage } from "./encode.js";
+import { decodeAnyReference } from "./references.js";
+import { type Outcome, ownBytes } from "./transfer.js";
+
+export async function encodeImageTask(task: { image: RgbImage; options: EncodeOptions }): Promise<Outcome<Uint8Array>> {
+  try {
+    const value = ownBytes(await encodeImage(task.image, task.options));
+    return moved({ value }, value.buffer);
+  } catch (error) {
+    return { error: plainError(error) };
+  }
+}
+
+export async function decodeReferenceTask(task: { bytes: Uint8Array }): Promise<Outcome<RgbImage>> {
+  try {
+    const { width, height, data } = await decodeAnyReference(task.bytes);
+    const own = ownBytes(data);
+    return moved({ value: { width, height, data: own } }, own.buffer);
+  } catch (error) {
+    return { error: plainError(error) };
+  }
+}
+
+/** A result whose memory is handed over, as the pool's protocol wants it: the caller gets `result`. */
+function moved<T extends object>(result: T, buffer: ArrayBuffer): T {
+  const { transferableSymbol, valueSymbol } = Tinypool;
+  return Tinypool.move({ [transferableSymbol]: [buffer], [valueSymbol]: result } as never) as unknown as T;
+}

@@ -1,0 +1,99 @@
+// What would block the serving thread, done in other threads: encoding pictures, decoding references, making videos.
+// Owns those threads; what they do is in task-worker.ts and video-worker.ts. They never keep the process alive by
+// themselves, and stay warm, because starting one takes longer than encoding a picture.
+
+import { existsSync } from "node:fs";
+import { fileURLToPath } from "node:url";
+import { Tinypool } from "tinypool";
+import type { RgbImage } from "../engine/request.js";
+import { errorFromPlain, plainError } from "../errors.js";
+import type { EncodeOptions } from "./encode.js";
+import type { VideoOptions, VideoWriter } from "./mp4.js";
+import { closedError, type Outcome, ownBytes } from "./transfer.js";
+import { openVideoThread } from "./video-thread.js";
+
+const maxThreads = 2;
+/** Threads cannot run TypeScript: where the sources run as they are, in tests, they take the built program's file. */
+function workerFile(name: string): string {
+  const beside = fileURLToPath(new URL(`${name}.js`, import.meta.url));
+  return existsSync(beside) ? beside : fileURLToPath(new URL(`../../dist/src/media/${name}.js`, import.meta.url));
+}
+
+export class MediaWorkers {
+  readonly #pool: Tinypool;
+  readonly #videos = new Set<VideoWriter>();
+  #isClosed = false;
+
+  private constructor() {
+    this.#pool = new Tinypool({
+      filename: workerFile("task-worker"),
+      name: "encodeImageTask",
+      runtime: "worker_threads",
+      minThreads: 1,
+      maxThreads,
+      idleTimeout: Number.POSITIVE_INFINITY,
+    });
+  }
+
+  /** Starts the first thread in the background. */
+  static open(): MediaWorkers {
+    return new MediaWorkers();
+  }
+
+  /**
+   * {@link import("./encode.js").encodeImage} in another thread. `image.data` is handed over where it can be: the caller
+   * must not use it any more. Errors: those of that function, `media.closed`.
+   */
+  encodeImage(image: RgbImage, options: EncodeOptions): Promise<Uint8Array> {
+    const data = ownBytes(image.data);
+    return this.#run("encodeImageTask", { image: { ...image, data }, options }, data.buffer);
+  }
+
+  /**
+   * {@link import("./references.js").decodeAnyReference} in another thread; `bytes` stay the caller's.
+   * Errors: those of that function, `media.closed`.
+   */
+  decodeReference(bytes: Uint8Array): Promise<RgbImage> {
+    const copy = new Uint8Array(bytes);
+    return this.#run("decodeReferenceTask", { bytes: copy }, copy.buffer);
+  }
+
+  async #run<T>(name: string, task: object, buffer: ArrayBuffer): Promise<T> {
+    this.#checkOpen();
+    let outcome: Outcome<T>;
+    try {
+      outcome = await this.#pool.run(task, { name, transferList: [buffer] });
+    } catch (error) {
+      this.#checkOpen(); // closing breaks off what is under way
+      throw errorFromPlain(plainError(error));
+    }
+    if ("error" in outcome) throw errorFromPlain(outcome.error);
+    return outcome.value;
+  }
+
+  /**
+   * {@link import("./mp4.js").openVideo} in a thread of its own. The data of frames is handed over where it can be.
+   * `write` resolves as soon as another frame may follow: one is encoded while the next is drawn. A frame's error
+   * comes with that write or a later call. Errors: those of that function, `media.closed`.
+   */
+  async openVideo(options: VideoOptions): Promise<VideoWriter> {
+    this.#checkOpen();
+    const video = await openVideoThread(workerFile("video-worker"), options, () => this.#videos.delete(video));
+    this.#videos.add(video);
+    if (!this.#isClosed) return video;
+    await video.abort();
+    throw closedError();
+  }
+
+  /** Breaks off what is under way, gives up unfinished videos, and ends all threads. */
+  async close(): Promise<void> {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    await Promise.all([...this.#videos].map((video) => video.abort()));
+    await this.#pool.destroy();
+  }
+
+  #checkOpen(): void {
+    if (this.#isClosed) throw closedError();
+  }
+}
