@@ -169,7 +169,7 @@ async function denoise(
 }
 
 /** After which steps, from 1, `count` previews are made: evenly spread, never after the last. */
-export function previewSteps(count: number, steps: number): number[] {
+function previewSteps(count: number, steps: number): number[] {
   // At most steps − 1 lie at least one step apart, so that rounding merges none and moves none to 0 or to the end.
   return Array.from({ length: count }, (_, j) => Math.round(((j + 1) * steps) / (count + 1)));
 }

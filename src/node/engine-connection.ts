@@ -16,7 +16,7 @@ export type ConnectionOptions = LoadOptions & {
   onProgress?: (event: ProgressEvent) => void;
   /** What the process prints, line by line: drivers do that. */
   onLog?: (line: string) => void;
-  /** The Node that runs the process; default: the one that runs this. */
+  /** The Node that runs the process; default: the one that runs this. Electron's cannot read results back from Dawn. */
   execPath?: string;
   /** A process that says nothing for so long while it works is ended; default {@link defaultSilenceLimit_ms}. */
   silenceLimit_ms?: number;

@@ -219,12 +219,51 @@ it("passes on what drivers print, and nothing of it comes here", async () => {
 
 /** A program that prints two lines and then is Node. */
 function printingNode(): string {
-  const path = join(folder, "node.sh");
-  writeFileSync(path, `#!/bin/sh\necho to stdout\necho to stderr >&2\nexec "${process.execPath}" "$@"\n`, {
-    mode: 0o755,
-  });
+  return nodeAfter("printing", "echo to stdout\necho to stderr >&2");
+}
+
+/** Node, with what a shell does before it starts and with other arguments of its own. */
+function nodeAfter(name: string, commands: string, options = ""): string {
+  const path = join(folder, `${name}.sh`);
+  writeFileSync(path, `#!/bin/sh\n${commands}\nexec "${process.execPath}" ${options} "$@"\n`, { mode: 0o755 });
   return path;
 }
+
+it("a lost device fails its draw with its own code, and the next process draws on", async () => {
+  const flag = join(folder, "lose-the-device");
+  const hook = join(folder, "hook.mjs");
+  const dawn = JSON.stringify(import.meta.resolve("webgpu"));
+  writeFileSync(
+    hook,
+    `import { existsSync, rmSync } from "node:fs";
+    import { globals } from ${dawn};
+    const { GPUAdapter, GPUQueue } = globals;
+    const { requestDevice } = GPUAdapter.prototype;
+    const { submit } = GPUQueue.prototype;
+    let device;
+    GPUAdapter.prototype.requestDevice = async function (...args) {
+      device = await requestDevice.apply(this, args);
+      return device;
+    };
+    GPUQueue.prototype.submit = function (...args) {
+      if (existsSync(${JSON.stringify(flag)})) {
+        rmSync(${JSON.stringify(flag)});
+        device.destroy();
+      }
+      return submit.apply(this, args);
+    };`,
+  );
+  const engine = await openProcess({ execPath: nodeAfter("losing", "", `--import "${hook}"`) });
+  const first = engine.pid as number;
+  const error = await failure(
+    drawUntilStep(engine, () => writeFileSync(flag, "")),
+    "device.lost",
+  );
+  expect(engine.lastProbe).toMatchObject({ ok: false, error });
+  await expect(draw(engine)).resolves.toMatchObject({ images: [{ seed: 7n }] });
+  expect(engine).toMatchObject({ state: "ready", restarts: 1 });
+  expect(isRunning(first)).toBe(false);
+});
 
 it("a killed process fails its draw, and those that wait are drawn by the next one", async () => {
   const reasons: DaybreakError[] = [];
