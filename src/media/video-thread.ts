@@ -21,7 +21,7 @@ type VideoThread = {
 };
 
 function startThread(file: string, options: VideoOptions): VideoThread {
-  const thread = new Worker(file, { workerData: options });
+  const thread = new Worker(file, { workerData: options, execArgv: [] }); // flags of the program are not for it
   const waiting: Waiting[] = [];
   let death: DaybreakError | undefined;
   const die = (error: DaybreakError) => {

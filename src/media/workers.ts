@@ -6,17 +6,22 @@ import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Tinypool } from "tinypool";
 import type { RgbImage } from "../engine/request.js";
-import { errorFromPlain, plainError } from "../errors.js";
+import { assert, errorFromPlain, plainError } from "../errors.js";
 import type { EncodeOptions } from "./encode.js";
 import type { VideoOptions, VideoWriter } from "./mp4.js";
 import { closedError, type Outcome, ownBytes } from "./transfer.js";
 import { openVideoThread } from "./video-thread.js";
 
 const maxThreads = 2;
+/** Of timers: an infinite one would fire at once. */
+const longestTimeout_ms = 2 ** 31 - 1;
 /** Threads cannot run TypeScript: where the sources run as they are, in tests, they take the built program's file. */
 function workerFile(name: string): string {
   const beside = fileURLToPath(new URL(`${name}.js`, import.meta.url));
-  return existsSync(beside) ? beside : fileURLToPath(new URL(`../../dist/src/media/${name}.js`, import.meta.url));
+  const built = fileURLToPath(new URL(`../../dist/src/media/${name}.js`, import.meta.url));
+  const found = [beside, built].find((path) => existsSync(path));
+  assert(found, `got neither ${beside} nor ${built}, expected the built program: run "npm run build"`);
+  return found;
 }
 
 export class MediaWorkers {
@@ -31,8 +36,11 @@ export class MediaWorkers {
       runtime: "worker_threads",
       minThreads: 1,
       maxThreads,
-      idleTimeout: Number.POSITIVE_INFINITY,
+      idleTimeout: longestTimeout_ms,
+      execArgv: [], // flags of the program are not for its threads
     });
+    // A thread that dies without a task: the next task starts another one, and says so if that dies as well.
+    this.#pool.on("error", () => {});
   }
 
   /** Starts the first thread in the background. */

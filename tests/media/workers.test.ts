@@ -147,9 +147,13 @@ describe("openVideo", () => {
     for (const frame of frames) await video.write(frame);
     expect(frames[0]?.data.length).toBe(0); // handed over
     await video.finish();
-    const [a, b] = [readFileSync(join(folder, "a.mp4")), readFileSync(join(folder, "b.mp4"))];
-    expect(a.length).toBe(b.length);
-    expect(a.subarray(200).equals(b.subarray(200)) || a.length > 1000).toBe(true);
+    // before the pictures lies the time of creation
+    const pictures = (name: string) => {
+      const file = readFileSync(join(folder, name));
+      return file.subarray(file.indexOf("mdat"));
+    };
+    expect(pictures("a.mp4").length).toBeGreaterThan(1000);
+    expect(Buffer.compare(pictures("a.mp4"), pictures("b.mp4"))).toBe(0);
     await expect(video.write(syntheticImage(96, 64))).rejects.toMatchObject({ code: "media.closed" });
     await expect(video.finish()).rejects.toMatchObject({ code: "media.closed" });
     expect(readdirSync(folder)).toEqual(["a.mp4", "b.mp4"]);
