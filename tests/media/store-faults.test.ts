@@ -75,11 +75,12 @@ it("has whole assets and nothing else after its process was killed", async () =>
   expect(stored).toBeGreaterThan(rounds); // it was killed at work
 }, 60_000);
 
-it("says that the disk is full, leaves nothing half-written, and goes on when there is room", async ({ annotate }) => {
+it("says that the disk is full, leaves nothing half-written, and goes on when there is room", async () => {
   const mount = spawnSync("mount", ["-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], { encoding: "utf8" });
   if (mount.status !== 0) {
     // Only the administrator can mount; the next test drives the same path with another error.
-    await annotate(`not run, because no small disk could be mounted: ${mount.error?.message ?? mount.stderr.trim()}`);
+    const reason = mount.error?.message ?? mount.stderr.trim();
+    process.stdout.write(`a full disk was not tested, because no small one could be mounted: ${reason}\n`);
     return;
   }
   try {
