@@ -157,6 +157,8 @@ function serve(context: Context, req: IncomingMessage, res: ServerResponse): voi
 }
 
 function requestRefusal(exchange: Exchange, req: IncomingMessage): HttpResponse | null {
+  // what has no version counts as HTTP/0.9
+  if (req.httpVersionMajor !== 1) return refusal(505, "bad_request", "got another version of HTTP than 1.1");
   if (req.httpVersion === "1.1" && req.headers.host === undefined) {
     return refusal(400, "bad_request", "got no Host header, HTTP/1.1 wants one");
   }
@@ -166,7 +168,9 @@ function requestRefusal(exchange: Exchange, req: IncomingMessage): HttpResponse 
   if (req.headers.upgrade?.toLowerCase() === "websocket" && req.method === "GET") {
     return handshakeRefusal(exchange) ?? refusal(400, "bad_handshake", "got no `Connection: Upgrade`");
   }
-  return bodyLengthRefusal(req.headers["content-length"], req.headers["transfer-encoding"]);
+  const refused = bodyLengthRefusal(req.headers["content-length"], req.headers["transfer-encoding"]);
+  // nobody knows where the next request begins
+  return refused && { ...refused, headers: { ...refused.headers, connection: "close" } };
 }
 
 /** A request with its answer, until that is written or the client is gone. */
@@ -213,13 +217,17 @@ class Exchange implements HttpRequest {
   /** The body as the app asks for it; unlike a stream's own iterator it does not end the connection when left early. */
   async *#readBody(): AsyncGenerator<Uint8Array> {
     const chunks = this.#req.iterator({ destroyOnReturn: false });
-    for (;;) {
-      if (this.#isBodyDropped) throw new Error("the request's body was given up before it was complete");
-      this.#socket.setTimeout(this.#context.idleMs);
-      const { value, done } = await chunks.next();
-      this.#socket.setTimeout(0);
-      if (done) return;
-      yield value;
+    try {
+      for (;;) {
+        if (this.#isBodyDropped) throw new Error("the request's body was given up before it was complete");
+        this.#socket.setTimeout(this.#context.idleMs);
+        const { value, done } = await chunks.next();
+        this.#socket.setTimeout(0);
+        if (done) return;
+        yield value;
+      }
+    } finally {
+      await chunks.return?.();
     }
   }
 
@@ -327,7 +335,7 @@ class Exchange implements HttpRequest {
         if (given === 0) this.#writeHead(response);
         given += bytes.length;
         if (!this.#res.write(bytes)) await this.#untilDrained();
-        if (this.#isGone) return;
+        if (this.#isGone || given === total) break;
       }
       if (this.#isGone) return;
       assert(announced === undefined || given === total, `got a body of ${given} bytes, ${total} were announced`);

@@ -56,7 +56,7 @@ export async function listenUws(app: HttpApp, { host, port, timeouts }: ListenOp
   // The order matters: a GET with a key goes to the first, which yields every other request to the second.
   uwsApp.ws<SocketData>("/*", webSocketBehavior(server));
   uwsApp.any("/*", (res, req) => serve(server, res, req));
-  const token = await bind(library, uwsApp, host, port);
+  const token = await bind(uwsApp, host, port);
   let isListening = true;
   const stop = () => {
     server.isStopping = true;
@@ -84,24 +84,20 @@ async function loadLibrary(): Promise<typeof uws> {
   }
 }
 
-async function bind(library: typeof uws, app: uws.TemplatedApp, host: string, port: number) {
-  // Without this option a second server could take the same port and half of the connections. Missing in the types.
-  const exclusive = (library as unknown as { LIBUS_LISTEN_EXCLUSIVE_PORT: number }).LIBUS_LISTEN_EXCLUSIVE_PORT;
-  type Token = uws.us_listen_socket | false;
-  type Listen = (host: string, port: number, options: number, done: (token: Token) => void) => void;
-  const token = await new Promise<Token>((resolve) =>
-    (app.listen as unknown as Listen).call(app, host, port, exclusive, resolve),
-  );
-  if (token !== false) return token;
-  // The library does not say why; the same attempt in Node does.
-  const probe = createServer().listen({ host, port, exclusive: true });
-  try {
-    await once(probe, "listening");
-    probe.close();
-    throw addressError(new Error("uWebSockets.js gives no reason"), host, port);
-  } catch (error) {
-    throw error instanceof DaybreakError ? error : addressError(error as Error, host, port);
+async function bind(app: uws.TemplatedApp, host: string, port: number) {
+  // The library's sockets share their port: a second server would get half of the connections. Its option against
+  // that also forbids to take a port on which connections of an earlier server are still fading. So Node is asked
+  // first; unlike the library it says what is wrong.
+  if (port !== 0) {
+    const probe = createServer().listen({ host, port, exclusive: true });
+    await once(probe, "listening").catch((error) => {
+      throw addressError(error, host, port);
+    });
+    await new Promise((resolve) => probe.close(resolve));
   }
+  const token = await new Promise<uws.us_listen_socket | false>((resolve) => app.listen(host, port, resolve));
+  if (token === false) throw addressError(new Error("uWebSockets.js gives no reason"), host, port);
+  return token;
 }
 
 // One request and its answer
@@ -124,6 +120,7 @@ class Exchange implements HttpRequest {
   readonly scheme = "http";
   readonly body: RequestBody | typeof noBody = noBody;
   #hasUnreadBody = false;
+  #mustClose = false;
   readonly #server: Server;
   readonly #res: uws.HttpResponse;
   /** Only while the library's callback runs: it lives on the stack. */
@@ -168,9 +165,18 @@ class Exchange implements HttpRequest {
 
   /** Runs within the library's callback: the request object is not valid after it. */
   answer(ask: () => HttpResponse | Promise<HttpResponse>): void {
+    const refused = this.#refusal();
+    if (refused) {
+      // Nobody knows where the next request begins. What came with this one would still be heard if it were answered
+      // at once; while it is not, the library itself closes the connection when it sees another request.
+      this.#mustClose = true;
+      this.#outliveCallback();
+      setImmediate(() => this.respond(refused));
+      return;
+    }
     let answer: HttpResponse | Promise<HttpResponse>;
     try {
-      answer = this.#refusal() ?? ask();
+      answer = ask();
     } catch {
       answer = internalErrorAnswer;
     }
@@ -243,7 +249,7 @@ class Exchange implements HttpRequest {
   #writeWhole(response: HttpResponse, body: string | Uint8Array): void {
     // After an unread body the connection stays, and what still comes is thrown away: closing would reset it before
     // the client has read its answer.
-    const isClosing = this.#server.isStopping && !this.#hasUnreadBody;
+    const isClosing = this.#mustClose || (this.#server.isStopping && !this.#hasUnreadBody);
     this.#writeHead(response, isClosing);
     this.#res.end(body, isClosing);
   }
@@ -284,7 +290,7 @@ class Exchange implements HttpRequest {
       for await (const item of items) {
         if (this.#isGone) return;
         if (item.length > 0) await writer.write(typeof item === "string" ? Buffer.from(item) : item, cork);
-        if (this.#isGone) return;
+        if (this.#isGone || writer.isDone()) return;
       }
       if (!this.#isGone) writer.end(cork);
     } catch {
@@ -313,9 +319,9 @@ class Exchange implements HttpRequest {
     };
     const end = (cork: Cork) => {
       assert(given === total, `got a body of ${given} bytes, ${total} were announced`);
-      if (!isDone) cork(() => this.#res.end(""));
+      cork(() => this.#res.end(""));
     };
-    return { write, end };
+    return { write, end, isDone: () => isDone };
   }
 
   /** For a body of unknown length: each item is one chunk. */
@@ -346,7 +352,7 @@ class Exchange implements HttpRequest {
       // an empty answer gets a length: the library ends only what it has begun as chunks
       cork(() => this.#res.end());
     };
-    return { write, end };
+    return { write, end, isDone: () => false };
   }
 
   /** Once for an answer: the library would put an older handler back over one that is attached while that one runs. */
@@ -367,7 +373,12 @@ class Exchange implements HttpRequest {
 }
 
 type Cork = (write: () => void) => void;
-type BodyWriter = { write(bytes: Uint8Array, cork: Cork): Promise<void>; end(cork: Cork): void };
+type BodyWriter = {
+  write(bytes: Uint8Array, cork: Cork): Promise<void>;
+  /** Whether the answer is complete: then the response object must not be touched any more. */
+  isDone(): boolean;
+  end(cork: Cork): void;
+};
 
 async function* only(bytes: Uint8Array) {
   yield bytes;
@@ -550,8 +561,11 @@ class Socket implements WebSocketConnection {
   drained(): void {
     if (!this.#ws) return;
     clearTimeout(this.#timer);
+    this.#timer = undefined;
     if (this.#ws.getBufferedAmount() > maxUnsentBytes) this.#timer = this.#giveUpLater();
-    else this.#wakeAll();
+    // Later: of a large message that is sent within this event the rest would never go out, as the library stops
+    // waiting for the socket when the event is over.
+    else setImmediate(() => this.#wakeAll());
   }
 
   closed(): void {
@@ -563,7 +577,6 @@ class Socket implements WebSocketConnection {
   }
 
   #wakeAll(): void {
-    this.#timer = undefined;
     const waiting = this.#waiting;
     this.#waiting = [];
     for (const resolve of waiting) resolve();

@@ -117,7 +117,8 @@ async function start(
     memoryBudgetBytes: options.memoryBudgetBytes,
     onProgress: options.onLoading,
     onRestart: (reason) => log.error({ err: reason }, "the engine failed and is being replaced"),
-    onLog: (line) => log.warn({ engine: line }, "the engine says"),
+    // Drivers are talkative; what went wrong comes as an error of its own.
+    onLog: (line) => log.debug({ engine: line }, "the engine says"),
   });
   closers.push(() => engine.close());
   await engine.probe();

@@ -51,8 +51,13 @@ export function serviceRoutes(context: ServerContext): Route[] {
       summary: "Whether a model is loaded and the GPU computes; 503 with the reason if not",
       handle: () => {
         const { state, reason, lastProbe, info } = engine;
-        const failure = state !== "ready" ? (reason?.message ?? `the engine is ${state}`) : lastProbe?.error?.message;
-        if (failure !== undefined) throw new ApiError("overloaded", "not_ready", failure);
+        // Codes only: messages about checkpoints name folders.
+        if (state !== "ready") {
+          throw new ApiError("overloaded", "not_ready", `the engine is ${state}${reason ? `: ${reason.code}` : ""}`);
+        }
+        if (!lastProbe.ok) {
+          throw new ApiError("overloaded", "not_ready", `the last drawing failed: ${lastProbe.error?.code}`);
+        }
         return json({ status: "ready", model: options.modelName, adapter: info.adapter });
       },
       answer: { "application/json": readiness },
