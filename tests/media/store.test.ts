@@ -441,6 +441,15 @@ describe("replacing a response", () => {
     expect(files()).toHaveLength(2);
   });
 
+  it("keeps its facts, or takes new ones with the content", async () => {
+    const store = await open();
+    const { id } = await store.put("resp", text("0"), { ...stored, facts: { status: "queued" } });
+    expect((await store.replace(id, text("1"))).facts).toEqual({ status: "queued" });
+    await store.replace(id, text("2"), { status: "completed" });
+    await store.close();
+    expect((await open()).get(id)?.facts).toEqual({ status: "completed" });
+  });
+
   it("shows a reader the old or the new content, whole", async () => {
     const store = await open();
     const contents = Array.from({ length: 30 }, (_, i) => Buffer.alloc(50_000 + i * 1000, i));
