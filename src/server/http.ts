@@ -14,7 +14,8 @@ export type HttpRequest = {
   header(name: string): string | undefined;
   /**
    * The body's bytes as they arrive; empty where there is none. The socket is not read further while nobody asks.
-   * Ends with an error if the client goes away within its body. A chunk belongs to whoever received it.
+   * Ends with an error if the client goes away within its body. A chunk belongs to whoever received it. What has not
+   * been read when the answer is given is thrown away.
    */
   body: AsyncIterable<Uint8Array>;
   /** Aborted when the client has gone away before its answer was complete. */

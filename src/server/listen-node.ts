@@ -25,7 +25,7 @@ import {
   abandon,
   addressError,
   bodyLengthRefusal,
-  checkHeaders,
+  checkHead,
   handshakeRefusal,
   internalErrorAnswer,
   isBodiless,
@@ -86,6 +86,7 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
   } catch (error) {
     throw addressError(error as Error, host, port);
   }
+  const closed = new Promise<void>((resolve) => server.once("close", resolve));
   const pings = setInterval(() => pingAll(webSockets), idleMs);
   return {
     name: "node",
@@ -94,7 +95,6 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
     close: async () => {
       clearInterval(pings);
       stop(context);
-      const closed = server.listening ? once(server, "close") : null;
       for (const socket of context.connections.keys()) socket.destroy();
       await closed;
     },
@@ -280,13 +280,13 @@ class Exchange implements HttpRequest {
     const whole = body === null ? "" : typeof body === "string" || body instanceof Uint8Array ? body : null;
     const items = whole === null ? (body as AsyncIterable<string | Uint8Array>) : null;
     if (this.#isGone) {
-      if (items) abandon(items);
+      if (items) void abandon(items);
       return;
     }
     try {
-      checkHeaders(headers);
+      checkHead(response);
     } catch {
-      if (items) abandon(items);
+      if (items) void abandon(items);
       this.respond(internalErrorAnswer);
       return;
     }
@@ -298,7 +298,7 @@ class Exchange implements HttpRequest {
         void this.#stream(response, iterable);
         return;
       }
-      abandon(iterable);
+      void abandon(iterable);
       this.#writeHead(response);
       this.#res.end();
     } else if (isBodiless(status)) {

@@ -59,15 +59,20 @@ export function isBodiless(status: number): boolean {
 }
 
 /** Tells a body that nobody will read it. */
-export function abandon(items: AsyncIterable<unknown>): void {
-  Promise.resolve(items[Symbol.asyncIterator]().return?.()).catch(() => {});
+export async function abandon(items: AsyncIterable<unknown>): Promise<void> {
+  await Promise.resolve(items[Symbol.asyncIterator]().return?.()).catch(() => {});
 }
 
-/** A line break within a header would let whoever chose the value write headers or a whole answer. Throws TypeError. */
-export function checkHeaders(headers: Record<string, string>): void {
+/**
+ * Throws TypeError for an answer that must not be written. A line break within a header would let whoever chose the
+ * value write headers of their own, or a whole answer.
+ */
+export function checkHead({ status, headers }: HttpResponse): void {
+  if (!(status >= 200 && status <= 599)) throw new TypeError(`got status ${status}, expected 200 to 599`);
   for (const name in headers) {
+    if (!/^[a-z0-9-]+$/.test(name)) throw new TypeError(`got ${JSON.stringify(name)} as the name of a header`);
     const value = headers[name] as string;
-    if (!/^[\t\x20-\x7e]*$/.test(value)) throw new TypeError(`got bytes other than printable ASCII in header ${name}`);
+    if (!/^[\t\x20-\x7e]*$/.test(value)) throw new TypeError(`got other bytes than printable ASCII in header ${name}`);
   }
 }
 

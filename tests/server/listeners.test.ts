@@ -140,6 +140,8 @@ const routes: Record<string, (request: HttpRequest, query: URLSearchParams) => H
     throw new Error("the app failed");
   },
   "/rejects": () => Promise.reject(new Error("the app failed")),
+  "/bad-status": () => text("", {}, 99),
+  "/bad-name": () => text("", { "x y": "z" }),
   "/line-break": () => text("", { "x-evil": "a\r\nset-cookie: b" }),
 };
 
@@ -448,8 +450,8 @@ describe.each(kinds)("%s", (kind) => {
       expect(await client(get("/show-later", headers)).closed()).toMatch(/"test":"one, two"/);
     });
 
-    test("an app that fails, or would write a line break into a header, gives 500", async () => {
-      for (const path of ["/throws", "/rejects", "/line-break", "/fails-first"]) {
+    test("an app that fails, or whose answer must not be written, gives 500", async () => {
+      for (const path of ["/throws", "/rejects", "/line-break", "/bad-status", "/bad-name", "/fails-first"]) {
         const response = await fetch(url(path));
         expect(response.status).toBe(500);
         const { error } = (await response.json()) as { error: object };
@@ -464,12 +466,13 @@ describe.each(kinds)("%s", (kind) => {
     });
 
     test("a body that fails midway, or is too short, is visibly incomplete", async () => {
-      for (const path of ["/fails-later", "/fails-length", "/too-short"]) {
+      for (const path of ["/fails-later", "/fails-length"]) {
         const answer = await client(get(path)).closed();
-        expect(answer).toMatch(/^HTTP\/1.1 200 /);
+        expect(answer).toMatch(/^HTTP\/1.1 200 .*part/s);
+        expect(answer).toMatch(path === "/fails-later" ? /transfer-encoding: chunked/i : /content-length: 100/i);
         expect(answer).not.toMatch(/\r\n0\r\n\r\n$/);
-        if (path !== "/fails-later") expect(answer).toMatch(/content-length: (100|30)/i);
       }
+      await expect(fetch(url("/too-short")).then((response) => response.text())).rejects.toThrow();
       expect(await ask("/hello")).toMatch(/hello$/);
     });
 
@@ -772,11 +775,6 @@ describe.each(kinds)("%s", (kind) => {
       }
     });
 
-    test("what node:http refuses by itself has the body of an error", async () => {
-      const answer = await client("GET /hello HTTP/1.1\r\nbad header\r\n\r\n").closed(15_000);
-      if (kind === "node") expect(JSON.parse(answer.split("\r\n\r\n")[1] as string).error.code).toBe("bad_request");
-    }, 20_000);
-
     test("random bytes do no harm", async () => {
       const connections = Array.from({ length: 50 }, () => client(randomBytes(2000)));
       await delay(100);
@@ -914,4 +912,14 @@ test("auto takes uWebSockets.js where it loads", async () => {
   const listener = await listen(app, { host: "127.0.0.1", port: 0, listener: "auto" });
   expect(listener.name).toBe("uws");
   await listener.close();
+});
+
+// uWebSockets.js has pages of its own for these
+test("what the parser of node:http refuses has the body of an error", async () => {
+  const connection = new Client(servers.node.usual.port).send("GET /hello HTTP/1.1\r\nbad header\r\n\r\n");
+  const answer = await connection.closed();
+  expect(JSON.parse(answer.split("\r\n\r\n")[1] as string).error).toMatchObject({
+    type: "invalid_request",
+    code: "bad_request",
+  });
 });
