@@ -10,6 +10,9 @@ import { type RunningServer, type StartOptions, startServer } from "../server/se
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { progressLine } from "./progress.js";
 
+/** What `npm start` serves under, so that requests written for the real model can be tried unchanged. */
+const demoName = "black-forest-labs/FLUX.2-klein-4B";
+
 const help = `usage: daybreak serve [options]
 
 Serves pictures over the OpenResponses API (POST /v1/responses), OpenAI's images API, and a studio page at /.
@@ -18,6 +21,8 @@ Serves pictures over the OpenResponses API (POST /v1/responses), OpenAI's images
   --port N                 default 8080; 0 picks a free one and prints it
   --model DIR              checkpoint folder; default: the embedded model, which draws simple shapes
   --model-name NAME        the name requests have to use; default: what the folder says, org/name or its own name
+  --demo                   serve the embedded model under the name of the one it stands in for,
+                           ${demoName}; nothing changes if --model or --model-name is given
   --default-size WxH       size where neither request nor reference says; default: the checkpoint's
   --precision auto|f32|f16 default auto: f16 on a GPU that has it, else f32
   --memory-budget SIZE     most memory to take on the GPU, such as 6GiB; default: no limit
@@ -47,7 +52,7 @@ export const serve: Command = {
       ...["media-budget", "media-ttl", "public-url", "api-key-file", "state-key", "log-level", "grace"],
     ],
     lists: ["allow-image-host", "cors"],
-    flags: ["trust-proxy", "protect-media", "no-metadata", "log-prompts"],
+    flags: ["trust-proxy", "protect-media", "no-metadata", "log-prompts", "demo"],
   },
   help,
   run,
@@ -69,7 +74,8 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     progress.clear();
   }
   if (!signal.aborted) {
-    process.stdout.write(welcome(server));
+    const isDefault = startOptions.model === undefined;
+    process.stdout.write(welcome(server, isDefault));
     await new Promise((wake) => signal.addEventListener("abort", wake, { once: true }));
   }
   await server.close(graceMs);
@@ -83,7 +89,7 @@ function readOptions(options: ParsedOptions): StartOptions {
     port: port(options),
     listener: choice<ListenerChoice>(options, "listener", ["auto", "uws", "node"]) ?? "auto",
     model: options.text("model"),
-    modelName: options.text("model-name"),
+    modelName: options.text("model-name") ?? (isDemo(options) ? demoName : undefined),
     precision: choice<Precision>(options, "precision", ["auto", "f32", "f16"]),
     memoryBudgetBytes: size(options, "memory-budget"),
     dataDir: resolve(options.text("data-dir") ?? join(cacheFolder(), "media")),
@@ -101,6 +107,10 @@ function readOptions(options: ParsedOptions): StartOptions {
     stateKey: options.text("state-key"),
     logLevel: choice(options, "log-level", ["trace", "debug", "info", "warn", "error", "fatal", "silent"]),
   };
+}
+
+function isDemo(options: ParsedOptions): boolean {
+  return options.flag("demo") && options.text("model") === undefined;
 }
 
 function port(options: ParsedOptions): number {
@@ -184,7 +194,8 @@ function warnIfOpen({ host, apiKeyFile }: StartOptions): void {
   );
 }
 
-function welcome({ url, modelName, adapter, listener }: RunningServer): string {
+/** @param isEmbedded whether the model is the embedded one, whatever its name here */
+function welcome({ url, modelName, adapter, listener }: RunningServer, isEmbedded: boolean): string {
   const base = url.replace("//0.0.0.0:", "//127.0.0.1:").replace("//[::]:", "//[::1]:");
   const example = JSON.stringify({
     model: modelName,
@@ -192,7 +203,8 @@ function welcome({ url, modelName, adapter, listener }: RunningServer): string {
     seed: 2,
     provider_options: { image: { response_format: "url" } },
   });
-  return `serving ${modelName} on ${url} (${adapter}, ${listener === "uws" ? "uWebSockets.js" : "node:http"})
+  const model = isEmbedded ? `the embedded model, which draws simple shapes, as ${modelName}` : modelName;
+  return `serving ${model} on ${url} (${adapter}, ${listener === "uws" ? "uWebSockets.js" : "node:http"})
 
 studio   ${base}/
 picture  curl ${base}/v1/responses -H 'content-type: application/json' -d '${example}'
