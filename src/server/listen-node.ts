@@ -343,7 +343,7 @@ class Exchange implements HttpRequest {
       this.#res.end();
       this.#watchReader();
     } catch {
-      if (this.#isGone) return;
+      if (this.#isGone || this.#res.writableEnded) return;
       if (given > 0) this.#socket.destroy();
       else this.respond(internalErrorAnswer);
     }

@@ -114,11 +114,16 @@ export class Exchange implements HttpRequest {
     return bodyLengthRefusal(this.header("content-length"), this.header("transfer-encoding"));
   }
 
-  /** Copies the headers and attaches the abort handler; a callback that ends without one ends the process. */
-  #outliveCallback(): void {
-    if (!this.#req) return;
+  /** For who asks for headers after the library's callback: then the request object is gone. */
+  keepHeaders(): void {
     this.#headers ??= this.#copyHeaders();
     this.#req = null;
+  }
+
+  /** Keeps the headers and attaches the abort handler: a callback that ends with neither it nor an answer ends the process. */
+  #outliveCallback(): void {
+    if (!this.#req) return;
+    this.keepHeaders();
     this.#res.onAborted(() => {
       this.#isGone = true;
       this.body.break();
@@ -212,7 +217,8 @@ export class Exchange implements HttpRequest {
       }
       if (!this.#isGone) writer.end(cork);
     } catch {
-      if (this.#isGone) return;
+      // also what the iterable throws when it is told that its last item was the last
+      if (this.#isGone || writer.isDone()) return;
       if (isStarted) this.#res.close();
       else this.respond(internalErrorAnswer);
     }
@@ -249,6 +255,9 @@ export class Exchange implements HttpRequest {
     // Writes what is buffered, as nobody else does while a handler is attached.
     this.#watchWritable(() => this.#res.cork(() => {}));
     const write = async (bytes: Uint8Array, cork: Cork) => {
+      // Never within the callback of another connection, which may have brought this item about: while that one is
+      // corked this one is not, and the item would leave in four pieces.
+      await new Promise((resolve) => setImmediate(resolve));
       let rest = bytes;
       // A reader so slow is asked with single bytes whether it has caught up; anything else would pile up.
       while (backlog > maxBacklogBytes && rest.length > 1 && !this.#isGone) {

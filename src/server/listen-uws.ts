@@ -111,8 +111,12 @@ function upgrade(
   } catch {
     outcome = internalErrorAnswer;
   }
-  if (typeof outcome !== "function") exchange.answer(() => outcome as HttpResponse);
-  else res.upgrade<SocketData>({ connect: outcome, socket: null }, key, protocol, "", context);
+  if (typeof outcome !== "function") {
+    exchange.answer(() => outcome as HttpResponse);
+    return;
+  }
+  exchange.keepHeaders();
+  res.upgrade<SocketData>({ connect: outcome, socket: null }, key, protocol, "", context);
 }
 
 function upgradeRefusal(exchange: Exchange): HttpResponse | null {
