@@ -6,6 +6,7 @@ import { resolve } from "node:path";
 import { DaybreakError } from "../errors.js";
 import { generateBenchmark } from "./bench-generate.js";
 import { kernelsBenchmark } from "./bench-kernels.js";
+import { serverBenchmark } from "./bench-server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 
 /** `failed`: something was found wrong while measuring, which the text says. */
@@ -19,13 +20,17 @@ export type Benchmark = {
   run(options: ParsedOptions, runs: number, signal: AbortSignal): Promise<Measured>;
 };
 
-const benchmarks: Record<string, Benchmark> = { generate: generateBenchmark, kernels: kernelsBenchmark };
+const benchmarks: Record<string, Benchmark> = {
+  generate: generateBenchmark,
+  kernels: kernelsBenchmark,
+  server: serverBenchmark,
+};
 const shared = { values: ["runs", "output"], flags: ["json"] };
 
 const help = `${Object.values(benchmarks)
   .map((benchmark) => benchmark.help)
   .join("\n")}
-Both take:
+All take:
   --runs N           timed runs after a warm-up, default 5
   --output FILE.json keep the results
   --json             print one JSON object instead of tables
@@ -47,7 +52,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   const what = options.positionals[0] ?? "";
   const benchmark = Object.hasOwn(benchmarks, what) ? benchmarks[what] : undefined;
   if (!benchmark) {
-    throw new UsageError(`bench measures "generate" or "kernels", got ${what ? `"${what}"` : "nothing"}`);
+    throw new UsageError(`bench measures "generate", "kernels" or "server", got ${what ? `"${what}"` : "nothing"}`);
   }
   refuseForeign(what, benchmark, options);
   const { result, text, failed = false } = await benchmark.run(options, timedRuns(options), signal);

@@ -9,7 +9,7 @@ import { temporaryFolder } from "../setup/temporary-folder.js";
 beforeAll(buildProgram);
 
 test.each([
-  [["bench"], /bench measures "generate" or "kernels", got nothing/],
+  [["bench"], /bench measures "generate", "kernels" or "server", got nothing/],
   [["bench", "speed"], /got "speed"/],
   [["bench", "kernels", "--model", "x"], /bench kernels takes no option '--model'/],
   [["bench", "generate", "--peers"], /bench generate takes no option '--peers'/],
