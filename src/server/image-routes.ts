@@ -4,7 +4,7 @@
 
 import type { RgbImage } from "../engine/request.js";
 import { ApiError, errorPayload, schemaError, toApiError } from "./api-error.js";
-import { mediaType, readForm, readJson, unsupportedType } from "./body.js";
+import { type KeepHeld, mediaType, unsupportedType, withForm, withJson } from "./body.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { ImageSource } from "./conversation.js";
 import { type Drawing, type ImageFile, planDrawing, promptHash, submitDrawing } from "./drawing.js";
@@ -36,12 +36,12 @@ export function imageRoutes(context: ServerContext): Route[] {
       path: "/v1/images/generations",
       access: "key",
       summary: "OpenAI's image generation",
-      handle: async ({ request, caller }) => {
-        const body = await readJson(request);
-        const parsed = imageGenerationBody.safeParse(body);
-        if (!parsed.success) throw schemaError(parsed.error, body);
-        return draw(context, caller, "image_generation", parsed.data, []);
-      },
+      handle: ({ request, caller }) =>
+        withJson(request, async (body, keepHeld) => {
+          const parsed = imageGenerationBody.safeParse(body);
+          if (!parsed.success) throw schemaError(parsed.error, body);
+          return draw(context, caller, { kind: "image_generation", body: parsed.data, sources: [] }, keepHeld);
+        }),
       body: { "application/json": imageGenerationBody },
       answer,
     },
@@ -59,10 +59,18 @@ export function imageRoutes(context: ServerContext): Route[] {
 
 async function edit(context: ServerContext, { request, caller }: Call): Promise<HttpResponse> {
   const type = mediaType(request);
-  let body: unknown;
-  if (type === "application/json") body = await readJson(request);
-  else if (type === "multipart/form-data") body = await formBody(await readForm(request));
-  else throw unsupportedType(request, "multipart/form-data or application/json");
+  const use = (body: unknown, keepHeld: KeepHeld) => editImages(context, caller, body, keepHeld);
+  if (type === "application/json") return withJson(request, use);
+  if (type !== "multipart/form-data") throw unsupportedType(request, "multipart/form-data or application/json");
+  return withForm(request, async (form, keepHeld) => use(await formBody(form), keepHeld));
+}
+
+async function editImages(
+  context: ServerContext,
+  caller: Caller,
+  body: unknown,
+  keepHeld: KeepHeld,
+): Promise<HttpResponse> {
   const parsed = imageEditBody.safeParse(body);
   if (!parsed.success) throw schemaError(parsed.error, body);
   const { images, mask } = parsed.data;
@@ -77,7 +85,7 @@ async function edit(context: ServerContext, { request, caller }: Call): Promise<
   const sources = images.map(
     ({ image_url }, i): ImageSource => ({ from: "url", url: image_url, param: `images[${i}].image_url` }),
   );
-  return draw(context, caller, "image_edit", parsed.data, sources);
+  return draw(context, caller, { kind: "image_edit", body: parsed.data, sources }, keepHeld);
 }
 
 /** A form as the JSON body that says the same: files become data: URIs, `image` and `image[]` become `images`. */
@@ -103,12 +111,13 @@ async function formBody(form: FormData): Promise<Record<string, unknown>> {
 type Kind = "image_generation" | "image_edit";
 type Body = ImageGenerationBody | ImageEditBody;
 
+type Order = { kind: Kind; body: Body; sources: ImageSource[] };
+
 async function draw(
   context: ServerContext,
   caller: Caller,
-  kind: Kind,
-  body: Body,
-  sources: ImageSource[],
+  { kind, body, sources }: Order,
+  keepHeld: KeepHeld,
 ): Promise<HttpResponse> {
   checkModel(context.options.modelName, body.model);
   if (body.background === "transparent") {
@@ -118,7 +127,7 @@ async function draw(
   context.jobs.checkRoom(caller.key);
   const references = await readReferences(context, sources, caller);
   const drawing = plan(context, body, references);
-  if (body.stream) return stream(context, caller, kind, drawing);
+  if (body.stream) return stream(context, caller, { kind, drawing }, keepHeld);
   const data = new Array<ImagesResponse["data"][number]>(drawing.numImages);
   const kept: string[] = [];
   try {
@@ -166,7 +175,12 @@ function plan(context: ServerContext, body: Body, references: RgbImage[]): Drawi
 }
 
 /** Events as they come; the client's going away ends the job. */
-function stream(context: ServerContext, caller: Caller, kind: Kind, drawing: Drawing): HttpResponse {
+function stream(
+  context: ServerContext,
+  caller: Caller,
+  { kind, drawing }: { kind: Kind; drawing: Drawing },
+  keepHeld: KeepHeld,
+): HttpResponse {
   const events = new EventLog<ImagesStreamEvent | StreamError>();
   const base = (file: ImageFile) => ({
     b64_json: Buffer.from(file.bytes).toString("base64"),
@@ -180,9 +194,11 @@ function stream(context: ServerContext, caller: Caller, kind: Kind, drawing: Dra
       events.add({ type: `${kind}.partial_image`, partial_image_index: index, ...base(file) }),
     onImage: async (file) => events.add({ type: `${kind}.completed`, ...base(file), usage: imagesUsage(drawing) }),
   });
-  result
-    .catch((error) => events.add({ type: "error", error: errorPayload(toApiError(error)) }))
-    .finally(() => events.end());
+  keepHeld(
+    result
+      .catch((error) => events.add({ type: "error", error: errorPayload(toApiError(error)) }))
+      .finally(() => events.end()),
+  );
   return { status: 200, headers: { ...sseHeaders }, body: sseText(events.follow(-1, caller.signal)) };
 }
 
