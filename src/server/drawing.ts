@@ -2,6 +2,7 @@
 // and the engine, encodes what comes out. Both APIs draw through here. Knows no bodies, no events, no URLs.
 
 import { createHash } from "node:crypto";
+import { maxPromptCharacters } from "../engine/models/qwen3/tokenizer.js";
 import type { GeneratedImage, ResolvedRequest, RgbImage, Timings } from "../engine/request.js";
 import { resolveRequest } from "../engine/request.js";
 import { imageSeed } from "../engine/rng.js";
@@ -15,6 +16,9 @@ import { maxOutputSide, minOutputSide, type OutputFormat } from "./schema/reques
 /** A distilled model was taught few steps; more make the picture worse. */
 const maxDistilledSteps = 8;
 const sizeStep = 16;
+/** Of combining marks and of white space in a row: tokenisers take quadratic time on either. */
+const maxMarks = 256;
+const maxWhiteSpace = 4096;
 
 /** What is to be drawn, as a request says it; undefined and null: the model's default. */
 export type Wish = {
@@ -32,7 +36,7 @@ export type Wish = {
   references: RgbImage[];
   output: { type: "image"; format: OutputFormat; quality: number } | Video;
   /** The path of an option in the request's body, for errors. */
-  param: (option: "width" | "steps" | "guidance_scale" | "negative_prompt") => string;
+  param: (option: "prompt" | "width" | "steps" | "guidance_scale" | "negative_prompt") => string;
 };
 
 export type Video = { type: "video"; frames: number; framesPerSecond: number };
@@ -79,8 +83,10 @@ export function planDrawing({ tokenizer, defaults, options }: ServerContext, wis
   const { references, output, numImages, partialImages } = wish;
   const warnings: string[] = [];
   let { prompt } = wish;
+  checkRuns(prompt, wish.param("prompt"));
+  if (wish.negativePrompt) checkRuns(wish.negativePrompt, wish.param("negative_prompt"));
   if (wish.truncation === "auto") {
-    const cut = tokenizer.truncate(prompt);
+    const cut = located(wish.param("prompt"), () => tokenizer.truncate(wish.prompt));
     if (cut.prompt !== prompt) warnings.push(`the prompt was cut to its first ${cut.length} tokens`);
     prompt = cut.prompt;
   }
@@ -107,8 +113,10 @@ export function planDrawing({ tokenizer, defaults, options }: ServerContext, wis
       },
       defaults,
     );
-    const { length } = tokenizer.encode(prompt);
-    if (resolved.isGuided) tokenizer.encode(resolved.negativePrompt);
+    const { length } = located(wish.param("prompt"), () => tokenizer.encode(prompt));
+    if (resolved.isGuided) {
+      located(wish.param("negative_prompt"), () => tokenizer.encode(resolved.negativePrompt));
+    }
     const seeds = Array.from({ length: numImages }, (_, i) => Number(imageSeed(resolved.seed, i)));
     return {
       ...resolved,
@@ -124,6 +132,33 @@ export function planDrawing({ tokenizer, defaults, options }: ServerContext, wis
       throw new ApiError("invalid_request", "request_size_invalid", error.message, { param: wish.param("width") });
     }
     throw toApiError(error);
+  }
+}
+
+/**
+ * Refuses a text on which a tokeniser would work for long, before it does.
+ * Throws ApiError `request_prompt_invalid`.
+ * @param param the member of the request that holds it
+ */
+export function checkRuns(text: string, param: string): void {
+  // What comes after this is not looked at.
+  for (const [run] of text.slice(0, maxPromptCharacters).matchAll(/\p{M}+|\s+/gu)) {
+    const isSpace = /^\s/.test(run);
+    const most = isSpace ? maxWhiteSpace : maxMarks;
+    if (run.length <= most) continue;
+    const what = isSpace ? "white space characters" : "combining marks";
+    const message = `got ${run.length} ${what} in a row, expected at most ${most}: leave them out`;
+    throw new ApiError("invalid_request", "request_prompt_invalid", message, { param });
+  }
+}
+
+/** What is wrong with a text is reported as its member's fault. */
+function located<T>(param: string, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    const { type, code, message } = toApiError(error);
+    throw new ApiError(type, code, message, { param, cause: error });
   }
 }
 

@@ -2,9 +2,10 @@
 // not known here.
 
 import { ApiError, schemaError } from "./api-error.js";
-import { readJson } from "./body.js";
+import { withJson } from "./body.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { ImageSource } from "./conversation.js";
+import { checkRuns } from "./drawing.js";
 import type { EventLog } from "./event-log.js";
 import type { HttpResponse } from "./http.js";
 import { newId } from "./ids.js";
@@ -88,12 +89,17 @@ export function responseRoutes(context: ServerContext, runs: ResponseRuns): Rout
 }
 
 async function create(runs: ResponseRuns, { request, caller }: Call): Promise<HttpResponse> {
-  const body = await readJson(request);
-  const parsed = createResponseBody.safeParse(body);
-  if (!parsed.success) throw schemaError(parsed.error, body);
-  const run = await runs.start(parsed.data, caller);
-  if (parsed.data.stream) return eventStream(run.log, -1, caller);
-  if (parsed.data.background) return json(run.resource);
+  const { run, stream, background } = await withJson(request, async (body, keepHeld) => {
+    const parsed = createResponseBody.safeParse(body);
+    if (!parsed.success) throw schemaError(parsed.error, body);
+    const { stream, background } = parsed.data;
+    const run = await runs.start(parsed.data, caller);
+    // Its input, pictures among it, is kept until it is stored.
+    keepHeld(run.done);
+    return { run, stream, background };
+  });
+  if (stream) return eventStream(run.log, -1, caller);
+  if (background) return json(run.resource);
   await run.done;
   if (run.failure) throw run.failure;
   return json(run.resource);
@@ -143,11 +149,12 @@ function badQuery(name: string, got: string, expected: string): ApiError {
   return new ApiError("invalid_request", "invalid_value", message, { param: name });
 }
 
-async function compact(context: ServerContext, runs: ResponseRuns, { request, caller }: Call): Promise<HttpResponse> {
-  const body = await readJson(request);
-  const parsed = compactBody.safeParse(body);
-  if (!parsed.success) throw schemaError(parsed.error, body);
-  return json(await compaction(context, runs, parsed.data, caller));
+function compact(context: ServerContext, runs: ResponseRuns, { request, caller }: Call): Promise<HttpResponse> {
+  return withJson(request, async (body) => {
+    const parsed = compactBody.safeParse(body);
+    if (!parsed.success) throw schemaError(parsed.error, body);
+    return json(await compaction(context, runs, parsed.data, caller));
+  });
 }
 
 async function compaction(
@@ -164,7 +171,9 @@ async function compaction(
     throw new ApiError("invalid_request", "nothing_to_compact", message, { param: "input" });
   }
   const carried = { ...read, image: read.image && (await keepImage(context, read.image, caller)) };
-  const tokens = tokenizer.truncate([...carried.style, ...carried.prompts].join("\n")).total;
+  const history = [...carried.style, ...carried.prompts].join("\n");
+  checkRuns(history, "input");
+  const tokens = tokenizer.truncate(history).total;
   return {
     id: newId("resp"),
     object: "response.compaction",
