@@ -1,13 +1,13 @@
 // From the body of `POST /v1/responses` to what will be done: judges everything that can be refused before a job
 // exists, and builds the resource that the answer starts from. The rules are those of the contract, one function each.
 
-import type { RgbImage } from "../engine/request.js";
+import { type RgbImage, sizeMultiple } from "../engine/request.js";
 import { ApiError } from "./api-error.js";
 import type { ServerContext } from "./context.js";
 import { type Drawing, planDrawing } from "./drawing.js";
 import { newId } from "./ids.js";
 import { checkModel } from "./models.js";
-import type { CreateResponseBody, ImageGenerationTool } from "./schema/request.js";
+import { type CreateResponseBody, type ImageGenerationTool, maxOutputSide, minOutputSide } from "./schema/request.js";
 import type { ResponseResource } from "./schema/response.js";
 
 export type OutputProfile = "message" | "max" | "openai";
@@ -115,7 +115,7 @@ export function planResponse(
           format: image?.output_format ?? tool?.output_format ?? "png",
           quality: image?.output_compression ?? tool?.output_compression ?? defaultQuality,
         },
-    param: (option) => `provider_options.${room}.${option}`,
+    param: (option) => (option === "prompt" ? "input" : `provider_options.${room}.${option}`),
   });
 }
 
@@ -125,12 +125,15 @@ function toolSize(tool: ImageGenerationTool | undefined, body: CreateResponseBod
   return parseSize(tool.size, `tools[${(body.tools ?? []).indexOf(tool)}].size`);
 }
 
-/** A size such as 512x768. Throws ApiError. */
+/** A size such as 512x768, within the bounds that `width` and `height` have. Throws ApiError. */
 export function parseSize(text: string, param: string): { width: number; height: number } {
-  const [, width, height] = /^(\d{1,5})x(\d{1,5})$/.exec(text) ?? [];
-  if (width === undefined)
-    throw refuse(param, `got the size ${JSON.stringify(text.slice(0, 40))}, expected WIDTHxHEIGHT or auto`);
-  return { width: Number(width), height: Number(height) };
+  const [width = 0, height = 0] = /^(\d{1,5})x(\d{1,5})$/.exec(text)?.slice(1).map(Number) ?? [];
+  if ([width, height].every((side) => side >= minOutputSide && side <= maxOutputSide && side % sizeMultiple === 0)) {
+    return { width, height };
+  }
+  const expected = `WIDTHxHEIGHT in multiples of ${sizeMultiple} from ${minOutputSide} to ${maxOutputSide}, or auto`;
+  const message = `got the size ${JSON.stringify(text.slice(0, 40))}, expected ${expected}`;
+  throw new ApiError("invalid_request", "request_size_invalid", message, { param });
 }
 
 /** The resource as it is before anything has been drawn: what the caller sent is echoed, the rest has its constants. */
