@@ -115,6 +115,9 @@ export function toApiError(error: unknown): ApiError {
 /** Official clients repeat a 5xx twice; a failed drawing would be drawn three times. */
 const noRetry = { "x-should-retry": "false" };
 
+/** The callers choose some names themselves, and long ones. */
+const maxParamLength = 200;
+
 /** The first complaint of a schema, with the path of the member it is about. */
 export function schemaError(error: z.core.$ZodError, body: unknown): ApiError {
   const issue = nearest(error.issues[0] as z.core.$ZodIssue);
@@ -122,7 +125,8 @@ export function schemaError(error: z.core.$ZodError, body: unknown): ApiError {
   if (issue.code === "unrecognized_keys") path = [...path, issue.keys[0] as string];
   const param = path
     .map((key, i) => (typeof key === "number" ? `[${key}]` : `${i > 0 ? "." : ""}${String(key)}`))
-    .join("");
+    .join("")
+    .slice(0, maxParamLength);
   const got = describe(
     path.reduce<unknown>((value, key) => (value as Record<PropertyKey, unknown> | null)?.[key], body),
   );

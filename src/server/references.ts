@@ -7,7 +7,7 @@ import { DaybreakError } from "../errors.js";
 import { ApiError, toApiError } from "./api-error.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { ImageSource } from "./conversation.js";
-import { fetchRemoteImage } from "./remote-images.js";
+import { fetchRemoteImage, maxUrlLength } from "./remote-images.js";
 
 const assetPath = /^\/v1\/images\/(img_[0-9a-f]{32})\/content$/;
 
@@ -36,6 +36,7 @@ export async function readReferences(
 
 /** Which of this server's pictures a URL names, if it does. */
 export function assetOfUrl(url: string, caller: Caller): string | undefined {
+  if (url.length > maxUrlLength) return undefined;
   if (!URL.canParse(url)) return assetPath.exec(url)?.[1];
   const { protocol, host, pathname, search } = new URL(url);
   const isOwn = /^https?:$/.test(protocol) && caller.hosts.includes(host) && search === "";

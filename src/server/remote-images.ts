@@ -8,9 +8,11 @@ import { request as httpsRequest } from "node:https";
 import { BlockList, isIP } from "node:net";
 import { ApiError } from "./api-error.js";
 
-const timeoutMs = 10_000;
+const defaultTimeoutMs = 10_000;
 const maxBytes = 20 * 1024 * 1024;
 const maxRedirects = 3;
+/** A longer one is none of ours and is not parsed. */
+export const maxUrlLength = 8192;
 
 /** Addresses that are not on the public internet. Sources: IANA's special-purpose address registries. */
 const privateAddresses = new BlockList();
@@ -57,6 +59,8 @@ export type RemoteImageOptions = {
   signal: AbortSignal;
   /** Judges the resolved address; default {@link isPublicAddress}. */
   isAllowedAddress?: (address: string) => boolean;
+  /** For everything together, redirects too; default 10 s. */
+  timeoutMs?: number;
 };
 
 /**
@@ -64,7 +68,7 @@ export type RemoteImageOptions = {
  * Throws ApiError: `reference_not_allowed` (400), `reference_unreachable` (400).
  */
 export async function fetchRemoteImage(url: string, options: RemoteImageOptions): Promise<Uint8Array> {
-  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(timeoutMs)]);
+  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs ?? defaultTimeoutMs)]);
   let target = url;
   for (let redirects = 0; ; redirects++) {
     const parsed = judgeUrl(target, options);
@@ -91,6 +95,7 @@ function judgeUrl(url: string, { hosts, param }: RemoteImageOptions): URL {
     const message = `got ${got} as a reference, expected a data: URI or the URL of a picture of this server`;
     return new ApiError("invalid_request", "reference_not_allowed", message, { param });
   };
+  if (url.length > maxUrlLength) throw refuse(`a URL of ${url.length} characters`);
   if (!URL.canParse(url)) throw refuse("what is no URL");
   const parsed = new URL(url);
   if (parsed.protocol !== "http:" && parsed.protocol !== "https:") {
