@@ -236,9 +236,11 @@ export class ResponseRun {
   async #fail(error: unknown): Promise<void> {
     await Promise.all(
       this.#results.map(async (kept) => {
-        if (kept && "asset" in kept.place) await this.#context.store.delete(kept.place.asset.id);
+        // What cannot be removed now goes with its time to live; the failure to report is the one that came before.
+        if (kept && "asset" in kept.place) await this.#context.store.delete(kept.place.asset.id).catch(() => false);
       }),
     );
+    this.carried = this.#plan.carried;
     const reason: unknown = this.#stop.signal.aborted ? this.#stop.signal.reason : error;
     if (reason === "cancelled") {
       this.failure = new ApiError("conflict", "cancelled", "the response was cancelled");
@@ -262,18 +264,21 @@ export class ResponseRun {
     ]);
   }
 
-  /** Stores the response, then says that it is over: whoever hears that can go on from it. */
+  /**
+   * Stores the response, then says that it is over: whoever hears that can go on from it. Throws ApiError if a background
+   * response that is complete cannot be stored, because it is there to be fetched.
+   */
   async #close(resource: ResponseResource, last: NewEvent[]): Promise<void> {
     let ended = resource;
     try {
       if (resource.store) {
         const record = this.#snapshot(resource, last);
-        await (this.#recorded
-          ? this.#recorded.then(() => this.#context.responses.update(record))
-          : this.#context.responses.save(record));
+        await this.#recorded;
+        await this.#context.responses.update(record);
       }
     } catch (error) {
       this.#context.log.error({ response: resource.id, err: error }, "a response could not be stored");
+      if (resource.background && resource.status === "completed") throw toApiError(error);
       const warnings = [
         ...(resource.warnings ?? []),
         "the response could not be stored: it cannot be fetched or continued later",

@@ -2,11 +2,11 @@
 // Records are assets of the media store, with its time to live, budget and crash safety. A record holds a long string
 // once, however many events repeat it: a picture in base64 occurs up to five times.
 
+import { DaybreakError } from "../errors.js";
 import type { MediaStore } from "../media/store.js";
-import { ApiError } from "./api-error.js";
+import { ApiError, errorPayload } from "./api-error.js";
 import type { Carried, ImageSource } from "./conversation.js";
 import { newId } from "./ids.js";
-import { seconds } from "./response-request.js";
 import type { InputItem } from "./schema/request.js";
 import type { OutputItem, ResponseEvent, ResponseResource } from "./schema/response.js";
 
@@ -24,11 +24,15 @@ export type StoredResponse = {
   events: ResponseEvent[];
 };
 
+/** Items in the index before it is first looked through for those that are gone. */
+const firstSweepAt = 1000;
+
 /** Responses by id, and the responses that items came from. */
 export class ResponseStore {
   readonly #store: MediaStore;
-  /** Item → response, of all records; what is gone from the store is dropped when it is looked up. */
+  /** Item → response, of all records; what is gone from the store is dropped when the map has doubled. */
   readonly #responseOfItem = new Map<string, string>();
+  #sweepAt = firstSweepAt;
 
   private constructor(store: MediaStore) {
     this.#store = store;
@@ -38,7 +42,7 @@ export class ResponseStore {
   static async open(store: MediaStore): Promise<ResponseStore> {
     const responses = new ResponseStore(store);
     for (const { id, facts } of store.list("resp")) {
-      if (facts?.isRunning) await responses.#failInterrupted(id);
+      if (facts?.isRunning) await responses.#endInterrupted(id);
       for (const item of (facts?.items as string[] | undefined) ?? []) responses.#responseOfItem.set(item, id);
     }
     return responses;
@@ -49,16 +53,34 @@ export class ResponseStore {
     const { id } = record.resource;
     const facts = recordFacts(record);
     await this.#store.put("resp", pack(record), { id, mime: "application/json", isPublic: false, facts });
-    for (const item of facts.items) this.#responseOfItem.set(item, id);
+    this.#index(id, facts.items);
   }
 
-  /** Overwrites a record. One that was deleted in the meantime stays deleted. Errors: `media.*`. */
+  /**
+   * Writes a record in the place of an earlier one, if there is one: what waited long may have been evicted. Where the
+   * disk has no room for both, the earlier one goes first. Errors: `media.*`; then the response has no record.
+   */
   async update(record: StoredResponse): Promise<void> {
     const { id } = record.resource;
-    if (!this.#store.get(id)) return;
     const facts = recordFacts(record);
-    await this.#store.replace(id, pack(record), facts);
-    for (const item of facts.items) this.#responseOfItem.set(item, id);
+    try {
+      if (!this.#store.get(id)) return await this.save(record);
+      await this.#store.replace(id, pack(record), facts);
+    } catch (error) {
+      const isGone = error instanceof DaybreakError && error.code === "media.not_found";
+      if (!isGone && !(await this.delete(id))) throw error;
+      return await this.save(record);
+    }
+    this.#index(id, facts.items);
+  }
+
+  #index(id: string, items: readonly string[]): void {
+    for (const item of items) this.#responseOfItem.set(item, id);
+    if (this.#responseOfItem.size < this.#sweepAt) return;
+    for (const [item, response] of this.#responseOfItem) {
+      if (!this.#store.get(response)) this.#responseOfItem.delete(item);
+    }
+    this.#sweepAt = Math.max(firstSweepAt, 2 * this.#responseOfItem.size);
   }
 
   /** The record of a response that belongs to `owner`. */
@@ -89,20 +111,32 @@ export class ResponseStore {
     throw new ApiError("not_found", "item_not_found", message, { param });
   }
 
-  async #failInterrupted(id: string): Promise<void> {
-    const asset = this.#store.get(id);
-    const bytes = await this.#store.read(id);
-    if (!asset || !bytes) return;
-    const record = unpack(bytes);
-    const error = { code: "server_restarted", message: "the server was stopped before this response was done" };
-    const resource: ResponseResource = { ...record.resource, status: "failed", error, completed_at: seconds() };
-    const sequence_number = record.events.length;
-    const events: ResponseEvent[] = [
-      ...record.events,
-      { type: "response.failed", sequence_number, response: resource },
-    ];
-    await this.update({ ...record, resource, events });
+  /** Fails a response that was being made. One whose record cannot be read or written is gone: the server starts. */
+  async #endInterrupted(id: string): Promise<void> {
+    try {
+      const bytes = await this.#store.read(id);
+      if (bytes) await this.update(interrupted(unpack(bytes)));
+    } catch {
+      await this.delete(id);
+    }
   }
+}
+
+function interrupted(record: StoredResponse): StoredResponse {
+  const failure = new ApiError(
+    "server_error",
+    "server_restarted",
+    "the server was stopped before this response was done",
+  );
+  const { code, message } = failure;
+  const resource: ResponseResource = { ...record.resource, status: "failed", error: { code, message } };
+  const sequence_number = record.events.length;
+  const events: ResponseEvent[] = [
+    ...record.events,
+    { type: "error", sequence_number, error: errorPayload(failure) },
+    { type: "response.failed", sequence_number: sequence_number + 1, response: resource },
+  ];
+  return { ...record, resource, events };
 }
 
 /** What the store knows of a record without reading it. */
