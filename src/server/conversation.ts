@@ -23,9 +23,11 @@ export type Carried = {
 
 export const nothingCarried: Carried = { style: [], prompts: [], image: null };
 
-/** The prompt history is bounded; only the newest are kept. */
+/** What is carried is bounded; only the newest are kept. */
 const maxCarriedPrompts = 50;
 const maxCarriedStyles = 20;
+/** Of either in all; longer ones could not be drawn anyway. */
+const maxCarriedCharacters = 65536;
 
 export type Turn = {
   /** What is drawn: style, newline, the last user message's texts. */
@@ -102,9 +104,20 @@ export async function readTurn(
   const prompt = [...style, texts.join("\n")].filter((text) => text.trim() !== "").join("\n");
   if (images.length === 0 && carried.image) images = [carried.image];
   carried.image = images.at(-1) ?? carried.image;
-  carried.prompts = carried.prompts.slice(-maxCarriedPrompts);
-  carried.style = carried.style.slice(-maxCarriedStyles);
+  carried.prompts = newest(carried.prompts, maxCarriedPrompts);
+  carried.style = newest(carried.style, maxCarriedStyles);
   return { prompt, images, carried };
+}
+
+/** The last texts that fit; of one that is too long by itself, its beginning. */
+function newest(texts: readonly string[], most: number): string[] {
+  const cut = texts.map((text) => text.slice(0, maxCarriedCharacters).replace(/[\ud800-\udbff]$/, ""));
+  let characters = 0;
+  const tooMuch = cut.findLastIndex((text) => {
+    characters += text.length;
+    return characters > maxCarriedCharacters;
+  });
+  return cut.slice(Math.max(tooMuch + 1, cut.length - most));
 }
 
 /** Refuses a turn that says nothing to draw. */
