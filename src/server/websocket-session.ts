@@ -2,7 +2,7 @@
 // was not stored lives here, as long as the connection does.
 
 import { ApiError, errorPayload, schemaError, toApiError } from "./api-error.js";
-import { parseJson } from "./body.js";
+import { parseJson, whileHeld } from "./body.js";
 import type { Caller } from "./context.js";
 import type { Carried } from "./conversation.js";
 import type { WebSocketConnection, WebSocketEvents } from "./http.js";
@@ -12,6 +12,8 @@ import { createResponseBody, transportMembers } from "./schema/request.js";
 const maxConnectionMs = 60 * 60 * 1000;
 /** Frames that wait for their turn. */
 const maxWaitingTurns = 32;
+/** Errors about further ones that the client has not taken. */
+const maxUnreadRefusals = 32;
 /** Responses that are remembered, the newest ones. */
 const maxRemembered = 16;
 
@@ -25,6 +27,7 @@ export function openSession(
   const memory = new Map<string, Carried>();
   let turns: Promise<void> = Promise.resolve();
   let waiting = 0;
+  let unreadRefusals = 0;
 
   const sendError = (error: unknown) => {
     const { status, ...rest } = toFrame(error);
@@ -55,6 +58,14 @@ export function openSession(
       await sendError(error);
     }
   };
+  const refuseTurn = () => {
+    if (unreadRefusals >= maxUnreadRefusals) return connection.close(1008, "too many turns");
+    const message = `${waiting} turns are waiting on this connection, at most ${maxWaitingTurns} are taken`;
+    unreadRefusals++;
+    void sendError(new ApiError("too_many_requests", "too_many_turns", message)).then(() => {
+      unreadRefusals--;
+    });
+  };
   const forget = (id: string | null | undefined) => {
     if (id) memory.delete(id);
   };
@@ -68,17 +79,13 @@ export function openSession(
 
   return {
     message(data) {
-      if (waiting >= maxWaitingTurns) {
-        const message = `${waiting} turns are waiting on this connection, at most ${maxWaitingTurns} are taken`;
-        void sendError(new ApiError("too_many_requests", "too_many_turns", message));
-        return;
-      }
+      if (waiting >= maxWaitingTurns) return refuseTurn();
       waiting++;
-      turns = turns
-        .then(() => (closed.signal.aborted ? undefined : runTurn(data)))
-        .finally(() => {
-          waiting--;
-        });
+      const before = turns;
+      const turn = whileHeld(data.length, () => before.then(() => (closed.signal.aborted ? undefined : runTurn(data))));
+      turns = Promise.all([before, turn.catch(sendError)]).then(() => {
+        waiting--;
+      });
     },
     closed() {
       clearTimeout(limit);
