@@ -24,7 +24,7 @@ const boolean = z.preprocess(
 const size = z.string().regex(/^(auto|\d{1,5}x\d{1,5})$/, 'expected "auto" or WIDTHxHEIGHT, such as 512x512');
 
 const shared = {
-  prompt: z.string().max(maxPromptLength),
+  prompt: z.string().regex(/\S/, "expected a text that says what to draw").max(maxPromptLength),
   model: optional(z.string()),
   n: optional(integer(1, maxNumImages)),
   size: optional(size),
