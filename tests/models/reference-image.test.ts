@@ -11,6 +11,7 @@ import {
   normalizeReference,
   preparedSize,
   prepareReference,
+  scaleReference,
 } from "../../src/engine/models/flux2/reference-image.js";
 import type { RgbImage } from "../../src/engine/request.js";
 import type { ErrorCode } from "../../src/errors.js";
@@ -84,6 +85,23 @@ describe("prepareReference equals diffusers' preprocessing", () => {
   it("leaves an image of the right size untouched", () => {
     const image = pattern("ramp", [80, 64]);
     expect(prepareReference(image)).toEqual(image);
+  });
+});
+
+describe("scaleReference", () => {
+  it.each([
+    [1500, 1201],
+    [2047, 900],
+    [1024, 1024],
+    [65, 511],
+  ])("%d×%d: preparing what was scaled before changes nothing", (width, height) => {
+    const image = { width, height, data: Uint8Array.from({ length: width * height * 3 }, (_, i) => (i * 7919) >> 3) };
+    const scaled = scaleReference(image);
+    expect(scaled.width * scaled.height).toBeLessThanOrEqual(1024 * 1024);
+    const prepared = prepareReference(scaled);
+    const direct = prepareReference(image);
+    expect([prepared.width, prepared.height]).toEqual([direct.width, direct.height]);
+    expect(Buffer.compare(prepared.data, direct.data)).toBe(0);
   });
 });
 

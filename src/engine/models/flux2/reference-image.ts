@@ -96,10 +96,19 @@ function scaledSize(width: number, height: number): { width: number; height: num
  * @returns a new image, or the same one where nothing had to be done
  */
 export function prepareReference(image: RgbImage, multiple = 16): RgbImage {
+  const scaled = scaleReference(image);
+  const { width, height } = preparedSize(scaled.width, scaled.height, multiple);
+  return centreCrop(scaled, width, height);
+}
+
+/**
+ * The first half of {@link prepareReference}, for those who keep references before they are used: checks an image and
+ * scales it down to an area of 1024² if it is larger. Preparing the result gives what preparing `image` gives.
+ */
+export function scaleReference(image: RgbImage): RgbImage {
   checkReference(image);
-  const scaled = scaledSize(image.width, image.height);
-  const { width, height } = preparedSize(image.width, image.height, multiple);
-  return centreCrop(lanczosResize(image, scaled.width, scaled.height), width, height);
+  const { width, height } = scaledSize(image.width, image.height);
+  return lanczosResize(image, width, height);
 }
 
 function centreCrop(image: RgbImage, width: number, height: number): RgbImage {
