@@ -18,7 +18,7 @@ import { openSession } from "./websocket-session.js";
 export type App = HttpApp & {
   /** The same for programs that have the platform's own objects: tests, or a page's service worker. */
   fetch(request: Request): Promise<Response>;
-  /** Fails every response that is still being made. */
+  /** Fails everything that is still being made. */
   stopAll(): Promise<void>;
 };
 
@@ -78,7 +78,10 @@ export function createApp(context: ServerContext): App {
     answer,
     upgrade,
     fetch: async (request) => toResponse(await answer(fromRequest(request))),
-    stopAll: () => runs.stopAll(),
+    stopAll: async () => {
+      const reason = new ApiError("overloaded", "shutting_down", "the server was stopped before this was done");
+      await Promise.all([runs.stopAll(reason), context.jobs.stop(reason)]);
+    },
   };
 }
 

@@ -9,7 +9,7 @@ import { imageSeed } from "../engine/rng.js";
 import { DaybreakError } from "../errors.js";
 import { parameterTexts } from "../media/parameters.js";
 import { ApiError, toApiError } from "./api-error.js";
-import type { ServerContext } from "./context.js";
+import type { Caller, ServerContext } from "./context.js";
 import type { Job } from "./jobs.js";
 import { maxOutputSide, minOutputSide, type OutputFormat } from "./schema/request.js";
 
@@ -187,15 +187,15 @@ export function submitDrawing(
   hooks: DrawingHooks,
 ): Job<{ timings: DrawingTimings; warnings: string[] }> {
   const submitted = performance.now();
-  const { caller, signal } = hooks;
-  const work = async () => {
+  const { caller } = hooks;
+  const work = async (signal: AbortSignal) => {
     const queue = performance.now() - submitted;
     context.metrics.queueWait.observe(queue / 1000);
     hooks.onStart?.();
     const { engine, encode_file } =
       drawing.output.type === "video"
-        ? await drawVideo(context, drawing, drawing.output, hooks)
-        : await drawImages(context, drawing, drawing.output, hooks);
+        ? await drawVideo(context, drawing, drawing.output, { ...hooks, signal })
+        : await drawImages(context, drawing, drawing.output, { ...hooks, signal });
     const timings = {
       queue,
       encode_prompt: engine.prompt_ms + engine.references_ms,
@@ -208,7 +208,7 @@ export function submitDrawing(
     }
     return { timings, warnings: drawing.warnings };
   };
-  const job = context.jobs.submit(work, { caller, signal });
+  const job = context.jobs.submit(work, { caller, signal: hooks.signal });
   const result = job.result.catch((error: unknown) => {
     throw toApiError(error);
   });
@@ -334,6 +334,11 @@ function texts({ options, engine }: ServerContext, drawing: Drawing, seed: bigin
     references: references.length,
   };
   return parameterTexts(parameters, options.version);
+}
+
+/** Prompts are private: call it only where the options want them in the log. */
+export function logPrompt({ log }: ServerContext, { requestId }: Caller, prompt: string, response?: string): void {
+  log.info({ request: requestId, response, prompt }, "drawing");
 }
 
 /** Stands for a prompt where the prompt itself has no place. */

@@ -7,7 +7,7 @@ import { ApiError, errorPayload, schemaError, toApiError } from "./api-error.js"
 import { type KeepHeld, mediaType, unsupportedType, withForm, withJson } from "./body.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { ImageSource } from "./conversation.js";
-import { type Drawing, type ImageFile, planDrawing, promptHash, submitDrawing } from "./drawing.js";
+import { type Drawing, type ImageFile, logPrompt, planDrawing, promptHash, submitDrawing } from "./drawing.js";
 import { EventLog } from "./event-log.js";
 import type { HttpResponse } from "./http.js";
 import { checkModel } from "./models.js";
@@ -127,6 +127,7 @@ async function draw(
   context.jobs.checkRoom(caller.key);
   const references = await readReferences(context, sources, caller);
   const drawing = plan(context, body, references);
+  if (context.options.logPrompts) logPrompt(context, caller, drawing.prompt);
   if (body.stream) return stream(context, caller, { kind, drawing }, keepHeld);
   const data = new Array<ImagesResponse["data"][number]>(drawing.numImages);
   const kept: string[] = [];

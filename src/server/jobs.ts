@@ -13,7 +13,7 @@ export type JobQueueOptions = {
 export type JobOptions = {
   /** Whose job it is; undefined: everybody's, bounded only by the whole queue. */
   caller: string | undefined;
-  /** Takes a waiting job out of the queue. A running one has to watch it itself. */
+  /** Takes a waiting job out of the queue, and tells a running one. */
   signal: AbortSignal;
 };
 
@@ -36,6 +36,8 @@ export class JobQueue {
   #isClosed = false;
   #meanMs = firstGuessMs;
   #whenIdle: (() => void)[] = [];
+  /** Of every job that waits or runs. */
+  readonly #stops = new Set<AbortController>();
 
   constructor({ maxQueued = 64, maxQueuedPerCaller = 32 }: JobQueueOptions = {}) {
     this.#maxQueued = maxQueued;
@@ -69,15 +71,36 @@ export class JobQueue {
   }
 
   /**
-   * Queues work, or starts it at once if nothing else runs.
+   * Queues work, or starts it at once if nothing else runs. Work watches the signal it gets: the job's own, which
+   * {@link stop} aborts as well.
    * Throws ApiError: `too_many_requests` when the queue is full, `overloaded` after {@link drain}.
    */
-  submit<T>(work: () => Promise<T>, { caller, signal }: JobOptions): Job<T> {
+  submit<T>(work: (signal: AbortSignal) => Promise<T>, { caller, signal }: JobOptions): Job<T> {
     this.checkRoom(caller);
+    const stop = new AbortController();
+    const pass = () => stop.abort(signal.reason);
+    signal.addEventListener("abort", pass);
+    if (signal.aborted) pass();
+    this.#stops.add(stop);
     const isWaiting = this.#running > 0;
-    const turn = isWaiting ? this.#wait(caller, signal) : Promise.resolve();
+    const turn = isWaiting ? this.#wait(caller, stop.signal) : Promise.resolve();
     if (!isWaiting) this.#running++;
-    return { isWaiting, result: turn.then(() => this.#run(work)) };
+    const result = turn
+      .then(() => this.#run(() => work(stop.signal)))
+      .catch((error: unknown) => {
+        throw stop.signal.reason instanceof ApiError ? stop.signal.reason : error;
+      })
+      .finally(() => {
+        signal.removeEventListener("abort", pass);
+        this.#stops.delete(stop);
+      });
+    return { isWaiting, result };
+  }
+
+  /** Ends whatever waits or runs with this error. Resolves when it has ended. */
+  async stop(reason: ApiError): Promise<void> {
+    for (const stop of this.#stops) stop.abort(reason);
+    await this.drain();
   }
 
   /** Resolves when nothing runs or waits. From then on, and already now, new jobs are refused. */

@@ -12,6 +12,7 @@ import {
   nothingCarried,
   readTurn,
 } from "./conversation.js";
+import { logPrompt } from "./drawing.js";
 import { EventLog } from "./event-log.js";
 import { readReferences } from "./references.js";
 import { checkBody, newResource, planResponse, presentation } from "./response-request.js";
@@ -63,6 +64,7 @@ export class ResponseRuns {
       caller,
     });
     const { id, background } = run.resource;
+    if (context.options.logPrompts) logPrompt(context, caller, turn.prompt, id);
     this.#running.set(id, run);
     const leave = () => run.stop("cancelled");
     if (!background) caller.signal.addEventListener("abort", leave);
@@ -131,8 +133,7 @@ export class ResponseRuns {
   }
 
   /** Fails whatever is still being made. */
-  async stopAll(): Promise<void> {
-    const reason = new ApiError("overloaded", "shutting_down", "the server was stopped before this response was done");
+  async stopAll(reason: ApiError): Promise<void> {
     const runs = [...this.#running.values()];
     for (const run of runs) run.stop(reason);
     await Promise.all(runs.map((run) => run.done));
