@@ -26,6 +26,7 @@ import {
   addressError,
   bodyLengthRefusal,
   checkHead,
+  closeReason,
   handshakeRefusal,
   internalErrorAnswer,
   isBodiless,
@@ -291,33 +292,27 @@ class Exchange implements HttpRequest {
       return;
     }
     this.#dropBody();
-    if (whole === null) {
-      const iterable = items as AsyncIterable<string | Uint8Array>;
-      if (this.method !== "HEAD" && !isBodiless(status)) {
-        this.#watchClient();
-        void this.#stream(response, iterable);
-        return;
-      }
-      void abandon(iterable);
-      this.#writeHead(response);
-      this.#res.end();
-    } else if (isBodiless(status)) {
-      this.#writeHead(response);
-      this.#res.end();
-    } else {
-      this.#writeHead(response, body === null ? (headers["content-length"] ?? "0") : String(Buffer.byteLength(whole)));
-      this.#res.end(whole);
+    const isHeadOnly = this.method === "HEAD" || isBodiless(status);
+    if (items && !isHeadOnly) {
+      this.#watchClient();
+      void this.#stream(response, items);
+      return;
     }
+    if (items) void abandon(items);
+    let length = headers["content-length"];
+    if (body === null) length ??= "0";
+    else if (whole !== null) length = String(Buffer.byteLength(whole));
+    this.#writeHead(response, length);
+    this.#res.end(isHeadOnly ? undefined : whole);
     this.#watchReader();
   }
 
   #writeHead({ status, headers }: HttpResponse, length = headers["content-length"]): void {
-    // After an unread body the connection stays: see dropBody.
-    const isLast = this.#context.isStopping && !this.#isBodyDropped;
     const all: Record<string, string> = { ...headers };
     if (length !== undefined && !isBodiless(status)) all["content-length"] = length;
     else delete all["content-length"];
-    if (isLast) all.connection = "close";
+    // after an unread body the connection stays: see dropBody
+    if (this.#context.isStopping && !this.#isBodyDropped) all.connection = "close";
     this.#res.writeHead(status, all);
   }
 
@@ -432,8 +427,7 @@ function open(ws: WebSocket, socket: Socket, idleMs: number, connect: (c: WebSoc
     });
   const close = (code: number, reason: string) => {
     isClosing = true;
-    // a close frame has room for 123 bytes
-    ws.close(code, Buffer.from(reason).subarray(0, 123).toString());
+    ws.close(code, closeReason(reason));
   };
   socket.on("timeout", () => ws.terminate());
   // ws itself closes with the code that goes with the error

@@ -3,6 +3,7 @@
 
 import type * as uws from "uWebSockets.js";
 import { maxFrameBytes, type WebSocketConnection, type WebSocketEvents } from "./http.js";
+import { closeReason } from "./listener-answers.js";
 
 /** Of a WebSocket: a send is done when no more than this is waiting. */
 const maxUnsentBytes = 64 * 1024;
@@ -31,7 +32,7 @@ export class Socket implements WebSocketConnection {
   }
 
   close(code: number, reason: string): void {
-    this.#ws?.end(code, reason);
+    this.#ws?.end(code, closeReason(reason));
   }
 
   take(message: ArrayBuffer, isBinary: boolean): void {

@@ -76,6 +76,13 @@ export function checkHead({ status, headers }: HttpResponse): void {
   }
 }
 
+/** A reason as long as a WebSocket's close frame has room for: 123 bytes, whole characters. */
+export function closeReason(reason: string): string {
+  let text = reason;
+  while (Buffer.byteLength(text) > 123) text = text.slice(0, -1);
+  return text;
+}
+
 /** Why an address cannot be listened on. */
 export function addressError(error: NodeJS.ErrnoException, host: string, port: number): DaybreakError {
   if (error.code === "EADDRINUSE") {
