@@ -2,7 +2,6 @@
 // Owns the life of engine, store and listener; knows no route.
 
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type DestinationStream, pino } from "pino";
@@ -22,6 +21,7 @@ import type { Listener } from "./http.js";
 import { JobQueue } from "./jobs.js";
 import { readApiKeys } from "./keys.js";
 import { type ListenerChoice, listen } from "./listen.js";
+import { stderrLog } from "./log.js";
 import { createMetrics } from "./metrics.js";
 import { modelName } from "./model-name.js";
 import { ResponseStore } from "./response-store.js";
@@ -73,6 +73,10 @@ export type RunningServer = {
   close(graceMs: number): Promise<void>;
 };
 
+/** Time for running jobs to stop at their next step; then their engine is ended. */
+const stepMs = 2000;
+/** Of timers: a longer one would fire at once. */
+const longestTimerMs = 2 ** 31 - 1;
 /** Time for the last events to reach their readers. */
 const farewellMs = 200;
 
@@ -98,13 +102,12 @@ async function start(
   closers: (() => Promise<unknown> | unknown)[],
   closeAll: () => Promise<void>,
 ): Promise<RunningServer> {
-  const log = pino({ level: options.logLevel ?? "info" }, options.log ?? pino.destination({ dest: 2, sync: false }));
+  const log = pino({ level: options.logLevel ?? "info" }, options.log ?? stderrLog());
   const keys = options.apiKeyFile === undefined ? undefined : await readApiKeys(options.apiKeyFile);
   const model = options.model ?? embeddedModel();
   const { tokenizer, defaults, name } = await readModel(model);
 
   const folder = join(options.dataDir, "store");
-  await mkdir(folder, { recursive: true });
   const store = await MediaStore.open({ folder, budgetBytes: options.mediaBudgetBytes, ttlMs: options.mediaTtlMs });
   closers.push(() => store.close());
   const responses = await ResponseStore.open(store);
@@ -159,8 +162,11 @@ async function start(
 
   const shutDown = async (graceMs: number) => {
     listener.stop();
-    await Promise.race([jobs.drain(), sleep(graceMs, undefined, { ref: false })]);
-    await app.stopAll();
+    await Promise.race([jobs.drain(), sleep(Math.min(graceMs, longestTimerMs), undefined, { ref: false })]);
+    const stopped = app.stopAll();
+    await Promise.race([stopped, sleep(stepMs, undefined, { ref: false })]);
+    await engine.close();
+    await stopped;
     await sleep(farewellMs);
     await closeAll();
     log.info("stopped");
