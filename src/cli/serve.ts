@@ -61,8 +61,11 @@ export const serve: Command = {
 const defaultMediaBudget = 1024 ** 3;
 const defaultMediaTtlMs = 24 * 3600 * 1000;
 const defaultGraceMs = 30_000;
+const minStateKeyLength = 8;
 
 async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
+  // Whoever reads the log may go; the server stays.
+  process.stderr.on("error", () => undefined);
   const startOptions = readOptions(options);
   const graceMs = duration(options, "grace") ?? defaultGraceMs;
   warnIfOpen(startOptions);
@@ -98,13 +101,13 @@ function readOptions(options: ParsedOptions): StartOptions {
     defaultSize: defaultSize === undefined ? undefined : readDefaultSize(defaultSize),
     publicUrl: publicUrl(options),
     trustProxy: options.flag("trust-proxy"),
-    corsOrigins: options.list("cors"),
-    imageHosts: options.list("allow-image-host"),
+    corsOrigins: options.list("cors").map(origin),
+    imageHosts: options.list("allow-image-host").map(imageHost),
     apiKeyFile: options.text("api-key-file"),
     protectMedia: options.flag("protect-media"),
     metadata: !options.flag("no-metadata"),
     logPrompts: options.flag("log-prompts"),
-    stateKey: options.text("state-key"),
+    stateKey: stateKey(options),
     logLevel: choice(options, "log-level", ["trace", "debug", "info", "warn", "error", "fatal", "silent"]),
   };
 }
@@ -157,11 +160,13 @@ function size(options: ParsedOptions, name: string): number | undefined {
   if (text === undefined) return undefined;
   const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text) ?? [];
   const factor = units[unit.toLowerCase()];
-  if (number === undefined || factor === undefined)
-    throw new UsageError(`option '--${name}' got "${text}", expected a size such as 512MiB or 6GiB`);
-  return Math.floor(Number(number) * factor);
+  const bytes = Math.floor(Number(number) * (factor ?? Number.NaN));
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw new UsageError(`option '--${name}' got "${text}", expected a size such as 512MiB or 6GiB`);
 }
 
+/** A century: what lies behind it is no date that everybody can read. */
+const longestDurationMs = 100 * 365 * 86_400_000;
 const times: Readonly<Record<string, number>> = { "": 1000, ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** Milliseconds. */
@@ -170,15 +175,32 @@ function duration(options: ParsedOptions, name: string): number | undefined {
   if (text === undefined) return undefined;
   const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text) ?? [];
   const factor = times[unit.toLowerCase()];
-  if (number === undefined || factor === undefined)
-    throw new UsageError(`option '--${name}' got "${text}", expected a time such as 30s, 90m, 24h or 7d`);
-  return Math.floor(Number(number) * factor);
+  const ms = Math.floor(Number(number) * (factor ?? Number.NaN));
+  if (ms <= longestDurationMs) return ms;
+  throw new UsageError(`option '--${name}' got "${text}", expected a time such as 30s, 90m, 24h or 7d`);
 }
 
 function publicUrl(options: ParsedOptions): string | undefined {
   const text = options.text("public-url");
   if (text === undefined || (URL.canParse(text) && /^https?:$/.test(new URL(text).protocol))) return text;
   throw invalid("public-url", text, "an http or https URL");
+}
+
+/** As browsers send it: a slash at the end would never match. */
+function origin(text: string): string {
+  if (text === "*" || (URL.canParse(text) && new URL(text).origin === text)) return text;
+  throw invalid("cors", text, 'an origin such as https://example.org, without a path, or "*"');
+}
+
+function imageHost(text: string): string {
+  if (/^[\w.-]+(:\d{1,5})?$|^\[[\da-f:.]+\](:\d{1,5})?$/i.test(text)) return text;
+  throw invalid("allow-image-host", text, "a host such as example.org or example.org:8443, without a scheme");
+}
+
+function stateKey(options: ParsedOptions): string | undefined {
+  const text = options.text("state-key");
+  if (text === undefined || text.length >= minStateKeyLength) return text;
+  throw invalid("state-key", `of ${text.length} characters`, `at least ${minStateKeyLength} of them`);
 }
 
 function invalid(name: string, got: string, expected: string): DaybreakError {
