@@ -84,9 +84,10 @@ function extension(mime: string): string {
   return mime === "image/jpeg" ? "jpg" : mime.slice(mime.indexOf("/") + 1);
 }
 
-/** A file never changes, but it goes. */
-function cacheControl({ expires_ms }: Asset): string {
-  const maxAge = expires_ms === null ? 31_536_000 : Math.max(0, Math.floor((expires_ms - Date.now()) / 1000));
+/** A file never changes, but it goes; never later than it was meant to, even if the clock was set back since. */
+function cacheControl({ created_ms, expires_ms }: Asset): string {
+  const left_ms = (expires_ms ?? Number.NaN) - Math.max(created_ms, Date.now());
+  const maxAge = expires_ms === null ? 31_536_000 : Math.max(0, Math.floor(left_ms / 1000));
   return `private, immutable, max-age=${maxAge}`;
 }
 
