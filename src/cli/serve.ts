@@ -193,7 +193,7 @@ function origin(text: string): string {
 }
 
 function imageHost(text: string): string {
-  if (/^[\w.-]+(:\d{1,5})?$|^\[[\da-f:.]+\](:\d{1,5})?$/i.test(text)) return text;
+  if (/^[\w.-]+(:\d{1,5})?$|^\[[\da-f:.]+\](:\d{1,5})?$/i.test(text)) return text.toLowerCase();
   throw invalid("allow-image-host", text, "a host such as example.org or example.org:8443, without a scheme");
 }
 
