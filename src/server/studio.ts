@@ -22,4 +22,6 @@ export const studioFiles: readonly StudioFile[] = [
   studioFile("/", "index.html", "text/html"),
   studioFile("/studio.css", "studio.css", "text/css"),
   studioFile("/studio.js", "studio.js", "text/javascript"),
+  studioFile("/api.js", "api.js", "text/javascript"),
+  studioFile("/gallery.js", "gallery.js", "text/javascript"),
 ];
