@@ -213,7 +213,8 @@ async function cancelMany(url: string): Promise<BenchServerResult["cancelled"]> 
     const started = Array.from({ length: wave }, (_, i) =>
       getJson(`${url}/v1/responses`, { ...picture(256, i), background: true }),
     );
-    for (const response of (await Promise.all(started)) as { id: string }[]) {
+    // The last first: a waiting job goes at once, the running one at the end of its step.
+    for (const response of ((await Promise.all(started)) as { id: string }[]).reverse()) {
       await getJson(`${url}/v1/responses/${response.id}/cancel`, undefined, "POST");
       await getJson(`${url}/v1/responses/${response.id}`, undefined, "DELETE");
     }
