@@ -139,6 +139,7 @@ export function schemaError(error: z.core.$ZodError, body: unknown): ApiError {
 
 /** Of a union's complaints the one that came furthest: the caller most likely meant that member. */
 function nearest(issue: z.core.$ZodIssue): z.core.$ZodIssue {
+  if (issue.code === "invalid_key" && issue.issues[0]) return { ...issue, message: issue.issues[0].message };
   if (issue.code !== "invalid_union" || issue.errors.length === 0) return issue;
   const candidates = issue.errors.flatMap((issues) => issues.slice(0, 1)).map(nearest);
   const depth = (candidate: z.core.$ZodIssue) => candidate.path.length;
