@@ -43,7 +43,8 @@ export function createApp(context: ServerContext): App {
       const headers = { ...response.headers, "x-request-id": requestId, ...corsHeaders(options, request) };
       return { status: response.status, headers, body: response.body };
     };
-    const fail = (error: unknown): HttpResponse => finish(errorResponse(reported(context, error, requestId)));
+    const fail = (error: unknown): HttpResponse =>
+      finish(errorResponse(reported(context, error, requestId, request.signal)));
     try {
       const preflight = answerPreflight(options, request);
       if (preflight) return finish(preflight);
@@ -135,7 +136,9 @@ function chooseRequestId(request: HttpRequest): string {
 }
 
 /** The error for the client; what the client did not cause goes to the log with all that is known. */
-function reported(context: ServerContext, error: unknown, requestId: string): ApiError {
+function reported(context: ServerContext, error: unknown, requestId: string, signal?: AbortSignal): ApiError {
+  if (signal?.aborted)
+    return new ApiError("conflict", "client_gone", "the client went away before its answer", { cause: error });
   const apiError = toApiError(error);
   if (apiError.status >= 500)
     context.log.error({ request: requestId, err: apiError.cause ?? apiError }, apiError.message);

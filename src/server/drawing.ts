@@ -208,7 +208,8 @@ export function submitDrawing(
     }
     return { timings, warnings: drawing.warnings };
   };
-  const job = context.jobs.submit(work, { caller, signal: hooks.signal });
+  const bytes = drawing.references.reduce((sum, { data }) => sum + data.length, 0);
+  const job = context.jobs.submit(work, { caller, signal: hooks.signal, bytes });
   const result = job.result.catch((error: unknown) => {
     throw toApiError(error);
   });

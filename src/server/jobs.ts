@@ -15,12 +15,17 @@ export type JobOptions = {
   caller: string | undefined;
   /** Takes a waiting job out of the queue, and tells a running one. */
   signal: AbortSignal;
+  /** Memory that the job holds until it is over: its reference images. */
+  bytes: number;
 };
 
 /** A job that was accepted. `isWaiting`: others come first. `result` settles as the work does. */
 export type Job<T> = { isWaiting: boolean; result: Promise<T> };
 
 type Waiting = { start: () => void; cancel: (reason: unknown) => void };
+
+/** Of all jobs' memory together. */
+const maxHeldBytes = 512 * 1024 * 1024;
 
 /** Weight of the newest job in the running mean of durations. */
 const smoothing = 0.3;
@@ -35,6 +40,7 @@ export class JobQueue {
   #running = 0;
   #isClosed = false;
   #meanMs = firstGuessMs;
+  #heldBytes = 0;
   #whenIdle: (() => void)[] = [];
   /** Of every job that waits or runs. */
   readonly #stops = new Set<AbortController>();
@@ -66,17 +72,28 @@ export class JobQueue {
     const message = isOwnFull
       ? `this key has ${own} jobs waiting, at most ${this.#maxQueuedPerCaller} are taken: wait for one to finish`
       : `${this.queued} jobs are waiting, at most ${this.#maxQueued} are taken: try again later`;
-    const headers = { "retry-after": String(Math.max(1, Math.ceil((this.#meanMs * (this.queued + 1)) / 1000))) };
-    throw new ApiError("too_many_requests", "queue_full", message, { headers });
+    throw new ApiError("too_many_requests", "queue_full", message, { headers: this.#retryAfter() });
+  }
+
+  /** When all that waits now will have been drawn, in seconds. */
+  #retryAfter(): Record<string, string> {
+    return { "retry-after": String(Math.max(1, Math.ceil((this.#meanMs * (this.queued + 1)) / 1000))) };
   }
 
   /**
    * Queues work, or starts it at once if nothing else runs. Work watches the signal it gets: the job's own, which
    * {@link stop} aborts as well.
-   * Throws ApiError: `too_many_requests` when the queue is full, `overloaded` after {@link drain}.
+   * Throws ApiError: `too_many_requests` when the queue is full, `overloaded` when the waiting jobs
+   * hold too much memory, and after {@link drain}.
    */
-  submit<T>(work: (signal: AbortSignal) => Promise<T>, { caller, signal }: JobOptions): Job<T> {
+  submit<T>(work: (signal: AbortSignal) => Promise<T>, { caller, signal, bytes }: JobOptions): Job<T> {
     this.checkRoom(caller);
+    if (this.#running > 0 && this.#heldBytes + bytes > maxHeldBytes) {
+      const message =
+        "the reference images of waiting jobs fill the memory that is set aside for them: try again later";
+      throw new ApiError("overloaded", "too_many_bytes", message, { headers: this.#retryAfter() });
+    }
+    this.#heldBytes += bytes;
     const stop = new AbortController();
     const pass = () => stop.abort(signal.reason);
     signal.addEventListener("abort", pass);
@@ -93,6 +110,7 @@ export class JobQueue {
       .finally(() => {
         signal.removeEventListener("abort", pass);
         this.#stops.delete(stop);
+        this.#heldBytes -= bytes;
       });
     return { isWaiting, result };
   }
