@@ -1,6 +1,6 @@
 // The results of this session as cards, newest first: those that are being drawn, and those that are there. They
 // survive a reload for as long as the server has their files; of files that the visitor gave only this page knows.
-// An entry is {id, kind, format, width, height, seed, steps, seconds, expires_at, note?, body}, body being what was sent.
+// An entry is {id, kind, format, width, height, seed, steps, seconds, expires_at, note?, body}; body is what was sent.
 
 import { apiKey, request } from "./api.js";
 
@@ -136,7 +136,7 @@ function fillCard(card, entry) {
   );
   card.querySelector(".facts").replaceChildren(...pairs);
   const download = card.querySelector("[data-action=download]");
-  download.download = `daybreak-${seed}-${id.slice(4, 10)}.${format === "jpeg" ? "jpg" : format}`;
+  download.download = `${id}.${format === "jpeg" ? "jpg" : format}`; // as the server itself names the file
   card.querySelector("[data-action=reference]").hidden = kind === "video";
   if (JSON.stringify(body).includes('"image_url":null')) {
     const curl = card.querySelector("[data-action=curl]");

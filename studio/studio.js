@@ -25,17 +25,20 @@ const healthCheckMs = 15_000;
 let isOnline = true;
 let retryTimer;
 
+/** Resolves to whether the server has said what it serves. */
 async function connect() {
   try {
     const { data } = await (await request("v1/models")).json();
     model = data[0];
     showModel();
     setOnline(true);
+    retryMedia();
+    return true;
   } catch (error) {
+    if (error.status === 401) return askForKey(error);
     if (error.code === "offline") setOnline(false);
-    else if (error.status !== 401) showError(error);
-    else if (await askForKey(error)) await connect();
-    else showServer("offline", "an API key is needed");
+    else showError(error);
+    return false;
   }
 }
 
@@ -55,7 +58,6 @@ function setOnline(value) {
   if (isOnline === value) return;
   isOnline = value;
   announce(value ? "The server answers again." : "The server does not answer.");
-  if (value) retryMedia();
 }
 
 /** The model is asked for again when the server comes back: it may be another one. */
@@ -180,7 +182,9 @@ function reuseSettings({ body }) {
 
 function reuseSeed(seed) {
   byId("random").checked = false;
+  byId("settings").open = true;
   setFields({ seed });
+  fields.seed.focus();
 }
 
 // ——— Reference pictures
@@ -211,6 +215,7 @@ function addReferences(urls) {
   references = [...references, ...urls].slice(0, most);
   byId("settings").open = true;
   showReferences();
+  byId("references").scrollIntoView({ block: "nearest" });
   announce(`${references.length} reference pictures`);
 }
 
@@ -254,6 +259,7 @@ async function drawPicture() {
     if (running?.signal.aborted) announce("Cancelled.");
     else showError(error);
     if (error.code === "offline" || error.code === "stream_ended") checkServer();
+    if (error.param === "model") connect();
     if (error.status === 401) return void retryWithKey(error);
   } finally {
     running = undefined;
@@ -268,7 +274,7 @@ async function retryWithKey(error) {
 /** The cards to wait in, shaped by what is known so far; on a phone they are brought into view. */
 function startDrawing(body) {
   const { image, video } = body.provider_options;
-  const { width = model.defaults.width, height = model.defaults.height } = image ?? video;
+  const { width, height } = { width: 1, height: 1, ...model?.defaults, ...image, ...video };
   const drawing = beginDrawing(body, { count: image?.num_images ?? 1, width, height });
   if (innerWidth < 800) byId("gallery").scrollIntoView();
   return drawing;
@@ -346,7 +352,7 @@ function clearError() {
   for (const item of form.querySelectorAll(".invalid")) item.classList.remove("invalid");
 }
 
-/** Resolves to whether the visitor gave a key. */
+/** Resolves to whether the visitor gave a key that the server takes. */
 async function askForKey({ message }) {
   const dialog = byId("key-dialog");
   if (dialog.open) return false;
@@ -355,10 +361,12 @@ async function askForKey({ message }) {
   dialog.returnValue = "";
   dialog.showModal();
   await new Promise((resolve) => dialog.addEventListener("close", resolve, { once: true }));
-  if (dialog.returnValue !== "use") return false;
-  apiKey.set(byId("key").value.trim());
-  if (!model) await connect();
-  return true;
+  if (dialog.returnValue === "use") {
+    apiKey.set(byId("key").value.trim());
+    return connect();
+  }
+  showServer("offline", "An API key is needed");
+  return false;
 }
 
 /** Outside of secure contexts, such as a plain address in the local network, only the old way of copying works. */
