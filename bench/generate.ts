@@ -13,7 +13,7 @@ import type { Precision, Timings } from "../src/engine/request.js";
 import { DaybreakError } from "../src/errors.js";
 import { folderSource } from "../src/node/checkpoint-folder.js";
 import { createGpu } from "../src/node/dawn.js";
-import { describeMachine, type Spread, spread } from "./machine.js";
+import { type DeviceBlock, describeDevice, type Spread, spread } from "./machine.js";
 
 export type BenchGenerateOptions = {
   model: string;
@@ -31,7 +31,7 @@ export type BenchGenerateOptions = {
 };
 
 export type BenchGenerateResult = {
-  machine: Record<string, string | number>;
+  device: DeviceBlock;
   case: { model: string; width: number; height: number; steps: number; precision: "f32" | "f16"; runs: number };
   cold: { open_ms: number; first: Timings };
   warm: Record<keyof Timings, Spread>;
@@ -48,9 +48,10 @@ export async function benchGenerate(options: BenchGenerateOptions): Promise<Benc
   const began = performance.now();
   const engine = await Engine.open({ gpu, source, precision, signal });
   const open_ms = performance.now() - began;
+  const device = await describeDevice(gpu); // not before: finding the adapter is a part of opening
   const all: Timings[] = [];
   let size = { width: 0, height: 0 };
-  const { adapter, isDistilled, precision: operands } = engine.info;
+  const { isDistilled, precision: operands } = engine.info;
   try {
     for (let i = 0; i <= runs; i++) {
       const { width, height, steps } = options;
@@ -67,7 +68,7 @@ export async function benchGenerate(options: BenchGenerateOptions): Promise<Benc
   const warm = Object.fromEntries(stages.map((stage) => [stage, spread(rest.map((t) => t[stage]))]));
   const shape = { width: size.width, height: size.height };
   const result: BenchGenerateResult = {
-    machine: describeMachine(adapter),
+    device,
     case: { model, ...shape, steps: options.steps ?? (isDistilled ? 4 : 50), precision: operands, runs },
     cold: { open_ms, first },
     warm: warm as BenchGenerateResult["warm"],

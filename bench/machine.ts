@@ -2,6 +2,7 @@
 // Minimum and median are reported: the minimum is what the code takes, the median what the machine made of it.
 
 import { cpus, loadavg, release, totalmem } from "node:os";
+import { DaybreakError } from "../src/errors.js";
 import { packageManifest } from "../src/node/package.js";
 
 /** Milliseconds. */
@@ -29,5 +30,58 @@ export function describeMachine(adapter: string): Record<string, string | number
     node: process.version,
     daybreak: version,
     dawn: `webgpu ${dependencies.webgpu}`,
+  };
+}
+
+/** The device that was measured, as results keep it. */
+export type DeviceBlock = {
+  /** Vendor, architecture and name, as WebGPU tells them. */
+  adapter: string;
+  /** With its version, where the implementation tells it. */
+  driver: string;
+  /** All WebGPU features of the adapter, sorted. */
+  features: string[];
+  /** Of daybreak, node, webgpu, and of the peers that ran. */
+  versions: Record<string, string>;
+  /** Those that decide how work is cut up, and the lanes of a subgroup. */
+  limits: Record<string, number>;
+  cpu: string;
+  cores: number;
+  /** Average of the minute before the measurement: processes that ran or wanted to. */
+  load: number;
+};
+
+const shownLimits = [
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupsPerDimension",
+  "maxStorageBuffersPerShaderStage",
+  "minStorageBufferOffsetAlignment",
+] as const;
+
+/**
+ * Describes the device that the engine takes of `gpu`; call it before anything is measured, because of the load.
+ * Errors: `device.no_adapter`.
+ */
+export async function describeDevice(gpu: GPU): Promise<DeviceBlock> {
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) {
+    throw new DaybreakError("device.no_adapter", "no WebGPU adapter answered: see `daybreak doctor`");
+  }
+  const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapter.info;
+  const { version, dependencies } = packageManifest();
+  const limits = shownLimits.map((name): [string, number] => [name, adapter.limits[name]]);
+  const [cpu] = cpus();
+  return {
+    adapter: [vendor, architecture, device].filter(Boolean).join(" ") || "unknown",
+    driver: description || "unknown",
+    features: [...adapter.features].sort(),
+    versions: { daybreak: version, node: process.version, webgpu: dependencies.webgpu ?? "unknown" },
+    limits: { ...Object.fromEntries(limits), subgroupMinSize, subgroupMaxSize },
+    cpu: cpu?.model ?? process.arch,
+    cores: cpus().length,
+    load: Number(loadavg()[0]!.toFixed(2)),
   };
 }

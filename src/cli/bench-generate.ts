@@ -37,7 +37,7 @@ export const generateBenchmark: Benchmark = {
   },
 };
 
-function describe({ machine, case: measured, cold, warm, kernels, peer }: BenchGenerateResult): string {
+function describe({ device, case: measured, cold, warm, kernels, peer }: BenchGenerateResult): string {
   const { width, height, steps, precision, runs } = measured;
   const ms = (value: number) => `${value.toFixed(1)} ms`;
   const stages = Object.keys(warm) as (keyof typeof warm)[];
@@ -45,7 +45,7 @@ function describe({ machine, case: measured, cold, warm, kernels, peer }: BenchG
   for (const stage of stages) {
     rows.push([stage.replace("_ms", ""), ms(cold.first[stage]), ms(warm[stage].min), ms(warm[stage].median)]);
   }
-  let text = `${machine.adapter}, ${machine.cpu} × ${machine.cores}\n`;
+  let text = `${device.adapter}, ${device.driver}\n${device.cpu} × ${device.cores}, load ${device.load}\n`;
   text += `${width}×${height}, ${steps} steps, ${precision}, ${runs} warm runs; opened in ${ms(cold.open_ms)}\n\n${table(rows)}`;
   if (peer) {
     text += `\npeer: min ${ms(peer.total_ms.min)}, median ${ms(peer.total_ms.median)}; `;
