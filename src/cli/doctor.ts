@@ -8,9 +8,11 @@ import { arch, platform, release } from "node:os";
 import { delimiter, join } from "node:path";
 import { type Device, openDevice } from "../engine/gpu/device.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
+import { videoEncoders } from "../media/mp4.js";
 import { createGpu, providedDriverFolder } from "../node/dawn.js";
 import { packageManifest, packageRoot } from "../node/package.js";
 import { chosenDrivers } from "../node/software-driver.js";
+import { hasUws } from "../server/listen-uws.js";
 import type { Command, ParsedOptions } from "./command.js";
 import { formatBytes, table } from "./table.js";
 
@@ -62,6 +64,8 @@ type Report = {
   failure?: { code: ErrorCode; message: string };
   /** Package → its version, or null if it is not installed. */
   packages: Record<string, string | null>;
+  /** What `daybreak serve` would use: its listener, and encoders of videos, the preferred one first. */
+  serving: { listener: "uWebSockets.js" | "node:http"; videoEncoders: string[] };
   advice: string[];
 };
 
@@ -100,6 +104,10 @@ async function examine(): Promise<Report> {
     device,
     ...(failure && { failure }),
     packages,
+    serving: {
+      listener: (await hasUws()) ? "uWebSockets.js" : "node:http",
+      videoEncoders: await videoEncoders(),
+    },
     advice,
   };
 }
@@ -238,6 +246,8 @@ function describe(report: Report): string {
         .join(", "),
     ],
   ];
+  const { listener, videoEncoders } = report.serving;
+  rows.push(["serving", `${listener}; videos by ${videoEncoders.join(", else ") || "nothing"}`]);
   const lines = rows.map(([name, text]) => `${name!.padEnd(10)}${text}\n`);
   return lines.join("") + report.advice.map((text) => `\n- ${text}`).join("") + (report.advice.length > 0 ? "\n" : "");
 }

@@ -47,6 +47,14 @@ export async function listenUws(app: HttpApp, { host, port, timeouts }: ListenOp
   return { name: "uws", port: library.us_socket_local_port(token), stop, close };
 }
 
+/** Whether the library's binary loads here. */
+export async function hasUws(): Promise<boolean> {
+  return loadLibrary().then(
+    () => true,
+    () => false,
+  );
+}
+
 async function loadLibrary(): Promise<typeof uws> {
   // Read once, when the binary is loaded; without it headers above 4 KiB are refused.
   process.env.UWS_HTTP_MAX_HEADERS_SIZE ??= String(maxHeaderBytes);
