@@ -86,8 +86,11 @@ export class ResponseRun {
     return this.#resource.status !== "queued" && this.#resource.status !== "in_progress";
   }
 
-  /** Stops at the next step boundary. @param reason how the run ends: cancelled, or failed with this error */
-  stop(reason: "cancelled" | ApiError): void {
+  /**
+   * Stops at the next step boundary.
+   * @param reason how the run ends: cancelled; the same, but nobody will ask for it, so it is not stored; failed
+   */
+  stop(reason: "cancelled" | "abandoned" | ApiError): void {
     this.#stop.abort(reason);
   }
 
@@ -219,9 +222,6 @@ export class ResponseRun {
   async #complete(timings: DrawingTimings, warnings: string[]): Promise<void> {
     const output = outputItems(this.#results, this.#plan.presentation, this.#callIds);
     this.carried = { ...this.carried, image: newestImage(output) ?? this.carried.image };
-    if (this.#callIds.length === 0) {
-      for (const [index, item] of output.entries()) this.#add(...itemEvents(item, index));
-    }
     const resource: ResponseResource = {
       ...this.#resource,
       status: "completed",
@@ -230,7 +230,9 @@ export class ResponseRun {
       usage: usage(this.#plan.drawing, timings),
       ...(warnings.length > 0 && { warnings }),
     };
-    await this.#close(resource, [{ type: "response.completed", response: resource }]);
+    // Items of profile openai were told of as their pictures came.
+    const items = this.#callIds.length === 0 ? output.flatMap(itemEvents) : [];
+    await this.#close(resource, [...items, { type: "response.completed", response: resource }]);
   }
 
   async #fail(error: unknown): Promise<void> {
@@ -242,14 +244,14 @@ export class ResponseRun {
     );
     this.carried = this.#plan.carried;
     const reason: unknown = this.#stop.signal.aborted ? this.#stop.signal.reason : error;
-    if (reason === "cancelled") {
+    if (reason === "cancelled" || reason === "abandoned") {
       this.failure = new ApiError("conflict", "cancelled", "the response was cancelled");
       const incomplete_details = { reason: "cancelled" };
       const resource: ResponseResource = {
         ...{ ...this.#resource, status: "cancelled", incomplete_details },
         completed_at: null,
       };
-      await this.#close(resource, [{ type: "response.incomplete", response: resource }]);
+      await this.#close(resource, [{ type: "response.incomplete", response: resource }], reason !== "abandoned");
       return;
     }
     const failure = toApiError(reason);
@@ -268,10 +270,10 @@ export class ResponseRun {
    * Stores the response, then says that it is over: whoever hears that can go on from it. Throws ApiError if a background
    * response that is complete cannot be stored, because it is there to be fetched.
    */
-  async #close(resource: ResponseResource, last: NewEvent[]): Promise<void> {
+  async #close(resource: ResponseResource, last: NewEvent[], isWanted = true): Promise<void> {
     let ended = resource;
     try {
-      if (resource.store) {
+      if (resource.store && isWanted) {
         const record = this.#snapshot(resource, last);
         await this.#recorded;
         await this.#context.responses.update(record);

@@ -66,7 +66,7 @@ export class ResponseRuns {
     const { id, background } = run.resource;
     if (context.options.logPrompts) logPrompt(context, caller, turn.prompt, id);
     this.#running.set(id, run);
-    const leave = () => run.stop("cancelled");
+    const leave = () => run.stop("abandoned");
     if (!background) caller.signal.addEventListener("abort", leave);
     void run.done.then(() => {
       this.#running.delete(id);
