@@ -73,6 +73,8 @@ export class MediaStore {
   readonly #entries = new Map<string, Entry>();
   /** Ids of assets being written for the first time. */
   readonly #arriving = new Set<string>();
+  /** Assets whose files are being removed, by id. */
+  readonly #leaving = new Map<string, Promise<unknown>>();
   readonly #files = new OpenFiles(openFileLimit);
   /** Work on the disk under way. */
   readonly #work = new Set<Promise<unknown>>();
@@ -321,6 +323,7 @@ export class MediaStore {
     };
     this.#arriving.add(id);
     try {
+      await this.#leaving.get(id); // one of the same name, whose removal would take the new files
       await this.#tracked(this.#withRoom(size, size, write, () => this.#add(stored, size)));
     } catch (error) {
       throw writeError(error);
@@ -415,6 +418,13 @@ export class MediaStore {
       .catch((error) => {
         throw writeError(error);
       });
+    const { id } = entry.asset;
+    const left = removal
+      .catch(() => {})
+      .then(() => {
+        if (this.#leaving.get(id) === left) this.#leaving.delete(id);
+      });
+    this.#leaving.set(id, left);
     return this.#tracked(removal);
   }
 
