@@ -6,7 +6,7 @@ import type { Device } from "./gpu/device.js";
 import { type CheckpointConfig, loadConfigs } from "./models/flux2/config.js";
 import { createTokenizer, type Tokenizer } from "./models/qwen3/tokenizer.js";
 import type { ProgressEvent } from "./request.js";
-import { planTargets } from "./weights/layout.js";
+import { planTargets, type Target } from "./weights/layout.js";
 import { textEncoderTable, transformerTable, vaeTable } from "./weights/names.js";
 import { readRows } from "./weights/rows.js";
 import type { TensorFileSet } from "./weights/safetensors.js";
@@ -67,11 +67,16 @@ export async function openTokenizer(source: CheckpointSource): Promise<Tokenizer
   return createTokenizer(await read("tokenizer/tokenizer.json"), await read("tokenizer/tokenizer_config.json"));
 }
 
+/** Puts values into the buffers of one component, in the layout that their targets describe; resolves when they are there. */
+export type FillWeights = (device: Device, folder: string, buffers: ReadonlyMap<Target, GPUBuffer>) => Promise<void>;
+
 export type LoadCheckpointOptions = {
   onProgress?: (event: ProgressEvent) => void;
   signal?: AbortSignal;
   /** Most bytes that the weights may take on the device. */
   memoryBudgetBytes?: number;
+  /** Makes the weights on the device; of the source only configs, tokenizer, headers and embeddings are read then. */
+  fillWeights?: FillWeights;
 };
 
 /**
@@ -81,7 +86,7 @@ export type LoadCheckpointOptions = {
 export async function loadCheckpoint(
   device: Device,
   source: CheckpointSource,
-  { onProgress, signal, memoryBudgetBytes }: LoadCheckpointOptions,
+  { onProgress, signal, memoryBudgetBytes, fillWeights }: LoadCheckpointOptions,
 ): Promise<Checkpoint> {
   const { config, tokenizer, components } = await openCheckpoint(source);
   const weightBytes = components.reduce((sum, c) => sum + c.weightBytes, 0);
@@ -94,7 +99,9 @@ export async function loadCheckpoint(
     report(0);
     for (const { table, files, weightBytes: bytes } of components) {
       const onRead = (doneBytes: number, totalBytes: number) => report(done + (doneBytes / totalBytes) * bytes);
-      loaded.push(await loadWeights(device, files, table, { signal, onProgress: onRead }));
+      const fill =
+        fillWeights && ((buffers: ReadonlyMap<Target, GPUBuffer>) => fillWeights(device, table.folder, buffers));
+      loaded.push(await loadWeights(device, files, table, { signal, onProgress: onRead, fill }));
       done += bytes;
     }
     // Uploads are only queued so far: a device that runs out of memory says so here, not in the first picture.

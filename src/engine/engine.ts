@@ -3,7 +3,7 @@
 // device does not.
 
 import { DaybreakError } from "../errors.js";
-import { type Checkpoint, loadCheckpoint } from "./checkpoint.js";
+import { type Checkpoint, type FillWeights, loadCheckpoint } from "./checkpoint.js";
 import { type Device, type DeviceLimits, openDevice } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { checkReference, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
@@ -31,6 +31,8 @@ export type EngineOptions = {
   memoryBudgetBytes?: number;
   /** Smaller limits than the device's, to plan with. */
   limits?: Partial<DeviceLimits>;
+  /** Makes the weights on the device instead of reading them, to measure a checkpoint that is not there. */
+  fillWeights?: FillWeights;
   /** Loading progress. */
   onProgress?: (event: ProgressEvent) => void;
   /** Stops the loading. */

@@ -60,6 +60,8 @@ export type LoadOptions = {
   onProgress?: (doneBytes: number, totalBytes: number) => void;
   /** Honoured between reads. */
   signal?: AbortSignal;
+  /** Puts values into the buffers in place of the files', which are not read then. */
+  fill?: (buffers: ReadonlyMap<Target, GPUBuffer>) => Promise<void>;
 };
 
 /**
@@ -80,7 +82,8 @@ export async function loadWeights(
   const buffers = new Map<Target, GPUBuffer>();
   try {
     await createBuffers(device, table, targets, buffers);
-    await fillBuffers(device, files, buffers, options);
+    if (options.fill) await options.fill(buffers);
+    else await fillBuffers(device, files, buffers, options);
   } catch (error) {
     destroyAll(device, buffers);
     throw error;
