@@ -1,0 +1,329 @@
+// Checkpoints that nobody has to fetch: the sizes of the published ones, and weights made on the device from a seed.
+// Owns those sizes and what the weights look like. A checkpoint's files exist as far as the engine reads them: configs,
+// headers, the embedded model's tokenizer, and rows of the embedding table, which are made when they are asked for.
+
+import type { FillWeights } from "../src/engine/checkpoint.js";
+import { BufferPlan, Recorder } from "../src/engine/gpu/commands.js";
+import { parseTransformerConfig, parseVaeConfig } from "../src/engine/models/flux2/config.js";
+import { parseTextEncoderConfig } from "../src/engine/models/qwen3/config.js";
+import { fillRandom, type RandomValues } from "../src/engine/ops/fill.js";
+import { configFields } from "../src/engine/weights/config-fields.js";
+import { textEncoderTable, transformerTable, vaeTable } from "../src/engine/weights/names.js";
+import type { Slot, SlotTable } from "../src/engine/weights/slots.js";
+import type { CheckpointSource } from "../src/engine/weights/source.js";
+import { assert } from "../src/errors.js";
+import { folderSource } from "../src/node/checkpoint-folder.js";
+import { embeddedModel } from "../src/node/open-engine.js";
+
+type Json = Record<string, unknown>;
+
+/** A checkpoint's config files; everything else follows from them. */
+export type SyntheticModel = { transformer: Json; textEncoder: Json; vae: Json };
+
+/** The sizes that can be measured without files: the published checkpoints', and those of the embedded model. */
+export const syntheticModels = {
+  "flux2-klein-4b": {
+    transformer: transformerConfig({
+      heads: 24,
+      headDim: 128,
+      layers: 5,
+      singleLayers: 20,
+      channels: 128,
+      context: 7680,
+    }),
+    textEncoder: textEncoderConfig({
+      hidden: 2560,
+      intermediate: 9728,
+      layers: 36,
+      heads: 32,
+      keyHeads: 8,
+      headDim: 128,
+    }),
+    vae: vaeConfig({ widths: [128, 256, 512, 512], latentChannels: 32, layersPerBlock: 2, groups: 32, side: 1024 }),
+  },
+  "flux2-klein-9b": {
+    transformer: transformerConfig({
+      heads: 32,
+      headDim: 128,
+      layers: 8,
+      singleLayers: 24,
+      channels: 128,
+      context: 12288,
+    }),
+    textEncoder: {
+      ...textEncoderConfig({ hidden: 4096, intermediate: 12288, layers: 36, heads: 32, keyHeads: 8, headDim: 128 }),
+      tie_word_embeddings: false,
+    },
+    vae: vaeConfig({ widths: [128, 256, 512, 512], latentChannels: 32, layersPerBlock: 2, groups: 32, side: 1024 }),
+  },
+  tiny: {
+    transformer: transformerConfig({ heads: 4, headDim: 32, layers: 2, singleLayers: 4, channels: 32, context: 192 }),
+    textEncoder: {
+      ...textEncoderConfig({ hidden: 64, intermediate: 160, layers: 28, heads: 4, keyHeads: 2, headDim: 32 }),
+      vocab_size: 768,
+    },
+    vae: vaeConfig({ widths: [16, 32, 32, 32], latentChannels: 8, layersPerBlock: 1, groups: 8, side: 256 }),
+  },
+} satisfies Record<string, SyntheticModel>;
+
+export type SyntheticName = keyof typeof syntheticModels;
+
+type TransformerSizes = {
+  heads: number;
+  headDim: number;
+  layers: number;
+  singleLayers: number;
+  channels: number;
+  context: number;
+};
+
+function transformerConfig({ heads, headDim, layers, singleLayers, channels, context }: TransformerSizes): Json {
+  return {
+    _class_name: "Flux2Transformer2DModel",
+    attention_head_dim: headDim,
+    axes_dims_rope: Array(4).fill(headDim / 4),
+    eps: 1e-6,
+    guidance_embeds: false,
+    in_channels: channels,
+    joint_attention_dim: context,
+    mlp_ratio: 3,
+    num_attention_heads: heads,
+    num_layers: layers,
+    num_single_layers: singleLayers,
+    out_channels: null,
+    patch_size: 1,
+    rope_theta: 2000,
+    timestep_guidance_channels: 256,
+  };
+}
+
+type TextEncoderSizes = {
+  hidden: number;
+  intermediate: number;
+  layers: number;
+  heads: number;
+  keyHeads: number;
+  headDim: number;
+};
+
+function textEncoderConfig({ hidden, intermediate, layers, heads, keyHeads, headDim }: TextEncoderSizes): Json {
+  return {
+    architectures: ["Qwen3ForCausalLM"],
+    attention_bias: false,
+    head_dim: headDim,
+    hidden_act: "silu",
+    hidden_size: hidden,
+    intermediate_size: intermediate,
+    model_type: "qwen3",
+    num_attention_heads: heads,
+    num_hidden_layers: layers,
+    num_key_value_heads: keyHeads,
+    rms_norm_eps: 1e-6,
+    rope_theta: 1e6,
+    tie_word_embeddings: true,
+    use_sliding_window: false,
+    vocab_size: 151936,
+  };
+}
+
+type VaeSizes = { widths: number[]; latentChannels: number; layersPerBlock: number; groups: number; side: number };
+
+function vaeConfig({ widths, latentChannels, layersPerBlock, groups, side }: VaeSizes): Json {
+  return {
+    _class_name: "AutoencoderKLFlux2",
+    act_fn: "silu",
+    batch_norm_eps: 1e-4,
+    block_out_channels: widths,
+    down_block_types: widths.map(() => "DownEncoderBlock2D"),
+    in_channels: 3,
+    latent_channels: latentChannels,
+    layers_per_block: layersPerBlock,
+    mid_block_add_attention: true,
+    norm_num_groups: groups,
+    out_channels: 3,
+    patch_size: [2, 2],
+    sample_size: side,
+    up_block_types: widths.map(() => "UpDecoderBlock2D"),
+    use_post_quant_conv: true,
+    use_quant_conv: true,
+  };
+}
+
+const modelIndex: Json = {
+  _class_name: "Flux2KleinPipeline",
+  is_distilled: true,
+  scheduler: ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+  text_encoder: ["transformers", "Qwen3ForCausalLM"],
+  tokenizer: ["transformers", "Qwen2TokenizerFast"],
+  transformer: ["diffusers", "Flux2Transformer2DModel"],
+  vae: ["diffusers", "AutoencoderKLFlux2"],
+};
+
+const schedulerConfig: Json = {
+  _class_name: "FlowMatchEulerDiscreteScheduler",
+  num_train_timesteps: 1000,
+  time_shift_type: "exponential",
+  use_dynamic_shifting: true,
+};
+
+/** A source that is closed after use. */
+export type SyntheticSource = CheckpointSource & { close(): Promise<void> };
+
+/**
+ * The files of a synthetic checkpoint. Its weights are not in them: open the engine with {@link syntheticWeights}.
+ * Errors: those of the embedded model's folder, whose tokenizer it has.
+ */
+export async function syntheticSource(model: SyntheticModel): Promise<SyntheticSource> {
+  const embedded = await folderSource(embeddedModel());
+  const tokenizer = ["tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"];
+  const files = filesOf(model);
+  const read = (path: string, begin: number, end: number) => {
+    if (tokenizer.includes(path)) return embedded.read(path, begin, end);
+    const file = files.get(path);
+    assert(file, `got ${path}, expected a file of the list`);
+    return Promise.resolve(file(begin, end));
+  };
+  return { list: async () => [...files.keys(), ...tokenizer], read, close: () => embedded.close() };
+}
+
+/** Bytes [begin, end) of a file. */
+type File = (begin: number, end: number) => Uint8Array;
+
+function filesOf({ transformer, textEncoder, vae }: SyntheticModel): Map<string, File> {
+  const json = (value: Json): File => {
+    const bytes = new TextEncoder().encode(JSON.stringify(value));
+    return (begin, end) => bytes.slice(begin, end);
+  };
+  const text = parseTextEncoderConfig(configFields("text_encoder/config.json", textEncoder));
+  // All layers, those that the engine does not load as well, and the norm behind them.
+  const textTable = textEncoderTable({ ...text, numLayersNeeded: text.numHiddenLayers });
+  const textTensors = tensorsOf(textTable);
+  if (textEncoder.tie_word_embeddings !== true) {
+    textTensors.push({ name: "lm_head.weight", dtype: "BF16", shape: [text.vocabSize, text.hiddenSize] });
+  }
+  const transformerTensors = tensorsOf(
+    transformerTable(parseTransformerConfig(configFields("transformer/config.json", transformer))),
+  );
+  const vaeTensors = tensorsOf(vaeTable(parseVaeConfig(configFields("vae/config.json", vae))));
+  vaeTensors.push({ name: "bn.num_batches_tracked", dtype: "I64", shape: [] });
+  return new Map([
+    ["model_index.json", json(modelIndex)],
+    ["scheduler/scheduler_config.json", json(schedulerConfig)],
+    ["text_encoder/config.json", json(textEncoder)],
+    ["text_encoder/model.safetensors", safetensors(textTensors, "model.embed_tokens.weight")],
+    ["transformer/config.json", json(transformer)],
+    ["transformer/diffusion_pytorch_model.safetensors", safetensors(transformerTensors)],
+    ["vae/config.json", json(vae)],
+    ["vae/diffusion_pytorch_model.safetensors", safetensors(vaeTensors)],
+  ]);
+}
+
+type StoredTensor = { name: string; dtype: "BF16" | "I64"; shape: readonly number[] };
+
+function tensorsOf(table: SlotTable): StoredTensor[] {
+  const parts = [...table.slots.values()].flatMap((slot) => slot.parts);
+  return parts.map(({ name, shape }) => ({ name, dtype: "BF16", shape }));
+}
+
+/** A safetensors file as the reference writer lays it out; of its data only `embedding` can be read, and its end. */
+function safetensors(tensors: StoredTensor[], embedding?: string): File {
+  const elementBytes = { BF16: 2, I64: 8 };
+  const sorted = tensors.toSorted(
+    (a, b) => elementBytes[b.dtype] - elementBytes[a.dtype] || (a.name < b.name ? -1 : 1),
+  );
+  const header: Json = { __metadata__: { format: "pt" } };
+  let dataBytes = 0;
+  let rows = { begin: 0, end: 0 };
+  for (const { name, dtype, shape } of sorted) {
+    const begin = dataBytes;
+    dataBytes += shape.reduce((product, extent) => product * extent, elementBytes[dtype]);
+    header[name] = { dtype, shape, data_offsets: [begin, dataBytes] };
+    if (name === embedding) rows = { begin, end: dataBytes };
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const dataBegin = 8 + Math.ceil(text.length / 8) * 8;
+  const head = new Uint8Array(dataBegin).fill(0x20);
+  new DataView(head.buffer).setBigUint64(0, BigInt(dataBegin - 8), true);
+  head.set(text, 8);
+  return (begin, end) => {
+    const last = Math.min(end, dataBegin + dataBytes);
+    if (last <= dataBegin) return head.slice(begin, last);
+    if (begin >= dataBegin + rows.begin && last <= dataBegin + rows.end) {
+      return embeddings(begin - dataBegin - rows.begin, last - dataBegin - rows.begin);
+    }
+    // Whoever opens the file looks whether it ends where it should.
+    assert(begin >= dataBegin + dataBytes - 1, `got bytes [${begin}, ${end}) of weights, which are made on the device`);
+    return new Uint8Array(Math.max(0, last - begin));
+  };
+}
+
+/** Bytes [begin, end) of the embedding table in BF16: about as large as the text encoder's residual stream. */
+function embeddings(begin: number, end: number): Uint8Array {
+  const bits = new Uint16Array((end - begin) / 2);
+  const float = new Float32Array(1);
+  const word = new Uint32Array(float.buffer);
+  for (let i = 0; i < bits.length; i++) {
+    const hash = mixed(begin / 2 + i);
+    // Uniform with a variance of 1.
+    float[0] = (hash / 2 ** 32 - 0.5) * Math.sqrt(12);
+    bits[i] = word[0]! >>> 16;
+  }
+  return new Uint8Array(bits.buffer);
+}
+
+/** MurmurHash3's finaliser. */
+function mixed(value: number): number {
+  let h = value ^ (value >>> 16);
+  h = Math.imul(h, 0x85ebca6b);
+  h = Math.imul(h ^ (h >>> 13), 0xc2b2ae35);
+  return (h ^ (h >>> 16)) >>> 0;
+}
+
+/**
+ * Weights like a trained model's in size: what goes in with a variance of about 1 comes out with it, so that
+ * activations stay finite through any number of layers. Equal seeds give equal weights on every device.
+ */
+export function syntheticWeights(seed: number): FillWeights {
+  return async (device, folder, buffers) => {
+    const recorder = new Recorder(device);
+    const branches = [...buffers.keys()].filter(({ slot }) => endsBranch(slot)).length;
+    for (const [target, buffer] of buffers) {
+      const key = hashed(`${seed} ${folder} ${target.slot.slot}`);
+      fillRandom(recorder, target, buffer, { key, ...likeTrained(target.slot, branches) });
+    }
+    const list = recorder.finish(`${folder} weights`, new BufferPlan());
+    try {
+      await list.prepare();
+      list.submit();
+      await device.idle();
+    } finally {
+      list.close();
+    }
+  };
+}
+
+/** Whether a weight's results are added to a residual stream. */
+function endsBranch({ slot }: Slot): boolean {
+  return /\.(o|down|proj|mlp_out|out|conv2\.weight|to_out\.0\.weight)$/.test(slot);
+}
+
+function likeTrained(weight: Slot, branches: number): Omit<RandomValues, "key"> {
+  const { slot, kind, shape } = weight;
+  if (kind !== "vector") {
+    const fanIn = shape.slice(1).reduce((product, extent) => product * extent, 1);
+    const isBranchEnd = endsBranch(weight);
+    // All branches together add as much to their residual stream as it began with.
+    return { mean: 0, deviation: 1 / Math.sqrt(fanIn * (isBranchEnd ? branches : 1)) };
+  }
+  if (slot.endsWith(".bias")) return { mean: 0, deviation: 0.02 };
+  if (slot === "bn.mean") return { mean: 0, deviation: 0.05 };
+  if (slot === "bn.var") return { mean: 3, deviation: 0.1 };
+  return { mean: 1, deviation: 0.05 }; // of a norm
+}
+
+/** FNV-1a of a text. */
+function hashed(text: string): number {
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < text.length; i++) hash = Math.imul(hash ^ text.charCodeAt(i), 0x01000193);
+  return hash >>> 0;
+}
