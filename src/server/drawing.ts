@@ -2,9 +2,8 @@
 // and the engine, encodes what comes out. Both APIs draw through here. Knows no bodies, no events, no URLs.
 
 import { createHash } from "node:crypto";
-import { maxPromptCharacters } from "../engine/models/qwen3/tokenizer.js";
 import type { GeneratedImage, ResolvedRequest, RgbImage, Timings } from "../engine/request.js";
-import { resolveRequest } from "../engine/request.js";
+import { maxPromptTokens, resolveRequest } from "../engine/request.js";
 import { imageSeed } from "../engine/rng.js";
 import { DaybreakError } from "../errors.js";
 import { parameterTexts } from "../media/parameters.js";
@@ -16,6 +15,8 @@ import { maxOutputSide, minOutputSide, type OutputFormat } from "./schema/reques
 /** A distilled model was taught few steps; more make the picture worse. */
 const maxDistilledSteps = 8;
 const sizeStep = 16;
+/** Of a prompt, in UTF-16 units: far more than 512 tokens of any language. Tokenising longer ones blocks everybody. */
+export const maxPromptLength = 16_384;
 /** Of combining marks and of white space in a row: tokenisers take quadratic time on either. */
 const maxMarks = 256;
 const maxWhiteSpace = 4096;
@@ -84,12 +85,17 @@ export function planDrawing({ tokenizer, defaults, options }: ServerContext, wis
   const warnings: string[] = [];
   let { prompt } = wish;
   checkRuns(prompt, wish.param("prompt"));
-  if (wish.negativePrompt) checkRuns(wish.negativePrompt, wish.param("negative_prompt"));
+  if (wish.negativePrompt) {
+    checkLength(wish.negativePrompt, wish.param("negative_prompt"));
+    checkRuns(wish.negativePrompt, wish.param("negative_prompt"));
+  }
   if (wish.truncation === "auto") {
-    const cut = located(wish.param("prompt"), () => tokenizer.truncate(wish.prompt));
+    const given = beginning(prompt, maxPromptLength);
+    const cut = located(wish.param("prompt"), () => tokenizer.truncate(given));
     if (cut.prompt !== prompt) warnings.push(`the prompt was cut to its first ${cut.length} tokens`);
     prompt = cut.prompt;
   }
+  checkLength(prompt, wish.param("prompt"));
   const size = defaultSize(references[0], options.defaultSize);
   const maxModelSteps = defaults.isDistilled ? maxDistilledSteps : Number.POSITIVE_INFINITY;
   if (wish.steps && wish.steps > maxModelSteps) {
@@ -135,14 +141,28 @@ export function planDrawing({ tokenizer, defaults, options }: ServerContext, wis
   }
 }
 
+function checkLength({ length }: string, param: string): void {
+  if (length <= maxPromptLength) return;
+  const most = `${maxPromptTokens} tokens (and never more than ${maxPromptLength} characters)`;
+  const message = `got a prompt of ${length} characters, expected at most ${most}: shorten it`;
+  throw new ApiError("invalid_request", "request_prompt_too_long", message, { param });
+}
+
+/** The first `length` UTF-16 units of a text, one less where that would cut a character in two. */
+export function beginning(text: string, length: number): string {
+  const cut = text.slice(0, length);
+  return /[\ud800-\udbff]$/.test(cut) && /^[\udc00-\udfff]/.test(text.slice(length, length + 1))
+    ? cut.slice(0, -1)
+    : cut;
+}
+
 /**
- * Refuses a text on which a tokeniser would work for long, before it does.
+ * Refuses a text whose first {@link maxPromptLength} characters a tokeniser would work on for long, before it does.
  * Throws ApiError `request_prompt_invalid`.
  * @param param the member of the request that holds it
  */
 export function checkRuns(text: string, param: string): void {
-  // What comes after this is not looked at.
-  for (const [run] of text.slice(0, maxPromptCharacters).matchAll(/\p{M}+|\s+/gu)) {
+  for (const [run] of text.slice(0, maxPromptLength).matchAll(/\p{M}+|\s+/gu)) {
     const isSpace = /^\s/.test(run);
     const most = isSpace ? maxWhiteSpace : maxMarks;
     if (run.length <= most) continue;

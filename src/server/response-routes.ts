@@ -5,7 +5,7 @@ import { ApiError, schemaError } from "./api-error.js";
 import { withJson } from "./body.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { ImageSource } from "./conversation.js";
-import { checkRuns } from "./drawing.js";
+import { beginning, checkRuns, maxPromptLength } from "./drawing.js";
 import type { EventLog } from "./event-log.js";
 import type { HttpResponse } from "./http.js";
 import { newId } from "./ids.js";
@@ -171,7 +171,8 @@ async function compaction(
     throw new ApiError("invalid_request", "nothing_to_compact", message, { param: "input" });
   }
   const carried = { ...read, image: read.image && (await keepImage(context, read.image, caller)) };
-  const history = [...carried.style, ...carried.prompts].join("\n");
+  // Of a long history the usage counts the tokens of its beginning.
+  const history = beginning([...carried.style, ...carried.prompts].join("\n"), maxPromptLength);
   checkRuns(history, "input");
   const tokens = tokenizer.truncate(history).total;
   return {
