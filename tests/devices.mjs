@@ -8,6 +8,7 @@ import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from "node
 import { tmpdir } from "node:os";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
+import { howToGet, mesa26 } from "./mesa-26.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 const tests = ["tests/kernels", "tests/golden"];
@@ -18,8 +19,9 @@ const icdFolders = ["/etc", "/usr/local/share", "/usr/share"].map((folder) => jo
 const swiftShader = { icd: "/usr/lib/chromium/vk_swiftshader_icd.json", loader: "/usr/lib/chromium/libvulkan.so.1" };
 
 /**
- * `missing`: what the machine lacks for it and how to get that; then it does not run.
- * @typedef {{ name: string, env: Record<string, string>, missing?: string }} Configuration
+ * `node`: the node to run, default this one. `missing`: what the machine lacks for it and how to get that; then it does
+ * not run.
+ * @typedef {{ name: string, env: Record<string, string>, node?: string, missing?: string }} Configuration
  * @typedef {{ name: string, adapter: string, subgroupSize: string, passed: number, failed: number, seconds: number,
  *   outcome: "passed" | "failed" | "not run", note: string }} Row
  */
@@ -41,9 +43,22 @@ async function configurations() {
       DAYBREAK_EXPECT_SUBGROUP_SIZE: String(lanes),
     },
   }));
+  const matrix = await mesa26();
+  const matrixUnits = [8, 16].map((lanes) => ({
+    name: `mesa-26-subgroups-of-${lanes}`,
+    node: matrix?.node,
+    env: {
+      ...matrix?.env,
+      LP_NATIVE_VECTOR_WIDTH: String(32 * lanes),
+      DAYBREAK_EXPECT_ADAPTER: "Mesa 26",
+      DAYBREAK_EXPECT_SUBGROUP_SIZE: String(lanes),
+    },
+    missing: matrix ? undefined : `Mesa 26: ${howToGet}`,
+  }));
   const noSwiftShader = [swiftShader.icd, swiftShader.loader].filter((path) => !existsSync(path));
   return [
     ...registers,
+    ...matrixUnits,
     {
       name: "swiftshader",
       env: {
@@ -77,7 +92,7 @@ async function lavapipeIcd() {
 }
 
 /** Runs the tests under one configuration. @returns {Promise<Row>} */
-async function run(/** @type {Configuration} */ { name, env, missing }) {
+async function run(/** @type {Configuration} */ { name, env, node, missing }) {
   const row = { name, adapter: "–", subgroupSize: "–", passed: 0, failed: 0, seconds: 0 };
   if (missing !== undefined) return { ...row, outcome: "not run", note: `needs ${missing}` };
   console.log(`\n== ${name}: ${assignments(env)}`);
@@ -85,7 +100,7 @@ async function run(/** @type {Configuration} */ { name, env, missing }) {
   const report = join(folder, "report.json");
   const started = performance.now();
   try {
-    const status = await vitest(env, report);
+    const status = await vitest(node ?? process.execPath, env, report);
     const seconds = (performance.now() - started) / 1000;
     if (!existsSync(report)) return { ...row, seconds, outcome: "failed", note: `no report, ${status}` };
     const { numPassedTests, numFailedTests, numTotalTests, testResults } = JSON.parse(readFileSync(report, "utf8"));
@@ -120,12 +135,12 @@ function printFailures(/** @type {any[]} */ files) {
 }
 
 /** @returns {Promise<string>} how the process ended */
-function vitest(/** @type {Record<string, string>} */ env, /** @type {string} */ report) {
+function vitest(/** @type {string} */ node, /** @type {Record<string, string>} */ env, /** @type {string} */ report) {
   // A user's own choice of drivers would override the configuration's.
   const { VK_DRIVER_FILES, VK_ADD_DRIVER_FILES, VK_LOADER_DRIVERS_SELECT, VK_LOADER_DRIVERS_DISABLE, ...rest } =
     process.env;
   const args = ["run", "--project", "gpu", "--reporter=dot", "--reporter=json", `--outputFile=${report}`, ...tests];
-  const child = spawn(process.execPath, [join(root, "node_modules/vitest/vitest.mjs"), ...args], {
+  const child = spawn(node, [join(root, "node_modules/vitest/vitest.mjs"), ...args], {
     cwd: root,
     env: { ...("VK_ICD_FILENAMES" in env ? rest : process.env), ...env },
     stdio: "inherit",
