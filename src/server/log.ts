@@ -1,14 +1,55 @@
-// Where log lines go: stderr, written in the background and flushed when the process ends. Knows no line's content.
-// A log that cannot be written is no reason to stop serving: its lines are dropped, and memory stays bounded.
+// Where log lines go: stderr, in the background, several at a time, the last ones when the process ends. Knows no line's
+// content. A log that cannot be written is no reason to stop serving, nor to go on for ever: its lines are dropped. (The
+// library's own destination ends the process on a full disk, or repeats the last write without end.)
 
-import { type DestinationStream, pino } from "pino";
+import { write, writeSync } from "node:fs";
+import type { DestinationStream } from "pino";
 
-/** Of lines that nobody takes. */
-const maxWaitingBytes = 4 * 1024 * 1024;
+const stderr = 2;
+/** Characters of lines that nobody takes. */
+const maxWaiting = 4 * 1024 * 1024;
+/** For pipes that are full and do not block. */
+const retryMs = 50;
+/** A write that takes longer has a reader that has stopped: the end of the process does not wait for it. */
+const stuckMs = 1000;
 
 export function stderrLog(): DestinationStream {
-  const destination = pino.destination({ dest: 2, sync: false, maxLength: maxWaitingBytes });
-  // A reader that has gone (EPIPE), or a file on a full disk; the library itself ends the process for the second.
-  destination.on("error", () => undefined);
-  return destination;
+  let waiting = "";
+  let isScheduled = false;
+  let writingSince: number | undefined;
+
+  const writeWaiting = () => {
+    isScheduled = false;
+    if (writingSince !== undefined || waiting === "") return;
+    writingSince = performance.now();
+    const bytes = Buffer.from(waiting);
+    waiting = "";
+    writeBytes(bytes);
+  };
+  const writeBytes = (bytes: Buffer) =>
+    write(stderr, bytes, (error, count) => {
+      if (error?.code === "EAGAIN") setTimeout(() => writeBytes(bytes), retryMs).unref();
+      else if (!error && count < bytes.length) writeBytes(bytes.subarray(count));
+      else {
+        writingSince = undefined;
+        writeWaiting();
+      }
+    });
+  process.once("exit", () => {
+    if (writingSince !== undefined && performance.now() - writingSince > stuckMs) return;
+    try {
+      writeSync(stderr, waiting);
+    } catch {
+      // nobody reads it, or nothing can be written: the process ends all the same
+    }
+  });
+
+  return {
+    write(line) {
+      if (waiting.length + line.length <= maxWaiting) waiting += line;
+      if (isScheduled || writingSince !== undefined) return;
+      isScheduled = true;
+      setImmediate(writeWaiting);
+    },
+  };
 }
