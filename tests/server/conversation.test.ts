@@ -1,158 +1,126 @@
-// From input items to what is drawn: which texts are the prompt, which image is the first reference, what goes on.
+// How a conversation becomes one picture: prompt, style, images, and what goes on to later turns.
 
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  type Carried,
-  checkPrompt,
-  type ImageSource,
-  inputItems,
-  nothingCarried,
-  readTurn,
-} from "../../src/server/conversation.js";
+import { ApiError } from "../../src/server/api-error.js";
+import { type Carried, checkPrompt, inputItems, nothingCarried, readTurn } from "../../src/server/conversation.js";
 import { createResponseBody } from "../../src/server/schema/request.js";
-import { refusal } from "./refusal.js";
+import { seal, unseal } from "../../src/server/sealed-state.js";
 
-const sealed: Carried = {
-  style: ["sealed style"],
-  prompts: ["sealed prompt"],
-  image: { from: "asset", id: "img_s", param: "" },
-};
+const key = new Uint8Array(32).fill(7);
 const lookups = {
-  itemImage: async (id: string, param: string): Promise<ImageSource | null> =>
-    id === "msg_text" ? null : { from: "asset", id, param },
-  unseal: () => sealed,
+  itemImage: async (id: string, param: string) =>
+    id === "msg_empty" ? null : { from: "asset" as const, id: `of ${id}`, param },
+  unseal: (text: string, param: string) => unseal(key, text, param),
 };
 
-/** Reads input as a route does: through its schema. */
-const read = async (input: unknown, before: Partial<Carried> = {}, instructions?: string | null) => {
+async function read(input: unknown, before: Carried = nothingCarried, instructions?: string) {
   const body = createResponseBody.parse({ input });
-  return readTurn(inputItems(body.input), { ...nothingCarried, ...before }, instructions, lookups);
-};
-const text = (words: string) => ({ type: "input_text", text: words });
+  return readTurn(inputItems(body.input), before, instructions, lookups);
+}
+
+const text = (value: string) => ({ type: "input_text", text: value });
 const image = (url: string) => ({ type: "input_image", image_url: url });
-const user = (...content: unknown[]) => ({ role: "user", content });
-const urls = (images: ImageSource[]) =>
-  images.map((source) => (source.from === "url" ? source.url : Object.values(source)[1]));
+const url = (value: string, param: string) => ({ from: "url", url: value, param });
 
 describe("the prompt", () => {
-  test("is all text of the last user message, after the style", async () => {
-    expect((await read("a circle")).prompt).toBe("a circle");
-    expect((await read([user(text("a"), image("data:1"), text("b"))])).prompt).toBe("a\nb");
-    expect((await read([user(text("old")), user(text("new"))])).prompt).toBe("new");
-    const items = [
-      { role: "system", content: "in oil" },
-      { role: "developer", content: [text("dark"), text("wet")] },
-      user(text("a")),
+  test("is the last user message's texts, after the style", async () => {
+    const input = [
+      { role: "system", content: "In oil." },
+      { role: "user", content: "a dog" },
+      { role: "assistant", content: "Made it." },
+      { role: "developer", content: [text("Calm.")] },
+      { role: "user", content: [text("a cat"), text("on a mat")] },
     ];
-    expect((await read(items, { style: ["before"] }, "now")).prompt).toBe("now\nbefore\nin oil\ndark\nwet\na");
-    expect((await read([user(text("a")), { role: "assistant", content: "b" }])).prompt).toBe("a");
+    expect((await read(input, nothingCarried, "At night.")).prompt).toBe("At night.\nIn oil.\nCalm.\na cat\non a mat");
+    expect((await read("a cat")).prompt).toBe("a cat");
   });
 
-  test.each([[null], [""], [" \t\n"], [[]], [[user()]], [[user(text(""))]], [[{ role: "assistant", content: "a" }]]])(
-    "there is none in %j",
-    async (input) => {
-      const turn = await read(input);
-      const error = await refusal(() => checkPrompt(turn));
-      expect([error.code, error.param]).toEqual(["missing_prompt", "input"]);
-    },
-  );
+  test("is missing where nobody says anything", async () => {
+    for (const input of ["", " \n", [], [{ role: "assistant", content: "hm" }], [{ role: "user", content: [] }]]) {
+      expect(() => checkPrompt({ prompt: "", images: [], carried: nothingCarried })).toThrow(ApiError);
+      expect((await read(input)).prompt).toBe("");
+    }
+  });
 });
 
-describe("references", () => {
-  test("are those of the last user message, else the conversation's last image", async () => {
-    expect(
-      urls((await read([user(image("data:1")), user(text("a"), image("data:2"), image("data:3"))])).images),
-    ).toEqual(["data:2", "data:3"]);
-    expect(urls((await read([user(image("data:1"), image("data:2")), user(text("a"))])).images)).toEqual(["data:2"]);
-    const before = { image: { from: "asset", id: "img_0", param: "previous_response_id" } as const };
-    expect((await read("a", before)).images).toEqual([before.image]);
-    expect(urls((await read([user(image("data:1")), user(text("a"))], before)).images)).toEqual(["data:1"]);
+describe("images", () => {
+  test("are the last user message's, in order", async () => {
+    const input = [
+      { role: "user", content: [text("a"), image("x")] },
+      { role: "user", content: [image("y"), text("b"), image("z")] },
+    ];
+    const { images, carried } = await read(input);
+    expect(images).toEqual([url("y", "input[1].content[0].image_url"), url("z", "input[1].content[2].image_url")]);
+    expect(carried.image).toEqual(url("z", "input[1].content[2].image_url"));
   });
 
-  test.each([
-    [
-      { type: "item_reference", id: "msg_1" },
-      { from: "asset", id: "msg_1", param: "input[0].id" },
-    ],
-    [{ id: "msg_1" }, { from: "asset", id: "msg_1", param: "input[0].id" }],
-    [
-      { type: "image_generation_call", id: "ig_1" },
-      { from: "asset", id: "ig_1", param: "input[0].id" },
-    ],
-    [
-      { type: "image_generation_call", id: "ig_1", result: "AAAA" },
-      { from: "base64", data: "AAAA", param: "input[0].result" },
-    ],
-    [
-      { role: "assistant", content: [{ type: "output_image", image_data: "AAAA" }] },
-      { from: "base64", data: "AAAA", param: "input[0].content[0].image_data" },
-    ],
-    [
-      { role: "assistant", content: [{ type: "input_image", image_url: null, image_data: "AAAA" }] },
-      { from: "base64", data: "AAAA", param: "input[0].content[0].image_data" },
-    ],
-    [{ type: "compaction", encrypted_content: "x" }, sealed.image],
-    [{ type: "item_reference", id: "msg_text" }, undefined],
-    [{ role: "assistant", content: [{ type: "input_image" }] }, undefined],
-  ])("an earlier %j", async (item, expected) => {
-    const { images, carried } = await read([item, user(text("a"))]);
-    expect(images).toEqual(expected ? [expected] : []);
-    expect(carried.image).toEqual(expected ?? null);
+  test("else the last earlier one, whoever made it", async () => {
+    const earlier = { role: "user", content: [image("x")] };
+    const ask = { role: "user", content: "bluer" };
+    expect((await read([earlier, ask])).images).toEqual([url("x", "input[0].content[0].image_url")]);
+    const made = { role: "assistant", content: [{ type: "output_text", text: "Made it." }, image("made")] };
+    expect((await read([earlier, made, ask])).images).toMatchObject([{ url: "made" }]);
+    const max = { role: "assistant", content: [{ type: "output_image", image_data: "QUJD", format: "png" }] };
+    expect((await read([max, ask])).images).toMatchObject([{ from: "base64", data: "QUJD" }]);
+    const inline = {
+      role: "assistant",
+      content: [{ ...image(""), image_url: null, image_data: "QUJD", detail: "auto" }],
+    };
+    expect((await read([inline, ask])).images).toMatchObject([{ from: "base64", data: "QUJD" }]);
+    const call = { type: "image_generation_call", id: "ig_1", status: "completed", result: "QUJD" };
+    expect((await read([call, ask])).images).toMatchObject([{ from: "base64", data: "QUJD" }]);
+    expect((await read([{ type: "item_reference", id: "msg_1" }, ask])).images).toMatchObject([{ id: "of msg_1" }]);
+    expect((await read([earlier, { id: "msg_empty" }, ask])).images).toMatchObject([{ url: "x" }]);
+    const before: Carried = { style: [], prompts: [], image: { from: "asset", id: "img_1", param: "p" } };
+    expect((await read([ask], before)).images).toEqual([before.image]);
   });
 
-  test("nine of them, or one without a source, are refused", async () => {
-    const many = (count: number) => read([user(text("a"), ...new Array(count).fill(image("data:1")))]);
-    expect((await many(8)).images).toHaveLength(8);
-    expect(await refusal(() => many(9))).toMatchObject({ code: "too_many_images", param: "input[0].content" });
-    expect(await refusal(() => read([user(text("a"), { type: "input_image", image_url: "" })]))).toMatchObject({
-      code: "missing_image",
-      param: "input[0].content[1].image_url",
-    });
-    const file = { type: "input_file", file_url: "file:///etc/passwd" };
-    expect(await refusal(() => read([user(text("a"), file)]))).toMatchObject({ code: "unsupported_content" });
-    expect((await read([user(file), user(text("a"))])).prompt).toBe("a");
+  test("nine are too many, one without a source is refused, in history it is passed over", async () => {
+    const nine = { role: "user", content: [text("a"), ...Array.from({ length: 9 }, () => image("x"))] };
+    await expect(read([nine])).rejects.toMatchObject({ code: "too_many_images", param: "input[0].content" });
+    const empty = { role: "user", content: [text("a"), { type: "input_image", image_url: null }] };
+    await expect(read([empty])).rejects.toMatchObject({ param: "input[0].content[1].image_url" });
+    expect((await read([empty, { role: "user", content: "b" }])).images).toEqual([]);
   });
 });
 
 describe("what goes on", () => {
-  test("styles, prompts and the last image, not the instructions", async () => {
-    const { carried } = await read(
-      [{ role: "system", content: "s2" }, user(text("p2"), image("data:1"))],
-      { style: ["s1"], prompts: ["p1"], image: null },
-      "only now",
-    );
-    expect(carried).toMatchObject({ style: ["s1", "s2"], prompts: ["p1", "p2"], image: { url: "data:1" } });
-    const opened = await read([{ type: "compaction", encrypted_content: "x" }, user(text("a"))]);
-    expect(opened.prompt).toBe("sealed style\na");
-    expect(opened.carried.prompts).toEqual(["sealed prompt", "a"]);
+  test("styles and prompts of all turns, bounded", async () => {
+    const first = await read([
+      { role: "system", content: "In oil." },
+      { role: "user", content: "a dog" },
+    ]);
+    const second = await read("a cat", first.carried);
+    expect(second.prompt).toBe("In oil.\na cat");
+    expect(second.carried).toMatchObject({ style: ["In oil."], prompts: ["a dog", "a cat"] });
+    const many = Array.from({ length: 200 }, (_, i) => ({ role: "user", content: `${i}` }));
+    expect((await read(many)).carried.prompts).toHaveLength(50);
   });
 
-  test("is bounded, whatever came before", async () => {
-    const lengths = fc.array(fc.integer({ min: 0, max: 100_000 }), { maxLength: 100 });
-    await fc.assert(
-      fc.asyncProperty(lengths, fc.integer({ min: 0, max: 100_000 }), async (before, now) => {
-        const prompts = before.map((length) => "a".repeat(length));
-        const { carried } = await read([user(text("b".repeat(now)))], { prompts, style: prompts });
-        for (const texts of [carried.prompts, carried.style]) {
-          expect(texts.length).toBeLessThanOrEqual(50);
-          expect(texts.join("").length).toBeLessThanOrEqual(65_536);
-        }
-        expect(carried.prompts.at(-1)).toBe("b".repeat(Math.min(now, 65_536)));
-      }),
-      { numRuns: 30 },
-    );
-    const half = (await read(`${"a".repeat(65_535)}\u{1f600}`)).carried.prompts[0] as string;
-    expect([half.length, half.isWellFormed()]).toEqual([65_535, true]);
-  });
-
-  test("the output of a call needs its call before it", async () => {
-    const call = { type: "function_call", call_id: "c1", name: "f", arguments: "{}" };
-    const output = (call_id: string) => ({ type: "function_call_output", call_id, output: "1" });
-    expect((await read([call, output("c1"), user(text("a"))])).prompt).toBe("a");
-    for (const items of [[output("c1"), call], [call, output("c2")], [output("__proto__")]]) {
-      const error = await refusal(() => read([...items, user(text("a"))]));
-      expect([error.status, error.code]).toEqual([400, "unknown_call_id"]);
+  test("through a seal, which nobody can change", async () => {
+    const carried: Carried = {
+      style: ["In oil."],
+      prompts: ["a dog"],
+      image: { from: "asset", id: "img_1", param: "x" },
+    };
+    const sealed = seal(key, carried);
+    const turn = await read([
+      { type: "compaction", encrypted_content: sealed },
+      { role: "user", content: "bluer" },
+    ]);
+    expect(turn.prompt).toBe("In oil.\nbluer");
+    expect(turn.images).toEqual([{ from: "asset", id: "img_1", param: "input[0].encrypted_content" }]);
+    const changed = `${sealed.slice(0, -2)}${sealed.endsWith("AA") ? "BB" : "AA"}`;
+    for (const bad of [changed, sealed.slice(0, 20), "", "d1.", seal(new Uint8Array(32), carried), "x".repeat(100)]) {
+      expect(() => unseal(key, bad, "p")).toThrow(expect.objectContaining({ code: "invalid_compaction", param: "p" }));
     }
+    expect(seal(key, carried)).not.toBe(sealed);
   });
+});
+
+test("an output needs the call that it answers", async () => {
+  const output = { type: "function_call_output", call_id: "call_1", output: "1" };
+  await expect(read([output])).rejects.toMatchObject({ code: "unknown_call_id", param: "input[0].call_id" });
+  const call = { type: "function_call", call_id: "call_1", name: "f", arguments: "{}" };
+  expect((await read([call, output, { role: "user", content: "a" }])).prompt).toBe("a");
 });
