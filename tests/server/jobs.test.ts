@@ -1,131 +1,140 @@
-// The queue: one at a time, bounded, fair, and nothing left of those who went away.
+// The queue by itself: order, fairness, bounds, cancellation.
 
-import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { ApiError } from "../../src/server/api-error.js";
 import { JobQueue } from "../../src/server/jobs.js";
-import { refusal } from "./refusal.js";
 
-const signal = new AbortController().signal;
-const never = () => new Promise<never>(() => {});
-const settle = () => new Promise((resolve) => setImmediate(resolve));
+/** A queue whose jobs end when they are told to, and the order in which they began. */
+function controlled(options?: ConstructorParameters<typeof JobQueue>[0]) {
+  const queue = new JobQueue(options);
+  const began: string[] = [];
+  const ends = new Map<string, () => void>();
+  const submit = (name: string, { caller, bytes = 0 }: { caller?: string; bytes?: number } = {}) => {
+    const stop = new AbortController();
+    const work = (signal: AbortSignal) => {
+      began.push(name);
+      return new Promise<string>((resolve, reject) => {
+        ends.set(name, () => resolve(name));
+        signal.addEventListener("abort", () => reject(signal.reason));
+      });
+    };
+    return { ...queue.submit(work, { caller, signal: stop.signal, bytes }), cancel: () => stop.abort("gone") };
+  };
+  const end = async (name: string) => {
+    ends.get(name)?.();
+    await new Promise((resolve) => setImmediate(resolve));
+  };
+  return { queue, began, submit, end };
+}
+
+const refusal = (work: () => unknown): ApiError => {
+  try {
+    work();
+  } catch (error) {
+    if (error instanceof ApiError) return error;
+    throw error;
+  }
+  throw new Error("it was taken");
+};
 
 describe("order", () => {
-  test("one at a time, callers in turns", async () => {
-    const queue = new JobQueue();
-    const order: string[] = [];
-    let running = 0;
-    const work = (name: string) => async () => {
-      running++;
-      expect(running).toBe(1);
-      await settle();
-      order.push(name);
-      running--;
-    };
-    const jobs = [
-      ["a1", "a"],
-      ["a2", "a"],
-      ["a3", "a"],
-      ["b1", "b"],
-      ["c1", "c"],
-      ["a4", "a"],
-    ].map(([name, caller]) => queue.submit(work(name as string), { caller, signal }));
-    expect(jobs.map(({ isWaiting }) => isWaiting)).toEqual([false, true, true, true, true, true]);
-    expect([queue.running, queue.queued]).toEqual([1, 5]);
-    await Promise.all(jobs.map(({ result }) => result));
-    expect(order).toEqual(["a1", "a2", "b1", "c1", "a3", "a4"]);
-    expect([queue.running, queue.queued]).toEqual([0, 0]);
+  test("one job runs at a time, the first at once", async () => {
+    const { queue, began, submit, end } = controlled();
+    expect(submit("a").isWaiting).toBe(false);
+    const second = submit("b");
+    expect(second.isWaiting).toBe(true);
+    await end("none");
+    expect([began, queue.running, queue.queued]).toEqual([["a"], 1, 1]);
+    await end("a");
+    await end("b");
+    expect(await second.result).toBe("b");
+    expect([began, queue.running, queue.queued]).toEqual([["a", "b"], 0, 0]);
   });
 
-  test("a job that fails, or throws at once, holds up nobody", async () => {
+  test("callers take turns, whoever came first with however many", async () => {
+    const { began, submit, end } = controlled();
+    const names = ["a1", "a2", "a3", "a4", "b1", "c1", "b2"];
+    for (const name of names) void submit(name, { caller: name[0] }).result;
+    for (let i = 0; i < names.length; i++) await end(began.at(-1) ?? "");
+    await end("");
+    expect(began).toEqual(["a1", "a2", "b1", "c1", "a3", "b2", "a4"]);
+  });
+
+  test("a job that fails makes room for the next", async () => {
     const queue = new JobQueue();
-    const failing = queue.submit(
-      () => {
-        throw new Error("at once");
-      },
-      { caller: undefined, signal },
-    );
-    const next = queue.submit(async () => "done", { caller: undefined, signal });
-    await expect(failing.result).rejects.toThrow("at once");
-    expect(await next.result).toBe("done");
+    const signal = new AbortController().signal;
+    const failing = queue.submit(() => Promise.reject(new Error("no")), { caller: undefined, signal, bytes: 0 });
+    const next = queue.submit(async () => 1, { caller: undefined, signal, bytes: 0 });
+    await expect(failing.result).rejects.toThrow("no");
+    expect(await next.result).toBe(1);
   });
 });
 
 describe("bounds", () => {
-  test("64 in all, 32 of a key, none for nobody", async () => {
-    const queue = new JobQueue();
-    const add = (caller?: string) => void queue.submit(never, { caller, signal }).result.catch(() => {});
-    add("a");
-    for (let i = 0; i < 32; i++) add("a");
-    const own = await refusal(() => add("a"));
-    expect([own.status, own.code, own.message]).toEqual([429, "queue_full", expect.stringMatching(/this key has 32/)]);
-    for (let i = 0; i < 32; i++) add("b");
-    const all = await refusal(() => add("c"));
-    expect(all.message).toMatch(/64 jobs are waiting/);
-    expect(Number(all.headers["retry-after"])).toBe(325);
-    expect((await refusal(() => queue.checkRoom(undefined))).code).toBe("queue_full");
-
-    const shared = new JobQueue();
-    for (let i = 0; i < 65; i++) void shared.submit(never, { caller: undefined, signal });
-    expect(shared.queued).toBe(64);
-    expect((await refusal(() => shared.checkRoom(undefined))).code).toBe("queue_full");
+  test("the whole queue: 429 with Retry-After, and room again when one goes", async () => {
+    const { submit, end } = controlled({ maxQueued: 2 });
+    for (const name of ["a", "b", "c"]) void submit(name).result;
+    const error = refusal(() => submit("d"));
+    expect(error).toMatchObject({ type: "too_many_requests", status: 429, code: "queue_full" });
+    expect(Number(error.headers["retry-after"])).toBeGreaterThan(0);
+    await end("");
+    await end("a");
+    expect(submit("d").isWaiting).toBe(true);
   });
 
-  test("after drain nothing is taken, and what runs is waited for", async () => {
-    const queue = new JobQueue();
-    let end = () => {};
-    const job = queue.submit(
-      () =>
-        new Promise<void>((resolve) => {
-          end = resolve;
-        }),
-      { caller: undefined, signal },
-    );
-    await settle();
-    let isDrained = false;
-    const drained = queue.drain().then(() => {
-      isDrained = true;
-    });
-    expect((await refusal(() => queue.checkRoom("a"))).code).toBe("shutting_down");
-    await settle();
-    expect(isDrained).toBe(false);
-    end();
-    await Promise.all([job.result, drained]);
-    await new JobQueue().drain();
+  test("one caller's share, which others do not touch", () => {
+    const { submit } = controlled({ maxQueuedPerCaller: 1 });
+    for (const caller of ["x", "x"]) void submit("a", { caller }).result;
+    expect(refusal(() => submit("b", { caller: "x" })).status).toBe(429);
+    expect(submit("c", { caller: "y" }).isWaiting).toBe(true);
+  });
+
+  test("memory: a job that runs alone may hold any amount, waiting ones only so much in all", async () => {
+    const { submit, end } = controlled();
+    const half = 300 * 1024 * 1024;
+    void submit("a", { bytes: 2 * half }).result;
+    expect(refusal(() => submit("b", { bytes: 1 }))).toMatchObject({ status: 503, code: "too_many_bytes" });
+    await end("");
+    await end("a");
+    void submit("c", { bytes: half }).result;
+    expect(refusal(() => submit("d", { bytes: half })).status).toBe(503);
   });
 });
 
-test("who leaves while waiting takes up no place; any order of coming and going ends with an empty queue", async () => {
-  const step = fc.record({ caller: fc.constantFrom("a", "b", undefined), leaves: fc.boolean(), fails: fc.boolean() });
-  await fc.assert(
-    fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
-      const queue = new JobQueue({ maxQueued: 20, maxQueuedPerCaller: 10 });
-      const outcomes = steps.map(({ caller, leaves, fails }) => {
-        const controller = new AbortController();
-        const work = async () => {
-          await settle();
-          if (fails) throw new Error("failed");
-        };
-        try {
-          const { result } = queue.submit(work, { caller, signal: controller.signal });
-          if (leaves) controller.abort("left");
-          return result.then(
-            () => "done",
-            (error) => String(error),
-          );
-        } catch (error) {
-          return (error as { code: string }).code;
-        }
-      });
-      expect(queue.queued).toBeLessThanOrEqual(20);
-      for (const outcome of await Promise.all(outcomes))
-        expect(["done", "left", "Error: failed", "queue_full"]).toContain(outcome);
-      expect([queue.running, queue.queued]).toEqual([0, 0]);
-    }),
-    { numRuns: 30 },
-  );
-  const queue = new JobQueue();
-  const gone = AbortSignal.abort("left");
-  void queue.submit(never, { caller: undefined, signal });
-  await expect(queue.submit(never, { caller: undefined, signal: gone }).result).rejects.toBe("left");
-  expect(queue.queued).toBe(0);
+describe("ends", () => {
+  test("a waiting job that is cancelled goes at once, its caller's others stay", async () => {
+    const { queue, began, submit, end } = controlled();
+    void submit("a", { caller: "x" }).result;
+    const second = submit("b", { caller: "x" });
+    void submit("c", { caller: "x" }).result;
+    second.cancel();
+    await expect(second.result).rejects.toBe("gone");
+    expect(queue.queued).toBe(1);
+    await end("a");
+    expect(began).toEqual(["a", "c"]);
+  });
+
+  test("draining takes no new jobs and waits for the old ones", async () => {
+    const { queue, submit, end } = controlled();
+    void submit("a").result;
+    const drained = queue.drain().then(() => "drained");
+    expect(refusal(() => submit("b"))).toMatchObject({ status: 503, code: "shutting_down" });
+    await end("");
+    await end("a");
+    expect(await drained).toBe("drained");
+  });
+
+  test("stopping fails what runs and what waits", async () => {
+    const { queue, submit, end } = controlled();
+    const jobs = [submit("a"), submit("b")];
+    await end("");
+    const reason = new ApiError("overloaded", "shutting_down", "stopped");
+    const outcomes = Promise.allSettled(jobs.map(({ result }) => result));
+    await queue.stop(reason);
+    expect((await outcomes).map((outcome) => outcome.status === "rejected" && outcome.reason)).toEqual([
+      reason,
+      reason,
+    ]);
+    expect([queue.running, queue.queued]).toEqual([0, 0]);
+  });
 });
