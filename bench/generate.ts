@@ -2,27 +2,39 @@
 // Warm runs change the prompt each time, so that remembered embeddings do not count. Knows no kernel.
 
 import { spawn } from "node:child_process";
-import { loadCheckpoint } from "../src/engine/checkpoint.js";
+import { type FillWeights, loadCheckpoint, openCheckpoint } from "../src/engine/checkpoint.js";
 import { Engine } from "../src/engine/engine.js";
 import type { Timing } from "../src/engine/gpu/commands.js";
 import { openDevice } from "../src/engine/gpu/device.js";
 import { Readback } from "../src/engine/gpu/readback.js";
+import { type MemoryPlan, planMemory } from "../src/engine/memory-plan.js";
 import { buildPicturePlan } from "../src/engine/picture-plan.js";
 import { PromptEncoder } from "../src/engine/prompt-encoder.js";
-import type { Precision, Timings } from "../src/engine/request.js";
+import { type Precision, resolveRequest, type Timings } from "../src/engine/request.js";
+import { requestDefaults } from "../src/engine/request-defaults.js";
+import type { CheckpointSource } from "../src/engine/weights/source.js";
 import { DaybreakError } from "../src/errors.js";
 import { folderSource } from "../src/node/checkpoint-folder.js";
 import { createGpu } from "../src/node/dawn.js";
 import { type DeviceBlock, describeDevice, type Spread, spread } from "./machine.js";
+import { syntheticModel, syntheticSource, syntheticWeights } from "./synthetic.js";
 
-export type BenchGenerateOptions = {
+/** Which checkpoint, and the picture's size where it is not the checkpoint's. */
+export type BenchCase = {
+  /** A checkpoint's folder, or with `isSynthetic` the name of one whose weights are made on the device. */
   model: string;
+  isSynthetic: boolean;
   width?: number;
   height?: number;
+  precision: Precision;
+};
+
+export type BenchGenerateOptions = BenchCase & {
   steps?: number;
   /** Warm pictures; at least 5 for a claim. */
   runs: number;
-  precision: Precision;
+  /** As the engine's: more is refused. */
+  memoryBudgetBytes?: number;
   /** Also time every kernel, each dispatch in a pass of its own. */
   kernels: boolean;
   /** A command that does the same work and prints a line `seconds A B C …`; run once, afterwards. */
@@ -33,6 +45,8 @@ export type BenchGenerateOptions = {
 export type BenchGenerateResult = {
   device: DeviceBlock;
   case: { model: string; width: number; height: number; steps: number; precision: "f32" | "f16"; runs: number };
+  /** What was planned for the device, and the bytes of all buffers on it after the last picture. */
+  memory: { planned: MemoryPlan; deviceBytes: number };
   cold: { open_ms: number; first: Timings };
   warm: Record<keyof Timings, Spread>;
   kernels?: (Timing & { stage: string })[];
@@ -42,15 +56,29 @@ export type BenchGenerateResult = {
 
 /** Runs the benchmark. Errors: those of the engine; `request.option_invalid` for a peer that fails or says nothing. */
 export async function benchGenerate(options: BenchGenerateOptions): Promise<BenchGenerateResult> {
-  const { model, runs, precision, signal } = options;
-  const source = await folderSource(model);
+  const opened = await openModel(options);
+  try {
+    const result = await measure(opened, options);
+    const { width, height, precision } = result.case;
+    if (options.kernels) result.kernels = await profileKernels(opened, { width, height }, precision);
+    if (options.peer) result.peer = await runPeer(options.peer, result.warm.total_ms);
+    return result;
+  } finally {
+    await opened.source.close();
+  }
+}
+
+async function measure(opened: OpenModel, options: BenchGenerateOptions): Promise<BenchGenerateResult> {
+  const { runs, precision, memoryBudgetBytes, signal } = options;
+  const { source, fillWeights } = opened;
   const gpu = await createGpu();
   const began = performance.now();
-  const engine = await Engine.open({ gpu, source, precision, signal });
+  const engine = await Engine.open({ gpu, source, fillWeights, precision, memoryBudgetBytes, signal });
   const open_ms = performance.now() - began;
   const device = await describeDevice(gpu); // not before: finding the adapter is a part of opening
   const all: Timings[] = [];
   let size = { width: 0, height: 0 };
+  let deviceBytes = 0;
   const { isDistilled, precision: operands } = engine.info;
   try {
     for (let i = 0; i <= runs; i++) {
@@ -60,6 +88,7 @@ export async function benchGenerate(options: BenchGenerateOptions): Promise<Benc
       size = images[0]!;
       all.push(timings);
     }
+    deviceBytes = engine.info.deviceBytes;
   } finally {
     await engine.close();
   }
@@ -67,21 +96,61 @@ export async function benchGenerate(options: BenchGenerateOptions): Promise<Benc
   const stages = Object.keys(first) as (keyof Timings)[];
   const warm = Object.fromEntries(stages.map((stage) => [stage, spread(rest.map((t) => t[stage]))]));
   const shape = { width: size.width, height: size.height };
-  const result: BenchGenerateResult = {
+  return {
     device,
-    case: { model, ...shape, steps: options.steps ?? (isDistilled ? 4 : 50), precision: operands, runs },
+    case: {
+      model: modelName(options),
+      ...shape,
+      steps: options.steps ?? (isDistilled ? 4 : 50),
+      precision: operands,
+      runs,
+    },
+    memory: { planned: (await planPicture(source, { ...options, ...shape }, operands)).planned, deviceBytes },
     cold: { open_ms, first },
     warm: warm as BenchGenerateResult["warm"],
   };
-  if (options.kernels) result.kernels = await profileKernels(model, shape, operands);
-  await source.close();
-  if (options.peer) result.peer = await runPeer(options.peer, result.warm.total_ms);
-  return result;
+}
+
+/** What the case takes on the device; nothing is allocated and no device is asked for. `auto` is planned as f32. */
+export async function planGenerate(
+  options: BenchCase,
+): Promise<{ case: { model: string; width: number; height: number; precision: "f32" | "f16" }; planned: MemoryPlan }> {
+  const precision = options.precision === "f16" ? "f16" : "f32";
+  const { source } = await openModel(options);
+  try {
+    const { planned, ...shape } = await planPicture(source, options, precision);
+    return { case: { model: modelName(options), ...shape, precision }, planned };
+  } finally {
+    await source.close();
+  }
+}
+
+async function planPicture(source: CheckpointSource, asked: BenchCase, operands: "f32" | "f16") {
+  const checkpoint = await openCheckpoint(source);
+  const request = { prompt: "", width: asked.width, height: asked.height };
+  const { width, height, isGuided } = resolveRequest(request, requestDefaults(checkpoint.config));
+  const planned = await planMemory(checkpoint, { width, height, references: [], isGuided }, operands);
+  return { width, height, planned };
+}
+
+/** As results call it. */
+function modelName({ model, isSynthetic }: BenchCase): string {
+  return isSynthetic ? `synthetic ${model}` : model;
+}
+
+type OpenModel = { source: CheckpointSource & { close(): Promise<void> }; fillWeights?: FillWeights };
+
+async function openModel({ model, isSynthetic }: BenchCase): Promise<OpenModel> {
+  if (!isSynthetic) return { source: await folderSource(model) };
+  return { source: await syntheticSource(syntheticModel(model)), fillWeights: syntheticWeights(1) };
 }
 
 /** Times every dispatch of the prompt, one step and the decoder with timestamps. */
-async function profileKernels(model: string, shape: { width: number; height: number }, operands: "f32" | "f16") {
-  const source = await folderSource(model);
+async function profileKernels(
+  { source, fillWeights }: OpenModel,
+  shape: { width: number; height: number },
+  operands: "f32" | "f16",
+) {
   const device = await openDevice({ gpu: await createGpu() });
   try {
     if (!device.features.has("timestamp-query")) {
@@ -90,7 +159,7 @@ async function profileKernels(model: string, shape: { width: number; height: num
         "timing kernels needs timestamp-query, which this device lacks",
       );
     }
-    const checkpoint = await loadCheckpoint(device, source, {});
+    const checkpoint = await loadCheckpoint(device, source, { fillWeights });
     const promptEncoder = await PromptEncoder.open(device, new Readback(device), checkpoint, { operands });
     const picture = { ...shape, references: [], isGuided: false };
     const plan = await buildPicturePlan(device, checkpoint, promptEncoder.embeds, picture, { operands });
@@ -103,7 +172,6 @@ async function profileKernels(model: string, shape: { width: number; height: num
     return timings;
   } finally {
     device.close();
-    await source.close();
   }
 }
 

@@ -11,7 +11,7 @@ import { configFields } from "../src/engine/weights/config-fields.js";
 import { textEncoderTable, transformerTable, vaeTable } from "../src/engine/weights/names.js";
 import type { Slot, SlotTable } from "../src/engine/weights/slots.js";
 import type { CheckpointSource } from "../src/engine/weights/source.js";
-import { assert } from "../src/errors.js";
+import { assert, DaybreakError } from "../src/errors.js";
 import { folderSource } from "../src/node/checkpoint-folder.js";
 import { embeddedModel } from "../src/node/open-engine.js";
 
@@ -66,7 +66,14 @@ export const syntheticModels = {
   },
 } satisfies Record<string, SyntheticModel>;
 
-export type SyntheticName = keyof typeof syntheticModels;
+/** Errors: `request.option_invalid` for a name that there is not. */
+export function syntheticModel(name: string): SyntheticModel {
+  if (Object.hasOwn(syntheticModels, name)) return syntheticModels[name as keyof typeof syntheticModels];
+  throw new DaybreakError(
+    "request.option_invalid",
+    `got a synthetic checkpoint ${JSON.stringify(name)}, expected ${Object.keys(syntheticModels).join(", ")}`,
+  );
+}
 
 type TransformerSizes = {
   heads: number;

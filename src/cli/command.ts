@@ -36,6 +36,8 @@ export type ParsedOptions = {
   list(name: string): string[];
   /** Throws UsageError if the value is no number; any number passes, as its range is for the engine to judge. */
   number(name: string): number | undefined;
+  /** Bytes, from a number with or without a unit: 512MiB, 6GB. Throws UsageError if the value is no such thing. */
+  size(name: string): number | undefined;
   /** A whole number of any size. Throws UsageError if the value is no number, `request.seed_invalid` for a fraction. */
   seed(name: string): bigint | undefined;
   positionals: string[];
@@ -61,6 +63,7 @@ export function parseOptions(args: readonly string[], names: OptionNames): Parse
     text,
     list: (name) => (parsed.values[name] as string[] | undefined) ?? [],
     number: (name) => mapDefined(text(name), (value) => parseNumber(name, value)),
+    size: (name) => mapDefined(text(name), (value) => parseSize(name, value)),
     seed: (name) => mapDefined(text(name), (value) => parseSeed(name, value)),
     positionals,
   };
@@ -106,6 +109,25 @@ const numberPattern = /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i;
 function parseNumber(name: string, text: string): number {
   if (numberPattern.test(text)) return Number(text);
   throw new UsageError(`option '--${name}' got "${text}", expected a number`);
+}
+
+const byteUnits: Readonly<Record<string, number>> = {
+  "": 1,
+  kib: 1024,
+  mib: 1024 ** 2,
+  gib: 1024 ** 3,
+  tib: 1024 ** 4,
+  kb: 1e3,
+  mb: 1e6,
+  gb: 1e9,
+  tb: 1e12,
+};
+
+function parseSize(name: string, text: string): number {
+  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text) ?? [];
+  const bytes = Math.floor(Number(number) * (byteUnits[unit.toLowerCase()] ?? Number.NaN));
+  if (Number.isSafeInteger(bytes)) return bytes;
+  throw new UsageError(`option '--${name}' got "${text}", expected a size such as 512MiB or 6GiB`);
 }
 
 function parseSeed(name: string, text: string): bigint {

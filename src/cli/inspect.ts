@@ -143,7 +143,15 @@ function describe({ model, isDistilled, defaults, parts, plan }: Report): string
   ].join("\n");
 }
 
-function describePlan({ width, height, weights, promptBytes, pictureBytes, totalBytes }: Report["plan"]): string {
+/** One line: what a picture of this size takes on the device, and for what. */
+export function describePlan({
+  width,
+  height,
+  weights,
+  promptBytes,
+  pictureBytes,
+  totalBytes,
+}: Report["plan"]): string {
   const weightBytes = Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
   return (
     `memory on the device for ${width}×${height}: ${formatBytes(totalBytes)} = ${formatBytes(weightBytes)} weights + ` +

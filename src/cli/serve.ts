@@ -94,9 +94,9 @@ function readOptions(options: ParsedOptions): StartOptions {
     model: options.text("model"),
     modelName: options.text("model-name") ?? (isDemo(options) ? demoName : undefined),
     precision: choice<Precision>(options, "precision", ["auto", "f32", "f16"]),
-    memoryBudgetBytes: size(options, "memory-budget"),
+    memoryBudgetBytes: options.size("memory-budget"),
     dataDir: resolve(options.text("data-dir") ?? join(cacheFolder(), "media")),
-    mediaBudgetBytes: size(options, "media-budget") ?? defaultMediaBudget,
+    mediaBudgetBytes: options.size("media-budget") ?? defaultMediaBudget,
     mediaTtlMs: duration(options, "media-ttl") ?? defaultMediaTtlMs,
     defaultSize: defaultSize === undefined ? undefined : readDefaultSize(defaultSize),
     publicUrl: publicUrl(options),
@@ -140,29 +140,6 @@ function readDefaultSize(text: string): { width: number; height: number } {
       `WxH with sides that are multiples of 16, from ${minOutputSide} to ${maxOutputSide}`,
     );
   return { width, height };
-}
-
-const units: Readonly<Record<string, number>> = {
-  "": 1,
-  kib: 1024,
-  mib: 1024 ** 2,
-  gib: 1024 ** 3,
-  tib: 1024 ** 4,
-  kb: 1e3,
-  mb: 1e6,
-  gb: 1e9,
-  tb: 1e12,
-};
-
-/** Bytes. */
-function size(options: ParsedOptions, name: string): number | undefined {
-  const text = options.text(name);
-  if (text === undefined) return undefined;
-  const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text) ?? [];
-  const factor = units[unit.toLowerCase()];
-  const bytes = Math.floor(Number(number) * (factor ?? Number.NaN));
-  if (Number.isSafeInteger(bytes)) return bytes;
-  throw new UsageError(`option '--${name}' got "${text}", expected a size such as 512MiB or 6GiB`);
 }
 
 /** A century: what lies behind it is no date that everybody can read. */

@@ -82,8 +82,12 @@ export async function loadWeights(
   const buffers = new Map<Target, GPUBuffer>();
   try {
     await createBuffers(device, table, targets, buffers);
-    if (options.fill) await options.fill(buffers);
-    else await fillBuffers(device, files, buffers, options);
+    if (options.fill) {
+      await options.fill(buffers);
+      throwIfCancelled(options.signal);
+    } else {
+      await fillBuffers(device, files, buffers, options);
+    }
   } catch (error) {
     destroyAll(device, buffers);
     throw error;

@@ -1,0 +1,103 @@
+// Synthetic weights on the device: what they look like, and the picture that an engine draws with them.
+
+import { expect, test } from "vitest";
+import { benchGenerate, planGenerate } from "../../bench/generate.js";
+import { syntheticModels, syntheticSource, syntheticWeights } from "../../bench/synthetic.js";
+import { type Checkpoint, loadCheckpoint } from "../../src/engine/checkpoint.js";
+import { Engine } from "../../src/engine/engine.js";
+import { createGpu } from "../../src/node/dawn.js";
+import { testDevice } from "../gpu.js";
+import { failure } from "../weights/fixtures.js";
+
+/** Loads the tiny checkpoint onto the shared device for `use`. */
+async function loaded<T>(seed: number, use: (checkpoint: Checkpoint) => Promise<T>): Promise<T> {
+  const { device } = await testDevice();
+  const source = await syntheticSource(syntheticModels.tiny);
+  const checkpoint = await loadCheckpoint(device, source, { fillWeights: syntheticWeights(seed) });
+  try {
+    return await use(checkpoint);
+  } finally {
+    checkpoint.close();
+    await source.close();
+  }
+}
+
+/** Mean and deviation of a buffer's elements that are not padding, and its bytes. */
+async function statistics(buffer: GPUBuffer, dtype: string) {
+  const { readback } = await testDevice();
+  const bytes = await readback.bytes(buffer, 0, buffer.size);
+  const halves = new Uint16Array(bytes.buffer);
+  const all =
+    dtype === "bf16"
+      ? new Float32Array(Uint32Array.from(halves, (bits) => bits << 16).buffer)
+      : new Float32Array(bytes.buffer);
+  const values = all.filter((value) => value !== 0);
+  const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
+  const deviation = Math.sqrt(values.reduce((sum, value) => sum + (value - mean) ** 2, 0) / values.length);
+  return { mean, deviation, bytes };
+}
+
+test("weights keep the variance of what goes through them; branches add little; norms are about 1", async () => {
+  const { device } = await testDevice();
+  const before = device.allocatedBytes;
+  await loaded(1, async ({ textEncoder, transformer, vae }) => {
+    const matrix = (set: typeof vae, slot: string) => statistics(set.matrix(slot).buffer, set.matrix(slot).dtype);
+    const qkv = await matrix(transformer, "double.0.img.qkv");
+    expect(qkv.mean).toBeCloseTo(0, 2);
+    expect(qkv.deviation * Math.sqrt(128)).toBeCloseTo(1, 1);
+    const down = await matrix(textEncoder, "layer.26.down"); // one of 54 branches
+    expect(down.deviation * Math.sqrt(160 * 54)).toBeCloseTo(1, 1);
+    const conv = vae.conv("decoder.conv_in.weight");
+    expect((await statistics(conv.buffer, conv.dtype)).deviation * Math.sqrt(8 * 9)).toBeCloseTo(1, 1);
+    const norm = await statistics(textEncoder.vector("layer.0.input_norm").buffer, "f32");
+    expect(norm.mean).toBeCloseTo(1, 1);
+    expect((await statistics(vae.vector("bn.var").buffer, "f32")).mean).toBeGreaterThan(2);
+  });
+  expect(device.allocatedBytes).toBe(before);
+});
+
+test("equal seeds give equal weights, other seeds and other layers others", async () => {
+  const bytesOf = (seed: number, slot: string) =>
+    loaded(seed, async ({ transformer }) => (await statistics(transformer.matrix(slot).buffer, "bf16")).bytes);
+  const first = await bytesOf(1, "single.0.out");
+  expect(Buffer.compare(await bytesOf(1, "single.0.out"), first)).toBe(0);
+  expect(Buffer.compare(await bytesOf(2, "single.0.out"), first)).not.toBe(0);
+  expect(Buffer.compare(await bytesOf(1, "single.1.out"), first)).not.toBe(0);
+});
+
+test.each(["f32", "f16"] as const)("an engine draws with them in %s, the same picture again", async (precision) => {
+  const draw = async () => {
+    const source = await syntheticSource(syntheticModels.tiny);
+    const engine = await Engine.open({ gpu: await createGpu(), source, precision, fillWeights: syntheticWeights(1) });
+    try {
+      const { images } = await engine.generate({ prompt: "a red circle", width: 64, height: 64, steps: 2, seed: 7n });
+      return images[0]!.data;
+    } finally {
+      await engine.close();
+      await source.close();
+    }
+  };
+  const picture = await draw();
+  expect(picture.length).toBe(64 * 64 * 3);
+  expect(new Set(picture).size).toBeGreaterThan(50);
+  expect(Buffer.compare(await draw(), picture)).toBe(0);
+});
+
+const small = { model: "tiny", isSynthetic: true, width: 32, height: 32, precision: "f32" } as const;
+
+test("the benchmark takes what was planned", async () => {
+  const { memory, warm, case: measured } = await benchGenerate({ ...small, steps: 1, runs: 1, kernels: false });
+  expect(measured).toMatchObject({ model: "synthetic tiny", width: 32, height: 32, precision: "f32" });
+  expect(memory.planned).toEqual((await planGenerate(small)).planned);
+  expect(Math.abs(memory.deviceBytes / memory.planned.totalBytes - 1)).toBeLessThan(0.01);
+  expect(warm.total_ms.min).toBeGreaterThan(0);
+});
+
+test("a memory budget is kept", async () => {
+  const { totalBytes } = (await planGenerate(small)).planned;
+  const error = await failure(
+    benchGenerate({ ...small, steps: 1, runs: 1, kernels: false, memoryBudgetBytes: Math.floor(totalBytes / 2) }),
+    "device.memory_budget_exceeded",
+  );
+  expect(error.message).toMatch(/memory budget/);
+});
