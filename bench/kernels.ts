@@ -1,5 +1,5 @@
-// Measures kernels one by one, as the engine runs them, against the device's ceilings and, where one is installed, a
-// peer in the same process: ours, peer, ours, peer …, so that both see the same machine. Knows no operation.
+// Measures kernels one by one, as the engine runs them, against the device's ceilings and, where some are installed,
+// peers in the same process: ours, theirs, ours, theirs …, so that all see the same machine. Knows no operation.
 // Short kernels are repeated within a submission, because waiting for one takes up to a millisecond; their data may
 // then come from caches, as it does in a model where the previous kernel has just written it.
 
@@ -12,9 +12,8 @@ import { createGpu } from "../src/node/dawn.js";
 import { type BenchCase, benchCases, caseDtype, caseName, estimateFlops, recordCase } from "./cases.js";
 import { type Ceilings, measureCeilings } from "./ceilings.js";
 import { BenchInputs } from "./data.js";
-import { describeMachine, spread } from "./machine.js";
-import { type PeerModel, peerModels } from "./peers/models.js";
-import { loadOnnxruntime, type Onnxruntime, openPeerRun, type PeerRun } from "./peers/onnxruntime.js";
+import { type DeviceBlock, describeDevice, spread } from "./machine.js";
+import { openPeers, type Peer, type PeerRun, type PeerWork } from "./peers/peer.js";
 
 export type BenchKernelsOptions = {
   /** Timed runs of a case; at least 5 for a claim. */
@@ -23,7 +22,7 @@ export type BenchKernelsOptions = {
   maxSeconds: number;
   /** Only cases whose name, model or dtype holds this text. */
   filter?: string;
-  /** Also runs ONNX Runtime's WebGPU provider, from `peersFrom` or from where this package lies. */
+  /** Also runs the peers that are installed in `peersFrom`, by default where this package lies. */
   peers?: boolean;
   peersFrom?: string;
   /** Is told of every case before it runs. */
@@ -32,27 +31,18 @@ export type BenchKernelsOptions = {
 };
 
 /** Times are of one run of the operation; `ratio` is the peer's median over ours: above 1, ours is faster. */
-export type PeerResult = {
-  ms_min: number;
-  ms_median: number;
-  ratio: number;
-  /** ONNX operators that did the work. */
-  operators: string;
-  /** Of the peer's result against ours, relative L2. */
-  relative_error: number;
-};
+export type PeerResult = { ms_min: number; ms_median: number; ratio: number };
 
 export type KernelResult = {
+  /** The kernel files that ran. */
   kernel: string;
   case: string;
-  model: string;
   dtype: string;
-  /** The kernel files that ran, with their tunables. */
+  /** The kernel files with their tunables. */
   variant: string;
   ms_min: number;
   ms_median: number;
-  /** From the device's own clock, where its ticks are fine enough for this kernel. */
-  device_ms?: number;
+  /** Of the fastest run. */
   gflops: number;
   gbps: number;
   /** `gflops` or `gbps` over its ceiling, whichever is nearer to it; above 1 where caches serve what was counted as memory. */
@@ -60,10 +50,11 @@ export type KernelResult = {
   peers: Record<string, PeerResult>;
 };
 
-export type BenchKernelsResult = {
-  device: Record<string, string | number>;
-  ceilings: Ceilings;
-  results: KernelResult[];
+/** What is printed and kept. Every case, named by `case` and `dtype`, stands in it at most once. */
+export type BenchKernelsResult = { device: DeviceBlock; ceilings: Ceilings; results: KernelResult[] };
+
+/** What there is to say besides. */
+export type BenchKernelsNotes = {
   /** What did not run, and why: cases, and peers of cases. */
   skipped: { case: string; dtype: string; peer?: string; reason: string }[];
   /** Cases in which all that a peer has for them differs from ours: one of the two is wrong. */
@@ -72,7 +63,6 @@ export type BenchKernelsResult = {
 
 /** The largest relative L2 error between a peer's result and ours that still counts as the same work. */
 const sameWork = 1e-3;
-const peerName = "onnxruntime-webgpu";
 /** What a kernel is taken to reach of the ceilings when its time is estimated. */
 const expectedShare = 0.3;
 /** A peer may take this many times as long as we may before it is skipped. */
@@ -80,14 +70,14 @@ const peerPatience = 5;
 /** A sample should take this long, so that waiting and clocks do not show. */
 const sample_ms = 60;
 const mostRepetitions = 200;
-/** Dawn rounds timestamps to 2^16 ns; a dispatch must be this long for the rounding to stay below two per cent. */
-const finestDispatch_ms = 3.3;
 
 /**
  * Runs the benchmark. Errors: those of the device; `request.option_invalid` for a filter that matches nothing, or where
  * `peers` is asked for and no peer is installed.
  */
-export async function benchKernels(options: BenchKernelsOptions): Promise<BenchKernelsResult> {
+export async function benchKernels(
+  options: BenchKernelsOptions,
+): Promise<{ result: BenchKernelsResult; notes: BenchKernelsNotes }> {
   const { filter = "", signal, onCase } = options;
   const chosen = benchCases.filter((c) => fullName(c).toLowerCase().includes(filter.toLowerCase()));
   if (chosen.length === 0) {
@@ -97,29 +87,30 @@ export async function benchKernels(options: BenchKernelsOptions): Promise<BenchK
       `no case matches --filter "${filter}": expected a part of a case's name, such as ${names}, klein or f16`,
     );
   }
-  // Our device first: the driver that it activates is the one that the peer then finds.
-  const device = await openDevice({ gpu: await createGpu() });
+  const gpu = await createGpu();
+  const described = await describeDevice(gpu);
+  const device = await openDevice({ gpu });
+  const peers: Peer[] = [];
   try {
-    const ort = options.peers ? loadOnnxruntime(options.peersFrom) : undefined;
-    const { vendor, architecture, description } = device.info;
-    const name = description || [vendor, architecture].join(" ");
-    const machine = { ...describeMachine(name), ...(ort && { onnxruntime: ort.env.versions.node ?? "unknown" }) };
+    if (options.peers) peers.push(...(await openPeers(gpu, options.peersFrom)));
+    for (const { versions } of peers) Object.assign(described.versions, versions);
     const ceilings = await measureCeilings(device);
-    const bench: BenchKernelsResult = { device: machine, ceilings, results: [], skipped: [], differences: [] };
+    const result: BenchKernelsResult = { device: described, ceilings, results: [] };
+    const notes: BenchKernelsNotes = { skipped: [], differences: [] };
     for (const benchCase of chosen) {
       signal?.throwIfAborted();
       onCase?.(fullName(benchCase));
-      await measureCase({ device, bench, options, ort }, benchCase);
+      await measureCase({ device, result, notes, options, peers }, benchCase);
     }
     // Once more, because whatever else the machine did at the beginning lowered the ceilings.
     const again = await measureCeilings(device);
-    bench.ceilings = { gflops: Math.max(ceilings.gflops, again.gflops), gbps: Math.max(ceilings.gbps, again.gbps) };
-    for (const result of bench.results) {
-      const { gflops, gbps } = bench.ceilings;
-      result.share_of_ceiling = Math.max(result.gflops / gflops, result.gbps / gbps);
-    }
-    return bench;
+    const gflops = Math.max(ceilings.gflops, again.gflops);
+    const gbps = Math.max(ceilings.gbps, again.gbps);
+    result.ceilings = { gflops, gbps };
+    for (const row of result.results) row.share_of_ceiling = Math.max(row.gflops / gflops, row.gbps / gbps);
+    return { result, notes };
   } finally {
+    for (const peer of peers) await peer.close();
     device.close();
   }
 }
@@ -130,24 +121,27 @@ function fullName(benchCase: BenchCase): string {
 
 type Context = {
   device: Device;
-  bench: BenchKernelsResult;
+  result: BenchKernelsResult;
+  notes: BenchKernelsNotes;
   options: BenchKernelsOptions;
-  ort: Onnxruntime | undefined;
+  peers: readonly Peer[];
 };
+
+/** A peer that is ready for a case, and how long its runs took, milliseconds. */
+type Rival = { name: string; run: PeerRun; times: number[] };
 
 /** Adds one case to the results or to what was skipped. */
 async function measureCase(context: Context, benchCase: BenchCase): Promise<void> {
-  const { device, bench, options } = context;
+  const { device, result, notes, options } = context;
   const { runs, maxSeconds, signal } = options;
   const inputs = new BenchInputs(device);
   const lists: Recorded[] = [];
-  const skip = (reason: string) => {
-    bench.skipped.push({ case: caseName(benchCase), dtype: caseDtype(benchCase), reason });
-  };
-  let peer: PeerRun | undefined;
+  const rivals: Rival[] = [];
+  const where = { case: caseName(benchCase), dtype: caseDtype(benchCase) };
+  const skip = (reason: string) => void notes.skipped.push({ ...where, reason });
   try {
     const tooLong = (run_ms: number) => (run_ms * (runs + 1)) / 1000 > maxSeconds;
-    const estimate_ms = estimateFlops(benchCase) / (bench.ceilings.gflops * expectedShare * 1e6);
+    const estimate_ms = estimateFlops(benchCase) / (result.ceilings.gflops * expectedShare * 1e6);
     if (tooLong(estimate_ms)) return skip(`about ${seconds(estimate_ms)} a run by estimate`);
     const once = await prepareCase(device, inputs, benchCase, 1);
     lists.push(once);
@@ -162,30 +156,23 @@ async function measureCase(context: Context, benchCase: BenchCase): Promise<void
       lists.push(timed);
       await timeRun(device, timed.list);
     }
-    const checked = await openCheckedPeer(context, benchCase, repetitions, once.result);
-    peer = checked?.peer;
+    for (const peer of context.peers) {
+      const run = await openCheckedPeer(context, peer, benchCase, repetitions, once.result);
+      if (run) rivals.push({ name: peer.name, run, times: [] });
+    }
     const ours: number[] = [];
-    const theirs: number[] = [];
     for (let i = 0; i < runs; i++) {
       signal?.throwIfAborted();
       ours.push((await timeRun(device, timed.list)) / repetitions);
-      if (peer) theirs.push((await time(peer.run)) / repetitions);
+      for (const { run, times } of rivals) times.push((await time(run.run)) / repetitions);
     }
     const { min, median } = spread(ours);
     const { stems, variant, flops, bytes } = once;
-    const device_ms = await deviceTime(device, timed.list, min, once.dispatches, repetitions);
-    const result: KernelResult = {
-      ...{ kernel: stems, case: caseName(benchCase), model: benchCase.model, dtype: caseDtype(benchCase), variant },
-      ...{ ms_min: min, ms_median: median, ...(device_ms !== undefined && { device_ms }) },
-      ...{ gflops: flops / min / 1e6, gbps: bytes / min / 1e6, share_of_ceiling: 0, peers: {} },
-    };
-    if (checked) {
-      const spent = spread(theirs);
-      const { operators, relative_error } = checked;
-      const times = { ms_min: spent.min, ms_median: spent.median, ratio: spent.median / median };
-      result.peers[peerName] = { ...times, operators, relative_error };
-    }
-    bench.results.push(result);
+    result.results.push({
+      ...{ kernel: stems, ...where, variant, ms_min: min, ms_median: median },
+      ...{ gflops: flops / min / 1e6, gbps: bytes / min / 1e6, share_of_ceiling: 0 },
+      peers: Object.fromEntries(rivals.map(({ name, times }) => [name, peerResult(times, median)])),
+    });
   } catch (error) {
     // What this device has no room for is skipped like what takes too long; it survives both.
     const isTooLarge =
@@ -194,43 +181,49 @@ async function measureCase(context: Context, benchCase: BenchCase): Promise<void
     if (!isTooLarge) throw error;
     skip(error.message);
   } finally {
-    await peer?.close();
+    for (const { run } of rivals) await run.close();
     for (const recorded of lists) recorded.close();
     inputs.close();
   }
 }
 
+function peerResult(times: readonly number[], ourMedian: number): PeerResult {
+  const { min, median } = spread(times);
+  return { ms_min: min, ms_median: median, ratio: median / ourMedian };
+}
+
 /**
- * The first of the peer's models that runs and agrees with our `result`, warmed up. Those that do not are noted as
- * skipped; if all that ran disagree, that is a difference.
+ * The first of a peer's ways that runs and agrees with our `result`, warmed up. Those that do not are noted as skipped;
+ * if all that ran disagree, that is a difference.
  */
 async function openCheckedPeer(
-  { device, bench, options, ort }: Context,
+  { device, notes, options }: Context,
+  peer: Peer,
   benchCase: BenchCase,
   repetitions: number,
   result: Tensor,
-): Promise<{ peer: PeerRun; operators: string; relative_error: number } | undefined> {
-  if (!ort) return undefined;
+): Promise<PeerRun | undefined> {
+  const works = peer.works(benchCase, repetitions);
+  if (works.length === 0) return undefined;
   const patience_ms = (1000 * peerPatience * options.maxSeconds) / options.runs;
-  const where = { case: caseName(benchCase), dtype: caseDtype(benchCase), peer: peerName };
+  const where = { case: caseName(benchCase), dtype: caseDtype(benchCase), peer: peer.name };
   const readback = new Readback(device);
   let closest: number | undefined;
   try {
     const ours = await readback.f32(result);
-    for (const make of peerModels(benchCase, repetitions)) {
-      const model = make();
-      const { operators } = model;
-      const tried = await tryPeer(ort, model);
-      const skip = (reason: string) => bench.skipped.push({ ...where, reason: `${operators}: ${reason}` });
+    for (const make of works) {
+      const work = make();
+      const tried = await tryPeer(work);
+      const skip = (reason: string) => notes.skipped.push({ ...where, reason: `${work.operators}: ${reason}` });
       if (typeof tried === "string") {
         skip(tried);
         continue;
       }
-      const { peer, values, run_ms } = tried;
+      const { run, values, run_ms } = tried;
       const relative_error = relativeError(values, ours);
       const isSame = relative_error <= sameWork;
-      if (isSame && run_ms <= patience_ms) return { peer, operators, relative_error };
-      await peer.close();
+      if (isSame && run_ms <= patience_ms) return run;
+      await run.close();
       if (isSame) {
         skip(`a run took ${seconds(run_ms)}`);
         return undefined;
@@ -242,21 +235,21 @@ async function openCheckedPeer(
   } finally {
     readback.close();
   }
-  if (closest !== undefined) bench.differences.push({ ...where, relative_error: closest });
+  if (closest !== undefined) notes.differences.push({ ...where, relative_error: closest });
   return undefined;
 }
 
-type TriedPeer = { peer: PeerRun; values: Float32Array; run_ms: number };
+type TriedPeer = { run: PeerRun; values: Float32Array; run_ms: number };
 
-/** A peer's session, its result and its second run's time, or in a line why there is none. */
-async function tryPeer(ort: Onnxruntime, model: PeerModel): Promise<TriedPeer | string> {
-  let peer: PeerRun | undefined;
+/** Opened work, its result and its second run's time, or in a line why there is none. */
+async function tryPeer(work: PeerWork): Promise<TriedPeer | string> {
+  let run: PeerRun | undefined;
   try {
-    peer = await openPeerRun(ort, model);
-    const values = await peer.result();
-    return { peer, values, run_ms: await time(peer.run) };
+    run = await work.open();
+    const values = await run.result();
+    return { run, values, run_ms: await time(run.run) };
   } catch (error) {
-    await peer?.close();
+    await run?.close();
     return String((error as Error).message)
       .replace(/\s+/g, " ")
       .trim()
@@ -283,7 +276,6 @@ type Recorded = {
   /** Of one repetition. */
   flops: number;
   bytes: number;
-  dispatches: number;
   /** "group_norm_statistics + group_norm_combine", and the same with tunables. */
   stems: string;
   variant: string;
@@ -331,7 +323,7 @@ async function prepareCase(
     [layout.stem, ...Object.entries(options.tunables ?? {}).map(([name, value]) => `${name}=${value}`)].join(" "),
   );
   return {
-    ...{ list, result, flops: sum((d) => d.flops), bytes: sum((d) => d.bytes), dispatches: own.length },
+    ...{ list, result, flops: sum((d) => d.flops), bytes: sum((d) => d.bytes) },
     ...{ stems: names((d) => d.kernel.layout.stem), variant, close },
   };
 }
@@ -347,19 +339,6 @@ async function time(work: () => Promise<void>): Promise<number> {
   const began = performance.now();
   await work();
   return performance.now() - began;
-}
-
-/** Milliseconds of one repetition by timestamps, or undefined where the device has none or its ticks are too coarse. */
-async function deviceTime(
-  device: Device,
-  list: CommandList,
-  run_ms: number,
-  dispatches: number,
-  repetitions: number,
-): Promise<number | undefined> {
-  if (!device.features.has("timestamp-query") || run_ms / dispatches < finestDispatch_ms) return undefined;
-  const timings = await list.profile();
-  return timings.reduce((total, { ms }) => total + ms, 0) / repetitions;
 }
 
 function isAlive(device: Device): boolean {

@@ -1,6 +1,7 @@
 // `daybreak bench kernels`: its options, and how its result reads.
 
-import { type BenchKernelsResult, benchKernels } from "../../bench/kernels.js";
+import { type BenchKernelsNotes, type BenchKernelsResult, benchKernels } from "../../bench/kernels.js";
+import { kernelsReport } from "../../bench/report.js";
 import { DaybreakError } from "../errors.js";
 import type { Benchmark } from "./bench.js";
 import { table } from "./table.js";
@@ -11,8 +12,9 @@ Times the kernels one by one, at klein's sizes and the embedded model's, against
 
   --filter TEXT      only cases whose name holds TEXT, such as matmul, klein or f16
   --max-seconds S    skip cases whose runs would take longer than this, default 20
-  --peers            run ONNX Runtime's WebGPU provider in turn with ours, where onnxruntime-node is installed
-  --peers-from DIR   the folder in which it is installed; default: that of this package
+  --peers            run others in turn with ours, where they are installed: ONNX Runtime's WebGPU provider
+                     (onnxruntime-node), TensorFlow.js (@tensorflow/tfjs-core, @tensorflow/tfjs-backend-webgpu)
+  --peers-from DIR   the folder in which they are installed; default: that of this package
 `;
 
 const defaultMaxSeconds = 20;
@@ -26,7 +28,7 @@ export const kernelsBenchmark: Benchmark = {
       throw new DaybreakError("request.option_invalid", `got --max-seconds ${maxSeconds}, expected more than 0`);
     }
     const peersFrom = options.text("peers-from");
-    const result = await benchKernels({
+    const { result, notes } = await benchKernels({
       runs,
       maxSeconds,
       filter: options.text("filter"),
@@ -37,11 +39,18 @@ export const kernelsBenchmark: Benchmark = {
       },
       signal,
     });
-    return { result, text: describe(result), failed: result.differences.length > 0 };
+    const remarks = describeNotes(notes);
+    return {
+      result,
+      text: describe(result) + (remarks && `\n${remarks}`),
+      remarks,
+      report: () => kernelsReport(result, notes),
+      failed: notes.differences.length > 0,
+    };
   },
 };
 
-function describe({ device, ceilings, results, skipped, differences }: BenchKernelsResult): string {
+function describe({ device, ceilings, results }: BenchKernelsResult): string {
   const peers = [...new Set(results.flatMap((r) => Object.keys(r.peers)))];
   const head = ["case", "dtype", "min ms", "median ms", "GFLOP/s", "GB/s", "of ceiling"];
   const rows = [[...head, ...peers.flatMap((name) => [`${name} ms`, "ratio"])]];
@@ -53,13 +62,17 @@ function describe({ device, ceilings, results, skipped, differences }: BenchKern
     });
     rows.push([...cells, `${(100 * r.share_of_ceiling).toFixed(0)} %`, ...theirs]);
   }
-  let text = `${device.adapter}, ${device.cpu} × ${device.cores}, load ${device.load_average}\n`;
+  let text = `${device.adapter}, ${device.driver}\n${device.cpu} × ${device.cores}, load ${device.load}\n`;
   text += `ceilings: ${digits(ceilings.gflops)} GFLOP/s in registers, ${digits(ceilings.gbps)} GB/s copied\n`;
   if (results.length > 0) text += `\n${table(rows)}`;
   if (peers.length > 0) text += "\nratio: the peer's median time over ours; above 1, ours is faster\n";
-  if (skipped.length > 0) text += "\nskipped:\n";
+  return text;
+}
+
+function describeNotes({ skipped, differences }: BenchKernelsNotes): string {
+  let text = skipped.length > 0 ? "skipped:\n" : "";
   for (const s of skipped) text += `  ${s.case} ${s.dtype}${s.peer ? `, ${s.peer}` : ""}: ${s.reason}\n`;
-  if (differences.length > 0) text += "\nDIFFERENT RESULTS, so one of the two is wrong:\n";
+  if (differences.length > 0) text += "DIFFERENT RESULTS, so one of the two is wrong:\n";
   for (const d of differences) text += `  ${d.case} ${d.dtype}: ${d.peer} is ${d.relative_error.toPrecision(2)} off\n`;
   return text;
 }

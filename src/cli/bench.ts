@@ -1,16 +1,26 @@
-// `daybreak bench`: measures on this machine. Owns which benchmark takes which options and where results are kept;
-// bench/ owns the measuring, a file for each benchmark how its result reads.
+// `daybreak bench`: measures on this machine, or compares two results. Owns which benchmark takes which options and
+// where results are kept; bench/ owns the measuring, a file for each benchmark how its result reads.
 
-import { writeFileSync } from "node:fs";
-import { resolve } from "node:path";
+import { existsSync, writeFileSync } from "node:fs";
+import { dirname, resolve } from "node:path";
 import { DaybreakError } from "../errors.js";
+import { compareHelp, runCompare } from "./bench-compare.js";
 import { generateBenchmark } from "./bench-generate.js";
 import { kernelsBenchmark } from "./bench-kernels.js";
 import { serverBenchmark } from "./bench-server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 
-/** `failed`: something was found wrong while measuring, which the text says. */
-type Measured = { result: object; text: string; failed?: boolean };
+type Measured = {
+  result: object;
+  /** The result for people. */
+  text: string;
+  /** What the text says besides the result; it goes to stderr where only the result is printed. */
+  remarks?: string;
+  /** Something was found wrong while measuring, which the remarks say. */
+  failed?: boolean;
+  /** The result as an HTML page. */
+  report?: () => string;
+};
 
 /** One kind of benchmark. */
 export type Benchmark = {
@@ -30,9 +40,10 @@ const shared = { values: ["runs", "output"], flags: ["json"] };
 const help = `${Object.values(benchmarks)
   .map((benchmark) => benchmark.help)
   .join("\n")}
-All take:
+${compareHelp}
+All that measure take:
   --runs N           timed runs after a warm-up, default 5
-  --output FILE.json keep the results
+  --output FILE.json keep the result, and of kernels and generate a report beside it, FILE.html
   --json             print one JSON object instead of tables
 `;
 
@@ -42,34 +53,57 @@ export const bench: Command = {
   options: {
     values: [...shared.values, ...all.flatMap((options) => options.values)],
     flags: [...shared.flags, ...all.flatMap((options) => options.flags)],
-    positionals: ["WHAT"],
+    positionals: ["WHAT", "A.json", "B.json"],
   },
   help,
   run,
 };
 
 async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
-  const what = options.positionals[0] ?? "";
+  const [what = "", ...files] = options.positionals;
+  if (what === "compare") {
+    refuseForeign(what, { values: [], flags: [] }, options);
+    refuseShared(options);
+    return runCompare(files, options.flag("json"));
+  }
   const benchmark = Object.hasOwn(benchmarks, what) ? benchmarks[what] : undefined;
   if (!benchmark) {
-    throw new UsageError(`bench measures "generate", "kernels" or "server", got ${what ? `"${what}"` : "nothing"}`);
+    const names = Object.keys(benchmarks).map((name) => `"${name}"`);
+    const got = what ? `"${what}"` : "nothing";
+    throw new UsageError(`bench measures ${names.join(", ")}, or does "compare", got ${got}`);
   }
-  refuseForeign(what, benchmark, options);
-  const { result, text, failed = false } = await benchmark.run(options, timedRuns(options), signal);
-  const output = options.text("output");
-  if (output) keep(result, output);
-  process.stdout.write(options.flag("json") ? `${JSON.stringify(result)}\n` : text);
+  if (files.length > 0) throw new UsageError(`unexpected argument "${files[0]}": bench ${what} takes no files`);
+  refuseForeign(what, benchmark.options, options);
+  const runs = timedRuns(options);
+  const output = outputPath(options);
+  const { result, text, remarks = "", failed = false, report } = await benchmark.run(options, runs, signal);
+  if (output) {
+    keep(`${JSON.stringify(result, undefined, 2)}\n`, output);
+    if (report) keep(report(), output.replace(/\.json$/i, ".html"));
+  }
+  if (options.flag("json")) {
+    process.stdout.write(`${JSON.stringify(result)}\n`);
+    process.stderr.write(remarks);
+  } else {
+    process.stdout.write(text);
+  }
   return failed ? 1 : 0;
 }
 
 /** An option of another benchmark would be ignored, which nobody means. */
-function refuseForeign(what: string, { options: own }: Benchmark, options: ParsedOptions): void {
+function refuseForeign(what: string, own: Benchmark["options"], options: ParsedOptions): void {
   const given = (name: string) => options.text(name) !== undefined || options.flag(name);
   for (const { values, flags } of all) {
     for (const name of [...values, ...flags]) {
       const isOwn = own.values.includes(name) || own.flags.includes(name);
       if (!isOwn && given(name)) throw new UsageError(`bench ${what} takes no option '--${name}'`);
     }
+  }
+}
+
+function refuseShared(options: ParsedOptions): void {
+  for (const name of shared.values) {
+    if (options.text(name) !== undefined) throw new UsageError(`bench compare takes no option '--${name}'`);
   }
 }
 
@@ -82,9 +116,22 @@ function timedRuns(options: ParsedOptions): number {
   return runs;
 }
 
-function keep(result: object, path: string): void {
+/** `--output`, refused before anything is measured if it cannot be written. Throws `output.unwritable`. */
+function outputPath(options: ParsedOptions): string | undefined {
+  const path = options.text("output");
+  if (path === undefined) return undefined;
+  if (!/[^/\\]\.json$/i.test(path)) {
+    throw new DaybreakError("request.option_invalid", `got --output ${path}, expected a name that ends in .json`);
+  }
+  if (!existsSync(dirname(resolve(path)))) {
+    throw new DaybreakError("output.unwritable", `cannot write ${resolve(path)}: its folder does not exist`);
+  }
+  return path;
+}
+
+function keep(text: string, path: string): void {
   try {
-    writeFileSync(path, `${JSON.stringify(result, undefined, 2)}\n`);
+    writeFileSync(path, text);
   } catch (cause) {
     throw new DaybreakError("output.unwritable", `cannot write ${resolve(path)}: ${(cause as Error).message}`, {
       cause,

@@ -1,0 +1,196 @@
+// Sets two results of the same kind side by side: B's time over A's, figure by figure. Reads what the benchmarks keep,
+// also results that were made before devices were described in full; measures nothing. Where a result counts per
+// second, the time is that of one: a ratio below 1 always means that B is faster.
+
+import { z } from "zod";
+import { DaybreakError } from "../src/errors.js";
+
+const kinds = ["kernels", "generate", "server"] as const;
+export type ResultKind = (typeof kinds)[number];
+
+/** One figure of a result; `median` and `min` in milliseconds. */
+type Figure = { name: string; median: number; min?: number };
+
+export type ComparedFigure = {
+  name: string;
+  a_ms: number;
+  b_ms: number;
+  /** B's median time over A's; below 1, B is faster. */
+  ratio: number;
+  /** The same of the fastest runs, where both results keep them. */
+  ratio_min?: number;
+};
+
+export type Comparison = {
+  kind: ResultKind;
+  /** How the machines or the settings differ, one line each. */
+  warnings: string[];
+  figures: ComparedFigure[];
+  only_a: string[];
+  only_b: string[];
+  /** Geometric mean of the ratios; absent where nothing is in both. */
+  mean_ratio?: number;
+};
+
+type Settings = Record<string, string | number>;
+type Machine = { device: Settings; load: number };
+
+const time = z.number().positive();
+const spread = z.object({ min: z.number().nonnegative(), median: z.number().nonnegative() });
+
+/** `device` of today's results, or `machine` of the server's and of older ones. */
+const machine = z.union([
+  z
+    .object({ device: z.object({ adapter: z.string(), driver: z.string(), cpu: z.string(), load: z.number() }) })
+    .transform(({ device: { load, ...device } }): Machine => ({ device, load })),
+  z
+    .object({ machine: z.object({ adapter: z.string(), cpu: z.string(), load_average: z.number() }) })
+    .transform(({ machine: { load_average, ...device } }): Machine => ({ device, load: load_average })),
+]);
+
+const kernelsResult = z.object({
+  results: z.array(z.object({ case: z.string(), dtype: z.string(), ms_min: time, ms_median: time })),
+});
+const generateResult = z.object({
+  case: z.record(z.string(), z.union([z.string(), z.number()])),
+  cold: z.object({ open_ms: z.number(), first: z.object({ total_ms: z.number() }) }),
+  warm: z.record(z.string(), spread),
+  kernels: z
+    .array(z.object({ stage: z.string(), label: z.string(), kernel: z.string(), ms: z.number().nonnegative() }))
+    .optional(),
+});
+const load = z.object({ per_second: z.number().nonnegative(), generator: z.string(), connections: z.number() });
+const serverResult = z.object({
+  listener: z.string(),
+  healthz: load,
+  media: load,
+  overhead_ms: spread,
+  healthz_while_drawing_ms: z.object({ max: z.number(), median: z.number() }),
+});
+
+type ReadResult = Machine & { kind: ResultKind; settings: Settings; figures: Figure[] };
+
+/**
+ * Reads a result that a benchmark has kept.
+ * @param name stands in errors, such as the file's path
+ * Errors: `request.option_invalid` for anything else.
+ */
+function readResult(value: unknown, name: string): ReadResult {
+  const refuse = (reason: string): never => {
+    throw new DaybreakError(
+      "request.option_invalid",
+      `${name} holds no result of daybreak bench: ${reason}; expected a file that --output has written`,
+    );
+  };
+  const check = <T extends z.ZodType>(schema: T): z.infer<T> => {
+    const parsed = schema.safeParse(value);
+    if (parsed.success) return parsed.data;
+    const [issue] = parsed.error.issues;
+    return refuse(`at "${issue?.path.join(".") ?? ""}": ${issue?.message}`);
+  };
+  if (typeof value !== "object" || value === null || Array.isArray(value)) return refuse("it is no JSON object");
+  const kind: ResultKind =
+    "results" in value
+      ? "kernels"
+      : "warm" in value
+        ? "generate"
+        : "healthz" in value
+          ? "server"
+          : refuse("unknown kind");
+  const described = check(machine);
+  switch (kind) {
+    case "kernels":
+      return { kind, ...described, settings: {}, figures: kernelFigures(check(kernelsResult)) };
+    case "generate": {
+      const result = check(generateResult);
+      return { kind, ...described, settings: result.case, figures: generateFigures(result) };
+    }
+    case "server": {
+      const result = check(serverResult);
+      const { generator, connections } = result.healthz;
+      const settings = { listener: result.listener, generator, connections };
+      return { kind, ...described, settings, figures: serverFigures(result) };
+    }
+  }
+}
+
+function kernelFigures({ results }: z.infer<typeof kernelsResult>): Figure[] {
+  return results.map((r) => ({ name: `${r.case} ${r.dtype}`, median: r.ms_median, min: r.ms_min }));
+}
+
+function generateFigures({ cold, warm, kernels = [] }: z.infer<typeof generateResult>): Figure[] {
+  return [
+    { name: "open", median: cold.open_ms },
+    { name: "first picture", median: cold.first.total_ms },
+    ...Object.entries(warm).map(([stage, { min, median }]) => ({ name: stage.replace(/_ms$/, ""), min, median })),
+    ...kernels.map(({ stage, label, kernel, ms }) => ({ name: `${stage}: ${label} (${kernel})`, median: ms })),
+  ];
+}
+
+function serverFigures(result: z.infer<typeof serverResult>): Figure[] {
+  const { healthz, media, overhead_ms, healthz_while_drawing_ms } = result;
+  return [
+    { name: "GET /healthz, each", median: 1000 / healthz.per_second },
+    { name: "GET a file of 100 KiB, each", median: 1000 / media.per_second },
+    { name: "added to a picture", ...overhead_ms },
+    { name: "GET /healthz while drawing", median: healthz_while_drawing_ms.median },
+    { name: "GET /healthz while drawing, slowest", median: healthz_while_drawing_ms.max },
+  ];
+}
+
+/**
+ * Compares two parsed results.
+ * @param names of the two, for errors
+ * Errors: `request.option_invalid` where one is no result, or they are of different kinds.
+ */
+export function compareResults(a: unknown, b: unknown, names: [string, string] = ["A", "B"]): Comparison {
+  const [readA, readB] = [readResult(a, names[0]), readResult(b, names[1])];
+  if (readA.kind !== readB.kind) {
+    throw new DaybreakError(
+      "request.option_invalid",
+      `${names[0]} is a result of bench ${readA.kind} and ${names[1]} one of bench ${readB.kind}: expected two of one kind`,
+    );
+  }
+  const inB = new Map(readB.figures.map((figure) => [figure.name, figure]));
+  const inA = new Set(readA.figures.map((figure) => figure.name));
+  const comparison: Comparison = {
+    kind: readA.kind,
+    warnings: differingSettings(readA, readB),
+    figures: readA.figures.flatMap((figure) => comparedFigure(figure, inB.get(figure.name))),
+    only_a: readA.figures.filter(({ name }) => !inB.has(name)).map(({ name }) => name),
+    only_b: readB.figures.filter(({ name }) => !inA.has(name)).map(({ name }) => name),
+  };
+  const ratios = comparison.figures.map(({ ratio }) => ratio);
+  if (ratios.length > 0) {
+    comparison.mean_ratio = Math.exp(ratios.reduce((sum, ratio) => sum + Math.log(ratio), 0) / ratios.length);
+  }
+  return comparison;
+}
+
+/** Nothing where one of the two took no time, such as the references of a picture without any. */
+function comparedFigure(a: Figure, b: Figure | undefined): ComparedFigure[] {
+  const usable = (ms: number) => ms > 0 && Number.isFinite(ms);
+  if (!b || !usable(a.median) || !usable(b.median)) return [];
+  const figure: ComparedFigure = { name: a.name, a_ms: a.median, b_ms: b.median, ratio: b.median / a.median };
+  if (a.min && b.min) figure.ratio_min = b.min / a.min;
+  return [figure];
+}
+
+/** Loads further apart than this, per processor busy, are worth a word. */
+const loadTolerance = 0.5;
+
+function differingSettings(a: ReadResult, b: ReadResult): string[] {
+  const warnings: string[] = [];
+  const [inA, inB] = [
+    { ...a.device, ...a.settings },
+    { ...b.device, ...b.settings },
+  ] as [Settings, Settings];
+  for (const name of new Set([...Object.keys(inA), ...Object.keys(inB)])) {
+    const [left, right] = [inA[name] ?? "unknown", inB[name] ?? "unknown"];
+    if (left !== right) warnings.push(`${name} differs: ${left} in A, ${right} in B`);
+  }
+  if (Math.abs(a.load - b.load) > loadTolerance) {
+    warnings.push(`load differs: ${a.load} in A, ${b.load} in B; the busier machine looks slower than it is`);
+  }
+  return warnings;
+}

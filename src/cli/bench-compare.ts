@@ -1,0 +1,62 @@
+// `daybreak bench compare`: reads two results and prints their ratios. bench/compare.ts owns what is compared.
+
+import { readFileSync } from "node:fs";
+import { resolve } from "node:path";
+import { type Comparison, compareResults } from "../../bench/compare.js";
+import { DaybreakError } from "../errors.js";
+import { UsageError } from "./command.js";
+import { table } from "./table.js";
+
+export const compareHelp = `usage: daybreak bench compare A.json B.json [--json]
+
+Sets two results of the same benchmark side by side: B's time over A's, so that below 1 means that B is faster.
+`;
+
+/** Returns the exit status. Throws UsageError without two files, `file.unreadable`, `request.option_invalid` for files that are no results. */
+export function runCompare(files: readonly string[], json: boolean): number {
+  const [a, b] = files;
+  if (a === undefined || b === undefined) {
+    throw new UsageError(`bench compare needs two files, got ${files.length}: daybreak bench compare A.json B.json`);
+  }
+  const comparison = compareResults(readJson(a), readJson(b), [a, b]);
+  process.stdout.write(json ? `${JSON.stringify(comparison)}\n` : describe(comparison, a, b));
+  return 0;
+}
+
+function readJson(path: string): unknown {
+  let text: string;
+  try {
+    text = readFileSync(path, "utf8");
+  } catch (cause) {
+    const { message } = cause as Error;
+    throw new DaybreakError("file.unreadable", `cannot read ${resolve(path)}: ${message}`, { cause });
+  }
+  try {
+    return JSON.parse(text);
+  } catch (cause) {
+    throw new DaybreakError("request.option_invalid", `${path} is no JSON: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function describe({ kind, warnings, figures, only_a, only_b, mean_ratio }: Comparison, a: string, b: string): string {
+  let text = `bench ${kind}: A is ${a}, B is ${b}\n`;
+  for (const warning of warnings) text += `warning: ${warning}\n`;
+  if (figures.length > 0) {
+    const times = (ratio: number | undefined) => (ratio === undefined ? "" : `${ratio.toFixed(2)}×`);
+    const head = ["figure", "A ms", "B ms", "B / A", "of minima"];
+    const rows = figures.map((f) => [f.name, digits(f.a_ms), digits(f.b_ms), times(f.ratio), times(f.ratio_min)]);
+    text += `\n${table([head, ...rows])}`;
+    text += `\ntimes are medians; geometric mean of ${figures.length} ratios: ${times(mean_ratio)}; below 1, B is faster\n`;
+  } else {
+    text += "\nnothing is in both\n";
+  }
+  for (const [label, names] of Object.entries({ A: only_a, B: only_b })) {
+    if (names.length > 0) text += `\nonly in ${label}:\n${names.map((name) => `  ${name}\n`).join("")}`;
+  }
+  return text;
+}
+
+/** Three digits that mean something: 0.0123, 1.23, 12.3, 123. */
+function digits(value: number): string {
+  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
+}
