@@ -4,7 +4,7 @@
 import type { BenchGenerateResult } from "./generate.js";
 import type { BenchKernelsNotes, BenchKernelsResult, KernelResult } from "./kernels.js";
 import type { DeviceBlock } from "./machine.js";
-import { type BarGroup, type BarsOptions, bars, digits, escapeText, roofline } from "./svg.js";
+import { type BarGroup, type BarsOptions, bars, digits, escapeText, rate, roofline } from "./svg.js";
 
 /** Pixels of the two drawings of each chart; CSS shows the one that fits. */
 const widths = { wide: 960, narrow: 372 };
@@ -30,8 +30,8 @@ export function kernelsReport(result: BenchKernelsResult, notes?: BenchKernelsNo
   const used = families.filter((family) => results.some((r) => familyOf(r) === family));
   const keys = used.map(({ name, paint }) => [name, paint] as const);
   const tiles: [string, string][] = [
-    ["in registers", `${digits(ceilings.gflops)} GFLOP/s`],
-    ["copied through memory", `${digits(ceilings.gbps)} GB/s`],
+    ["in registers", rate(ceilings.gflops, "FLOP/s")],
+    ["copied through memory", rate(ceilings.gbps, "B/s")],
     ["cases measured", String(results.length)],
     ...peers.map((name): [string, string] => meanRatio(results, name)),
   ];
@@ -72,7 +72,7 @@ function rooflineOf({ ceilings, results }: BenchKernelsResult, width: number): s
     .filter(({ gflops, gbps }) => gflops > 0 && gbps > 0)
     .map((r) => ({
       ...{ x: r.gflops / r.gbps, y: r.gflops, paint: familyOf(r).paint },
-      title: `${r.case} ${r.dtype}\n${digits(r.gflops)} GFLOP/s, ${digits(r.gbps)} GB/s\n${percent(r.share_of_ceiling)} of the ceiling, ${ms(r.ms_min)}`,
+      title: `${r.case} ${r.dtype}\n${rate(r.gflops, "FLOP/s")}, ${rate(r.gbps, "B/s")}\n${percent(r.share_of_ceiling)} of the ceiling, ${ms(r.ms_min)}`,
     }));
   return roofline({ width, height: width > 500 ? 460 : 360, ...ceilings, dots });
 }
@@ -231,7 +231,7 @@ function kernelBars(kernels: readonly KernelTime[], width: number): BarsOptions 
         bars: [
           {
             ...{ value: k.ms, text: `${ms(k.ms)} · ${percent(k.ms / total)}`, paint: `paint-${1 + (i % 5)}` },
-            title: `${k.label}: ${k.count} × ${k.kernel}, ${ms(k.ms)}, ${digits(k.flops / k.ms / 1e6)} GFLOP/s`,
+            title: `${k.label}: ${k.count} × ${k.kernel}, ${ms(k.ms)}, ${rate(k.flops / k.ms / 1e6, "FLOP/s")}`,
           },
         ],
       }));
@@ -290,8 +290,9 @@ function both(draw: (width: number) => string): string {
 function table([head, ...rows]: readonly (readonly string[])[]): string {
   const isNumber = (text: string) => /^(–|[\d.,]+( [%\w]+|×)?)$/.test(text);
   const right = head!.map((_, i) => rows.length > 0 && rows.every((row) => isNumber(row[i]!)));
+  const classOf = (text: string, i: number) => (right[i] ? ' class="number"' : text.length > 60 ? ' class="long"' : "");
   const cell = (name: string) => (text: string, i: number) =>
-    `<${name}${right[i] ? ' class="number"' : ""}>${escapeText(text)}</${name}>`;
+    `<${name}${classOf(text, i)}>${escapeText(text)}</${name}>`;
   const line = (cells: string[]) => `<tr>${cells.join("")}</tr>`;
   const body = rows.map((row) => line(row.map(cell("td")))).join("");
   return `<div class="table"><table><thead>${line(head!.map(cell("th")))}</thead><tbody>${body}</tbody></table></div>`;
@@ -358,7 +359,7 @@ ${deviceSection(device)}
 const style = `
 :root { --page: #f6f6f3; --card: #fff; --ink: #14140f; --soft: #5c5b55; --faint: #8b8a83; --line: #e3e2dc; --line-2: #f0efea;
   --roof: #14140f; --under: #f4f4f0; --paint-1: #2a78d6; --paint-2: #e2602c; --paint-3: #159a6b; --paint-4: #5b48c2; --paint-5: #d99400;
-  --peer-1: #85847d; --peer-2: #bdbcb3; --peer-3: #d8d7cf; --warn: #fdf0d5; --warn-ink: #6b4500; }
+  --peer-1: #7d7c75; --peer-2: #b3b2a9; --peer-3: #d8d7cf; --warn: #fdf0d5; --warn-ink: #6b4500; }
 @media (prefers-color-scheme: dark) { :root { --page: #121210; --card: #1b1b18; --ink: #f3f2ec; --soft: #b5b4ab; --faint: #85847c;
   --line: #33322e; --line-2: #262622; --roof: #f3f2ec; --under: #201f1c; --paint-1: #4a93ea; --paint-2: #f0764a; --paint-3: #2cb884;
   --paint-4: #9a8df0; --paint-5: #d9a030; --peer-1: #9c9b93; --peer-2: #66655e; --peer-3: #4a4944; --warn: #3a2d10; --warn-ink: #f3d793; } }
@@ -390,6 +391,8 @@ svg { display: block; width: 100%; height: auto; font: 12px system-ui, -apple-sy
 .target { fill: transparent; } .mark { stroke: var(--card); stroke-width: 1.5; transition: r 0.1s; }
 .dot:hover .mark { r: 7px; } .row:hover .bar { opacity: 0.8; }
 .heading { fill: var(--ink); font-size: 13.5px; font-weight: 600; }
+/* Grid lines do not run through words. */
+.row-label, .value, .heading, .roof-label { paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round; }
 .row-label { fill: var(--soft); } .value { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
 .minimum { stroke: var(--ink); stroke-width: 1.5; }
 ${[1, 2, 3, 4, 5].map((i) => `.paint-${i} { fill: var(--paint-${i}); background: var(--paint-${i}); }`).join("\n")}
@@ -400,6 +403,7 @@ table { border-collapse: collapse; font-size: 13px; white-space: nowrap; }
 th, td { padding: 5px 14px 5px 0; text-align: left; border-bottom: 1px solid var(--line-2); }
 th { color: var(--soft); font-weight: 500; border-bottom-color: var(--line); }
 td:first-child, th:first-child { position: sticky; left: 0; background: var(--card); }
+.long { white-space: normal; min-width: 280px; }
 .number { text-align: right; font-variant-numeric: tabular-nums; }
 tbody tr:hover, tbody tr:hover td { background: var(--line-2); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 4px 18px; margin: 8px 0 0; font-size: 14px; }
@@ -407,6 +411,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 @media (max-width: 700px) {
   main { padding: 20px 10px 40px; } section { padding: 16px 12px; } .table { margin: 10px -12px -6px; padding: 0 12px; }
   .wide { display: none; } .narrow { display: block; } h1 { font-size: 26px; } dl { display: block; } dd { margin-bottom: 8px; }
-  .tiles { grid-template-columns: 1fr 1fr; gap: 8px; } .tiles b { font-size: 18px; }
+  td:first-child { white-space: normal; min-width: 104px; } .long { min-width: 220px; }
+  .tiles { grid-template-columns: 1fr 1fr; gap: 8px; } .tiles li:last-child:nth-child(odd) { grid-column: 1 / -1; } .tiles b { font-size: 18px; }
 }
 `;

@@ -32,6 +32,11 @@ export function digits(value: number): string {
   return value >= 100 || value === 0 ? value.toFixed(0) : value.toPrecision(3);
 }
 
+/** "62.0 GFLOP/s", from a thousand on "62.0 TFLOP/s"; likewise for "B/s". */
+export function rate(giga: number, unit: "FLOP/s" | "B/s"): string {
+  return giga >= 1000 ? `${digits(giga / 1000)} T${unit}` : `${digits(giga)} G${unit}`;
+}
+
 export type RooflineDot = {
   /** FLOP per byte, and GFLOP/s; both above 0. */
   x: number;
@@ -108,7 +113,7 @@ function roofLabels(
 ): string {
   const [[xa, ya], [xb, yb], [xc]] = [start!, ridge!, end!];
   const angle = (Math.atan2(yb - ya, xb - xa) * 180) / Math.PI;
-  const flat = label(`${digits(gflops)} GFLOP/s in registers`, {
+  const flat = label(`${rate(gflops, "FLOP/s")} in registers`, {
     ...{ class: "roof-label", x: xc - 4, y: yb - 7, "text-anchor": "end" },
   });
   // A short slope has no room for its name.
@@ -117,7 +122,7 @@ function roofLabels(
   const place = `translate(${x.toFixed(1)} ${y.toFixed(1)}) rotate(${angle.toFixed(1)})`;
   return (
     flat +
-    label(`${digits(gbps)} GB/s copied`, {
+    label(`${rate(gbps, "B/s")} copied`, {
       class: "roof-label",
       x: 0,
       y: -7,
@@ -140,7 +145,11 @@ function logTicks(from: number, to: number): { value: number; isLabelled: boolea
   return ticks;
 }
 
-const plain = (value: number) => (value >= 1 ? value.toLocaleString("en-US") : String(Number(value.toPrecision(1))));
+/** A tick's value: 0.1, 20, 5k. */
+function plain(value: number): string {
+  if (value < 1) return String(Number(value.toPrecision(1)));
+  return value >= 1000 ? `${Math.round(value / 1000).toLocaleString("en-US")}k` : value.toFixed(0);
+}
 
 export type Bar = {
   value: number;
@@ -179,8 +188,8 @@ export function bars({ width, labelWidth, max, ticks, name, groups }: BarsOption
   let content = "";
   for (const { heading, rows } of groups) {
     if (heading) {
-      y += groups.length > 0 && heading !== groups[0]!.heading ? 30 : 20;
-      content += label(heading, { class: "heading", x: 0, y: y - 8 });
+      y += groups.length > 0 && heading !== groups[0]!.heading ? 32 : 24;
+      content += label(heading, { class: "heading", x: 0, y: y - 11 });
     }
     for (const row of rows) {
       if (labelWidth === 0) y += 15;
