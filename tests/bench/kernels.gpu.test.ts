@@ -2,6 +2,7 @@
 // computes something else is found out. The peer here is a module of this test, in the place of onnxruntime-node.
 
 import { afterEach, describe, expect, test } from "vitest";
+import { z } from "zod";
 import { benchCases, caseDtype, caseName, eps, estimateFlops, recordCase } from "../../bench/cases.js";
 import { BenchInputs, elements } from "../../bench/data.js";
 import { type BenchKernelsOptions, benchKernels, relativeError } from "../../bench/kernels.js";
@@ -12,6 +13,29 @@ import { temporaryFolder } from "../setup/temporary-folder.js";
 
 const options: BenchKernelsOptions = { runs: 3, maxSeconds: 60, filter: "tiny-shapes: rms_norm" };
 const small = benchCases.filter((c) => c.model === "tiny-shapes");
+
+const positive = z.number().positive();
+/** All that `daybreak bench kernels --json` prints. */
+const resultShape = {
+  device: z.strictObject({
+    adapter: z.string().min(1),
+    driver: z.string().min(1),
+    features: z.array(z.string()),
+    versions: z.object({ daybreak: z.string(), node: z.string(), webgpu: z.string() }).catchall(z.string()),
+    limits: z.record(z.string(), z.number()),
+    cpu: z.string(),
+    cores: positive,
+    load: z.number().nonnegative(),
+  }),
+  ceilings: z.strictObject({ gflops: positive, gbps: positive }),
+  results: z.array(
+    z.strictObject({
+      ...{ kernel: z.string(), case: z.string(), dtype: z.string(), variant: z.string() },
+      ...{ ms_min: positive, ms_median: positive, gflops: positive, gbps: positive, share_of_ceiling: positive },
+      peers: z.record(z.string(), z.strictObject({ ms_min: positive, ms_median: positive, ratio: positive })),
+    }),
+  ),
+};
 
 class Counting extends Recorder {
   flops = 0;
@@ -46,9 +70,16 @@ test.each(small.map((c) => [`${caseName(c)} ${caseDtype(c)}`, c] as const))("%s 
   expect(estimateFlops(c) / recorder.flops).toBeLessThan(2.1);
 });
 
+test("every case has a name of its own, by which results are compared", () => {
+  const names = benchCases.map((c) => `${caseName(c)} ${caseDtype(c)}`);
+  expect(new Set(names).size).toBe(names.length);
+});
+
 test("a case is timed and set against the ceilings", async () => {
-  const { device, ceilings, results, skipped, differences } = await benchKernels(options);
-  expect([skipped, differences, results.length]).toEqual([[], [], 1]);
+  const { result: kept, notes } = await benchKernels(options);
+  const { device, ceilings, results } = kept;
+  expect(z.strictObject(resultShape).parse(kept)).toEqual(kept);
+  expect([notes, results.length]).toEqual([{ skipped: [], differences: [] }, 1]);
   const [result] = results;
   expect(result).toMatchObject({ kernel: "rms_norm", case: "rms_norm 512×64", dtype: "f32", peers: {} });
   expect(result!.ms_min).toBeGreaterThan(0);
@@ -57,12 +88,14 @@ test("a case is timed and set against the ceilings", async () => {
   expect(result!.gflops).toBeCloseTo((4 * 512 * 64) / result!.ms_min / 1e6, 6);
   const share = Math.max(result!.gflops / ceilings.gflops, result!.gbps / ceilings.gbps);
   expect(result!.share_of_ceiling).toBeCloseTo(share, 6);
-  expect(device).toMatchObject({ adapter: expect.any(String), node: process.version });
+  expect(device.versions.node).toBe(process.version);
+  expect(device.limits.maxStorageBufferBindingSize).toBeGreaterThanOrEqual(128 * 2 ** 20);
 });
 
 test("cases that would take too long are skipped and named", async () => {
-  const { results, skipped } = await benchKernels({ ...options, filter: "4608×3072×27648", maxSeconds: 1e-3 });
-  expect(results).toEqual([]);
+  const { result, notes } = await benchKernels({ ...options, filter: "4608×3072×27648", maxSeconds: 1e-3 });
+  const { skipped } = notes;
+  expect(result.results).toEqual([]);
   expect(skipped.map((s) => [s.case, s.dtype])).toEqual([
     ["matmul 4608×3072×27648", "f32×bf16"],
     ["matmul 4608×3072×27648", "f16×bf16"],
@@ -113,23 +146,23 @@ describe("a peer", () => {
       if (fetch === "sample") runs += 1;
       return right;
     };
-    const { results, differences, device } = await benchKernels({ ...options, peers: true, peersFrom: installed() });
-    expect(differences).toEqual([]);
-    const [peer] = Object.values(results[0]!.peers);
-    expect(peer!.operators).toBe("SimplifiedLayerNormalization");
-    expect(peer!.relative_error).toBeLessThan(1e-6);
-    expect(peer!.ratio).toBeCloseTo(peer!.ms_median / results[0]!.ms_median, 9);
+    const { result, notes } = await benchKernels({ ...options, peers: true, peersFrom: installed() });
+    expect(notes).toEqual({ skipped: [], differences: [] });
+    expect(z.strictObject(resultShape).parse(result)).toEqual(result);
+    const [row] = result.results;
+    const peer = row!.peers["onnxruntime-webgpu"]!;
+    expect(peer.ratio).toBeCloseTo(peer.ms_median / row!.ms_median, 9);
     expect(runs).toBe(1 + options.runs);
-    expect(device.onnxruntime).toBe("0.0.0-test");
+    expect(result.device.versions["onnxruntime-node"]).toBe("0.0.0-test");
   });
 
   test("that computes something else gets no ratio and is reported", async () => {
     shared.daybreakTestPeer = () => rmsNorm().map((v) => v * 1.002);
-    const bench = await benchKernels({ ...options, peers: true, peersFrom: installed() });
-    expect(bench.results[0]!.peers).toEqual({});
-    expect(bench.differences).toHaveLength(1);
-    expect(bench.differences[0]!.relative_error).toBeCloseTo(0.002, 5);
-    expect(bench.skipped[0]!.reason).toMatch(/SimplifiedLayerNormalization: 0.0020 off our result/);
+    const { result, notes } = await benchKernels({ ...options, peers: true, peersFrom: installed() });
+    expect(result.results[0]!.peers).toEqual({});
+    expect(notes.differences).toHaveLength(1);
+    expect(notes.differences[0]!.relative_error).toBeCloseTo(0.002, 5);
+    expect(notes.skipped[0]!.reason).toMatch(/SimplifiedLayerNormalization: 0.0020 off our result/);
   });
 
   test("that takes too long is skipped", async () => {
@@ -141,27 +174,36 @@ describe("a peer", () => {
     };
     // Five times the limit, divided among the runs, is a quarter of a second less than the peer takes.
     const limits = { runs: 40, maxSeconds: 9 };
-    const bench = await benchKernels({ ...options, ...limits, peers: true, peersFrom: installed() });
-    expect([bench.results.length, bench.differences]).toEqual([1, []]);
-    expect(bench.results[0]!.peers).toEqual({});
-    expect(bench.skipped[0]!.reason).toMatch(/SimplifiedLayerNormalization: a run took/);
+    const { result, notes } = await benchKernels({ ...options, ...limits, peers: true, peersFrom: installed() });
+    expect([result.results.length, notes.differences]).toEqual([1, []]);
+    expect(result.results[0]!.peers).toEqual({});
+    expect(notes.skipped[0]!.reason).toMatch(/SimplifiedLayerNormalization: a run took/);
   });
 
   test("that fails is skipped with its own words", async () => {
     shared.daybreakTestPeer = () => {
       throw new Error("no kernel\nfor this node");
     };
-    const bench = await benchKernels({ ...options, peers: true, peersFrom: installed() });
-    expect(bench.differences).toEqual([]);
-    expect(bench.results).toHaveLength(1);
-    expect(bench.skipped[0]!.reason).toBe("SimplifiedLayerNormalization: no kernel for this node");
+    const { result, notes } = await benchKernels({ ...options, peers: true, peersFrom: installed() });
+    expect(notes.differences).toEqual([]);
+    expect(result.results).toHaveLength(1);
+    expect(notes.skipped[0]!.reason).toBe("SimplifiedLayerNormalization: no kernel for this node");
   });
 
   test("that is not installed", async () => {
     const peersFrom = temporaryFolder().path;
     await expect(benchKernels({ ...options, peers: true, peersFrom })).rejects.toMatchObject({
       code: "request.option_invalid",
-      message: expect.stringMatching(/no onnxruntime-node .*--peers-from/),
+      message: expect.stringMatching(/no onnxruntime-node and no @tensorflow\/tfjs-backend-webgpu .*--peers-from/),
+    });
+  });
+
+  test("that is installed and does not load", async () => {
+    const folder = temporaryFolder();
+    folder.write("node_modules/onnxruntime-node/package.json", '{"name":"onnxruntime-node","main":"absent.js"}');
+    await expect(benchKernels({ ...options, peers: true, peersFrom: folder.path })).rejects.toMatchObject({
+      code: "request.option_invalid",
+      message: expect.stringMatching(/onnxruntime-node in .* does not load/),
     });
   });
 });
