@@ -1,12 +1,14 @@
 // Synthetic weights on the device: what they look like, and the picture that an engine draws with them.
 
-import { expect, test } from "vitest";
+import { beforeAll, describe, expect, test } from "vitest";
 import { benchGenerate, planGenerate } from "../../bench/generate.js";
 import { syntheticModels, syntheticSource, syntheticWeights } from "../../bench/synthetic.js";
 import { type Checkpoint, loadCheckpoint } from "../../src/engine/checkpoint.js";
 import { Engine } from "../../src/engine/engine.js";
 import { createGpu } from "../../src/node/dawn.js";
+import { buildProgram, daybreak, expectFailure } from "../cli/program.js";
 import { testDevice } from "../gpu.js";
+import { temporaryFolder } from "../setup/temporary-folder.js";
 import { failure } from "../weights/fixtures.js";
 
 /** Loads the tiny checkpoint onto the shared device for `use`. */
@@ -100,4 +102,45 @@ test("a memory budget is kept", async () => {
     "device.memory_budget_exceeded",
   );
   expect(error.message).toMatch(/memory budget/);
+});
+
+describe("from the shell", () => {
+  beforeAll(buildProgram);
+  const generate = ["bench", "generate", "--synthetic"];
+
+  test("a plan alone, for people and as JSON", () => {
+    const { path: cwd } = temporaryFolder();
+    const args = [...generate, "flux2-klein-4b", "--plan"];
+    expect(daybreak(args, { cwd }).stdout).toMatch(
+      /^memory on the device for 1024×1024: 15\.\d GiB = 12\.\d GiB weights/,
+    );
+    const json = daybreak([...args, "--width", "512", "--height", "256", "--json"], { cwd });
+    expect(JSON.parse(json.stdout)).toMatchObject({
+      case: { model: "synthetic flux2-klein-4b", width: 512, height: 256, precision: "f32" },
+      planned: { weights: { transformer: 7_751_104_512 } },
+    });
+  });
+
+  test("pictures by stage, with what they took", () => {
+    const size = ["--width", "32", "--height", "32", "--steps", "1", "--runs", "1", "--memory-budget", "1GiB"];
+    const run = daybreak([...generate, "tiny", ...size], { cwd: temporaryFolder().path });
+    expect(run.status, run.stderr).toBe(0);
+    expect(run.stdout).toMatch(/^synthetic tiny: 32×32, 1 steps, /m);
+    expect(run.stdout).toMatch(/^denoise +[\d.]+ ms/m);
+    expect(run.stdout).toMatch(/^memory on the device for 32×32: .*\nallocated: [\d.]+ MiB$/m);
+  });
+
+  test("what there is not, and what makes no sense", () => {
+    const { path: cwd } = temporaryFolder();
+    expectFailure(daybreak([...generate, "sdxl"], { cwd }), "request.option_invalid", /flux2-klein-4b/, cwd);
+    for (const [args, message] of [
+      [[...generate, "tiny", "--model", "x"], /exclude each other/],
+      [[...generate, "tiny", "--memory-budget", "much"], /expected a size such as 512MiB/],
+      [["bench", "kernels", "--synthetic", "tiny"], /takes no option '--synthetic'/],
+    ] as const) {
+      const run = daybreak(args, { cwd });
+      expect(run.status).toBe(2);
+      expect(run.stderr).toMatch(message);
+    }
+  });
 });
