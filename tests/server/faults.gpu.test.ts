@@ -187,7 +187,7 @@ describe("a small budget", () => {
   });
 
   test("one picture above the budget is 507", async () => {
-    const format = { width: 384, height: 384 };
+    const format = { width: 512, height: 512 };
     const answer = await respond(url, smallRequest(format));
     expect([answer.status, answer.headers.get("x-should-retry")]).toEqual([507, "false"]);
     expect((await answer.json()).error).toMatchObject({ type: "insufficient_storage", code: "media_too_large" });
