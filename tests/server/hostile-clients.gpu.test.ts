@@ -118,7 +118,6 @@ describe.each(listeners)("%s", (listener) => {
         width: 256,
         height: 256,
         steps: 4,
-        num_images: 2,
         partial_images: 3,
         response_format: "b64_json",
       };
