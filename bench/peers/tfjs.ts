@@ -186,7 +186,8 @@ function openRun(tf: Tf, { inputs, run, shape }: TfWork, repetitions: number, fa
   return {
     run: async () => {
       await read(() => {
-        for (let i = 1; i < repetitions; i++) run();
+        // Given back at once: its memory is used again as soon as what reads it has been submitted.
+        for (let i = 1; i < repetitions; i++) tf.tidy(run).dispose();
         return tf.slice(run(), last, one);
       });
     },

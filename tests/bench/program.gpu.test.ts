@@ -5,15 +5,21 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { buildProgram, daybreak } from "../cli/program.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
+import { kernels } from "./results.js";
 
 beforeAll(buildProgram);
 
 test.each([
-  [["bench"], /bench measures "generate", "kernels" or "server", got nothing/],
+  [["bench"], /bench measures "generate", "kernels", "server", or does "compare", got nothing/],
   [["bench", "speed"], /got "speed"/],
   [["bench", "kernels", "--model", "x"], /bench kernels takes no option '--model'/],
   [["bench", "generate", "--peers"], /bench generate takes no option '--peers'/],
   [["bench", "kernels", "--max-seconds", "soon"], /expected a number/],
+  [["bench", "kernels", "a.json"], /unexpected argument "a.json"/],
+  [["bench", "compare"], /bench compare needs two files, got 0/],
+  [["bench", "compare", "a.json"], /bench compare needs two files, got 1/],
+  [["bench", "compare", "a.json", "b.json", "--runs", "3"], /bench compare takes no option '--runs'/],
+  [["bench", "compare", "a.json", "b.json", "--peers"], /bench compare takes no option '--peers'/],
 ])("%j is wrong usage", (args, message) => {
   const run = daybreak(args, { cwd: temporaryFolder().path });
   expect(run.status).toBe(2);
@@ -24,23 +30,85 @@ test.each([
   ["--max-seconds", "0"],
   ["--runs", "0"],
   ["--filter", "nothing is called that"],
+  ["--output", "report.html"],
+  ["--output", ".json"],
 ])("%s %s is refused", (...option) => {
   const run = daybreak(["bench", "kernels", ...option], { cwd: temporaryFolder().path });
   expect(run.status).toBe(1);
   expect(run.errors[0]).toContain("request.option_invalid");
 });
 
-test("kernels as JSON, kept in a file, and as a table", () => {
+test("a folder that does not exist is refused before anything is measured", () => {
+  const run = daybreak(["bench", "kernels", "--output", "absent/out.json"], { cwd: temporaryFolder().path });
+  expect(run.status).toBe(1);
+  expect(run.errors[0]).toMatch(/output\.unwritable: cannot write .*absent.out\.json: its folder does not exist/);
+});
+
+test("kernels as JSON, kept with a report, as a table, and compared", () => {
   const { path } = temporaryFolder();
   const args = ["bench", "kernels", "--filter", "tiny-shapes: rms_norm", "--runs", "2"];
   const json = daybreak([...args, "--json", "--output", "out.json"], { cwd: path });
   expect(json.status, json.stderr).toBe(0);
   const printed = JSON.parse(json.stdout);
-  expect(readdirSync(path)).toEqual(["out.json"]);
+  expect(readdirSync(path).sort()).toEqual(["out.html", "out.json"]);
   expect(JSON.parse(readFileSync(join(path, "out.json"), "utf8"))).toEqual(printed);
-  expect(Object.keys(printed)).toEqual(["device", "ceilings", "results", "skipped", "differences"]);
+  expect(readFileSync(join(path, "out.html"), "utf8")).toContain("<td>rms_norm 512×64</td>");
+  expect(Object.keys(printed)).toEqual(["device", "ceilings", "results"]);
   expect(printed.results[0]).toMatchObject({ kernel: "rms_norm", dtype: "f32", ms_min: expect.any(Number) });
   const people = daybreak(args, { cwd: path });
   expect(people.stdout).toMatch(/^rms_norm 512×64 +f32 +[\d.]+/m);
   expect(people.stdout).toMatch(/ceilings: [\d.]+ GFLOP\/s/);
+  const compared = daybreak(["bench", "compare", "out.json", "out.json"], { cwd: path });
+  expect(compared.status, compared.stderr).toBe(0);
+  expect(compared.stdout).toMatch(/^rms_norm 512×64 f32 +[\d.]+ +[\d.]+ +1\.00× +1\.00×$/m);
+  expect(compared.stdout).not.toMatch(/warning|only in/);
+});
+
+test("with --json what was skipped is said on stderr", () => {
+  const args = ["bench", "kernels", "--filter", "4608×3072×27648", "--max-seconds", "0.001", "--json"];
+  const run = daybreak(args, { cwd: temporaryFolder().path });
+  expect(run.status, run.stderr).toBe(0);
+  expect(JSON.parse(run.stdout).results).toEqual([]);
+  expect(run.stderr).toMatch(/^ {2}matmul 4608×3072×27648 f32×bf16: about .* a run by estimate$/m);
+});
+
+test("whole pictures with the same device block and a report", () => {
+  const { path } = temporaryFolder();
+  const size = ["--width", "64", "--height", "64", "--steps", "1", "--runs", "1"];
+  const run = daybreak(["bench", "generate", ...size, "--json", "--output", "out.json"], { cwd: path });
+  expect(run.status, run.stderr).toBe(0);
+  const { device, warm } = JSON.parse(run.stdout);
+  const keys = ["adapter", "driver", "features", "versions", "limits", "cpu", "cores", "load"];
+  expect(Object.keys(device)).toEqual(keys);
+  expect(warm.total_ms.min).toBeGreaterThan(0);
+  expect(readFileSync(join(path, "out.html"), "utf8")).toContain("<td>denoise</td>");
+});
+
+test.each([
+  ["is absent", undefined, /file\.unreadable: cannot read .*b\.json/],
+  ["is no JSON", "{", /request\.option_invalid: b\.json is no JSON/],
+  ["is no result", "{}", /request\.option_invalid: b\.json holds no result of daybreak bench/],
+])("a file to compare that %s", (_, content, message) => {
+  const folder = temporaryFolder();
+  folder.write("a.json", JSON.stringify(kernels));
+  if (content !== undefined) folder.write("b.json", content);
+  const run = daybreak(["bench", "compare", "a.json", "b.json"], { cwd: folder.path });
+  expect(run.status).toBe(1);
+  expect(run.errors[0]).toMatch(message);
+});
+
+test("a comparison as text and as JSON", () => {
+  const folder = temporaryFolder();
+  folder.write("a.json", JSON.stringify(kernels));
+  folder.write(
+    "b.json",
+    JSON.stringify({ ...kernels, device: { ...kernels.device, load: 6 }, results: kernels.results.slice(1) }),
+  );
+  const text = daybreak(["bench", "compare", "a.json", "b.json"], { cwd: folder.path });
+  expect(text.status, text.stderr).toBe(0);
+  expect(text.stdout).toContain("warning: load differs: 0.5 in A, 6 in B");
+  expect(text.stdout).toContain("only in A:\n  matmul 64×64×64 f32×bf16\n");
+  expect(text.stdout).toContain("geometric mean of 4 ratios: 1.00×");
+  const json = daybreak(["bench", "compare", "a.json", "b.json", "--json"], { cwd: folder.path });
+  expect(JSON.parse(json.stdout)).toMatchObject({ kind: "kernels", mean_ratio: 1, only_b: [] });
 });
