@@ -176,7 +176,7 @@ function comparedFigure(a: Figure, b: Figure | undefined): ComparedFigure[] {
   return [figure];
 }
 
-/** Loads further apart than this, per processor busy, are worth a word. */
+/** Loads further apart than this are worth a word. */
 const loadTolerance = 0.5;
 
 function differingSettings(a: ReadResult, b: ReadResult): string[] {

@@ -55,7 +55,10 @@ async function openTfjs(load: (name: string) => unknown, gpu: GPU): Promise<Peer
     },
   });
   const failures: string[] = [];
-  device.onuncapturederror = ({ error }) => void failures.push(error.message);
+  device.onuncapturederror = (event) => {
+    event.preventDefault(); // else it is printed as well
+    failures.push(event.error.message);
+  };
   const forget = lendGlobals(gpu, device);
   const close = async () => {
     device.destroy();
