@@ -8,6 +8,7 @@ import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
 import { assert } from "../errors.js";
+import { addressError } from "./address.js";
 import {
   type HttpApp,
   type HttpRequest,
@@ -23,7 +24,6 @@ import {
 } from "./http.js";
 import {
   abandon,
-  addressError,
   bodyLengthRefusal,
   checkHead,
   closeReason,

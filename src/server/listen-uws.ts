@@ -3,9 +3,8 @@
 // The library answers by itself, with a page of its own, what its parser does not understand.
 
 import type * as uws from "uWebSockets.js";
-import { once } from "node:events";
-import { createServer } from "node:net";
 import { DaybreakError } from "../errors.js";
+import { addressError, checkAddress } from "./address.js";
 import {
   type HttpApp,
   type HttpResponse,
@@ -17,7 +16,7 @@ import {
 } from "./http.js";
 import { Exchange, type UwsServer } from "./listen-uws-exchange.js";
 import { Socket, type SocketData } from "./listen-uws-socket.js";
-import { addressError, handshakeRefusal, internalErrorAnswer, refusal } from "./listener-answers.js";
+import { handshakeRefusal, internalErrorAnswer, refusal } from "./listener-answers.js";
 
 /** Of a WebSocket: how far above the limit a message is still read, to be answered with a close frame. */
 const closableBytes = 8 * 1024 * 1024;
@@ -73,13 +72,7 @@ async function bind(app: uws.TemplatedApp, host: string, port: number) {
   // The library's sockets share their port: a second server would get half of the connections. Its option against
   // that also forbids to take a port on which connections of an earlier server are still fading. So Node is asked
   // first; unlike the library it says what is wrong.
-  if (port !== 0) {
-    const probe = createServer().listen({ host, port, exclusive: true });
-    await once(probe, "listening").catch((error) => {
-      throw addressError(error, host, port);
-    });
-    await new Promise((resolve) => probe.close(resolve));
-  }
+  await checkAddress(host, port);
   const token = await new Promise<uws.us_listen_socket | false>((resolve) => app.listen(host, port, resolve));
   if (token === false) throw addressError(new Error("uWebSockets.js gives no reason"), host, port);
   return token;

@@ -3,16 +3,17 @@
 // A body whose length two parties can read differently is how one request is smuggled within another (RFC 9112 §11.2).
 
 import { STATUS_CODES } from "node:http";
-import { DaybreakError } from "../errors.js";
 import { ApiError, errorResponse } from "./api-error.js";
 import type { HttpRequest, HttpResponse } from "./http.js";
+import { newId } from "./ids.js";
 
 /** An answer whose body is already there. */
 export type PlainResponse = HttpResponse & { body: string };
 
 /** A request that is refused before any route sees it. */
 export function refusal(status: number, code: string, message: string): PlainResponse {
-  return errorResponse(new ApiError("invalid_request", code, message, { status })) as PlainResponse;
+  const headers = { "x-request-id": newId("req") };
+  return errorResponse(new ApiError("invalid_request", code, message, { status, headers })) as PlainResponse;
 }
 
 /** Instead of an answer that could not be written, or that an app failed to give. */
@@ -81,14 +82,4 @@ export function closeReason(reason: string): string {
   let text = reason;
   while (Buffer.byteLength(text) > 123) text = text.slice(0, -1);
   return text;
-}
-
-/** Why an address cannot be listened on. */
-export function addressError(error: NodeJS.ErrnoException, host: string, port: number): DaybreakError {
-  if (error.code === "EADDRINUSE") {
-    const message = `port ${port} on ${host} is in use: end the program that has it, or give another --port (0 picks one)`;
-    return new DaybreakError("server.address_in_use", message, { cause: error });
-  }
-  const message = `cannot listen on port ${port} of ${host} (${error.code ?? error.message}): give an address of this machine and a port that this user may take`;
-  return new DaybreakError("server.address_invalid", message, { cause: error });
 }

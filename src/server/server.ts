@@ -15,6 +15,7 @@ import { folderSource } from "../node/checkpoint-folder.js";
 import { EngineProcess } from "../node/engine-process.js";
 import { embeddedModel } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
+import { checkAddress } from "./address.js";
 import { type App, createApp } from "./app.js";
 import type { ServerContext } from "./context.js";
 import type { Listener } from "./http.js";
@@ -104,6 +105,7 @@ async function start(
 ): Promise<RunningServer> {
   const log = pino({ level: options.logLevel ?? "info" }, options.log ?? stderrLog());
   const keys = options.apiKeyFile === undefined ? undefined : await readApiKeys(options.apiKeyFile);
+  await checkAddress(options.host, options.port); // before a model is loaded for nothing
   const model = options.model ?? embeddedModel();
   const { tokenizer, defaults, name } = await readModel(model);
 

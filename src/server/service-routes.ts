@@ -47,7 +47,7 @@ export function serviceRoutes(context: ServerContext): Route[] {
     {
       method: "GET",
       path: "/readyz",
-      access: "open",
+      access: "key",
       summary: "Whether a model is loaded and the GPU computes; 503 with the reason if not",
       handle: () => {
         const { state, reason, lastProbe, info } = engine;
@@ -65,7 +65,7 @@ export function serviceRoutes(context: ServerContext): Route[] {
     {
       method: "GET",
       path: "/metrics",
-      access: "open",
+      access: "key",
       summary: "Counters for Prometheus",
       handle: async () => ({
         status: 200,
@@ -77,7 +77,7 @@ export function serviceRoutes(context: ServerContext): Route[] {
     {
       method: "GET",
       path: "/version",
-      access: "open",
+      access: "key",
       summary: "The versions of the server, the model and the GPU",
       handle: () => json({ version: options.version, model: options.modelName, adapter: engine.info.adapter }),
       answer: { "application/json": version },

@@ -52,7 +52,7 @@ export function openSession(
       }
       await run.done;
       if (run.failure) forget(previous);
-      else remember(run.resource.id, run.carried);
+      else if (!run.resource.store) remember(run.resource.id, run.carried);
     } catch (error) {
       forget(previous);
       await sendError(error);

@@ -60,7 +60,11 @@ test.each(listeners)("%s: nobody gets in without a key, nor at what is another's
     expect((await call("/v1/responses", theirs, { method: "POST", body: item })).value.error.code).toBe(
       "item_not_found",
     );
-    expect((await call("/healthz")).status).toBe(200);
+    for (const path of ["/readyz", "/metrics", "/version", "/openapi.json", "/v1/models"]) {
+      expect((await call(path)).status, path).toBe(401);
+      expect((await call(path, mine)).status, path).toBe(200);
+    }
+    for (const path of ["/healthz", "/"]) expect((await call(path)).status, path).toBe(200);
 
     const origin = (name: string) => ({ headers: { origin: name } });
     const known = await call("/healthz", undefined, origin("https://studio.example"));
