@@ -55,7 +55,7 @@ export function kernelsReport(result: BenchKernelsResult, notes?: BenchKernelsNo
 }
 
 const roofNote =
-  "What each kernel reaches, over how much it computes for every byte that it must move. Nothing can be above the roof, unless caches serve what was counted as memory. Point at a dot for its name.";
+  "What each kernel reaches, over how much it computes for every byte that it must move. The roof is f32 from memory: above it caches served, or f16 is faster there. Point at a dot for its name.";
 const shareNote =
   "The kernel's GFLOP/s or GB/s over what this device does at most, whichever is nearer. Times are minima.";
 const ratioNote = "× is the other's median time over ours: above 1, ours is faster.";
