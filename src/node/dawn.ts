@@ -10,10 +10,16 @@ import { type SoftwareDriver, softwareDriver } from "./software-driver.js";
 /** The Dawn instances made so far; a collected one crashes the process at its next asynchronous call. */
 const instances: GPU[] = [];
 
+/**
+ * Toggles of every instance: no zeroing of workgroup memory that kernels write before they read it; subgroup matrices,
+ * which Dawn counts among the unsafe interfaces until they are standardised; f16 on NVIDIA drivers before 615.71.
+ */
+const defaultToggles = ["disable_workgroup_init", "allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+
 let activeDriver: SoftwareDriver | null = null;
 
 export type CreateGpuOptions = {
-  /** Dawn toggles to enable, for measuring and debugging. */
+  /** More Dawn toggles to enable, for measuring and debugging. */
   toggles?: string[];
 };
 
@@ -26,7 +32,7 @@ export type CreateGpuOptions = {
 export async function createGpu({ toggles = [] }: CreateGpuOptions = {}): Promise<GPU> {
   const { create } = await importDawn();
   throttlePolling();
-  const options = [`enable-dawn-features=${["disable_workgroup_init", ...toggles].join(",")}`];
+  const options = [`enable-dawn-features=${[...defaultToggles, ...toggles].join(",")}`];
   const newInstance = (): GPU => {
     const gpu = create(options) as GPU;
     instances.push(gpu);

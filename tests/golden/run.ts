@@ -35,13 +35,17 @@ export type TestEngineOptions = {
   without?: readonly string[];
 };
 
-/** Opens the engine as the tests of this process want it: DAYBREAK_TEST_BINDING_BYTES lowers the binding limit. */
+/**
+ * Opens the engine as the tests of this process want it: DAYBREAK_TEST_BINDING_BYTES lowers the binding limit,
+ * DAYBREAK_TEST_MATRIX_ROWS=1 has matrix units used where a device has them, though it is a processor.
+ */
 export async function openTestEngine(
   source: CheckpointSource,
   { precision, without = [] }: TestEngineOptions,
 ): Promise<Engine> {
   const bindingBytes = Number(process.env.DAYBREAK_TEST_BINDING_BYTES ?? 0);
-  const limits = bindingBytes > 0 ? { bindingBytes } : {};
+  const matrixRows = Number(process.env.DAYBREAK_TEST_MATRIX_ROWS ?? 0);
+  const limits = { ...(bindingBytes > 0 && { bindingBytes }), ...(matrixRows > 0 && { matrixRows }) };
   return Engine.open({ gpu: hideFeatures(await createGpu(), without), source, precision, limits });
 }
 

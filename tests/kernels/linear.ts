@@ -43,7 +43,8 @@ export function weightOf(
   return { label, buffer, rows, cols, pitch, dtype, byteLength: elements.byteLength };
 }
 
-async function opened(options: Omit<Parameters<typeof openDevice>[0], "gpu">): Promise<TestDevice> {
+/** A device of its own, opened with these options. */
+export async function opened(options: Omit<Parameters<typeof openDevice>[0], "gpu">): Promise<TestDevice> {
   const device: Device = await openDevice({ gpu: await createGpu(), ...options });
   return { device, readback: new Readback(device) };
 }

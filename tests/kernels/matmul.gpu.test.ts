@@ -1,10 +1,13 @@
 // The matrix product against f64, in every dtype, with every epilogue, on every choice of kernel and split.
 
-import { beforeAll, describe, expect, it } from "vitest";
-import { sliceRows } from "../../src/engine/gpu/tensor.js";
-import { matmul } from "../../src/engine/ops/matmul.js";
+import { beforeAll, describe, expect, it, vi } from "vitest";
+import type { Recorder } from "../../src/engine/gpu/commands.js";
+import { sliceRows, type Tensor } from "../../src/engine/gpu/tensor.js";
+import { type MatmulOptions, matmul, narrowingScale } from "../../src/engine/ops/matmul.js";
+import { chooseMatrixTile } from "../../src/engine/ops/matrix-tiles.js";
+import type { Weight } from "../../src/engine/weights/upload.js";
 import type { TestDevice } from "../gpu.js";
-import { configurations, storedWeight, type WeightDtype, weightOf } from "./linear.js";
+import { configurations, opened, storedWeight, type WeightDtype, weightOf } from "./linear.js";
 import { nmse, nmseBound, normal, runRecorded, stored } from "./reference.js";
 
 type Case = {
@@ -12,6 +15,16 @@ type Case = {
   a?: "f32" | "f16";
   weight?: WeightDtype;
   epilogue?: "none" | "bias" | "gate" | "accumulate" | "gated residual" | "silu gate" | "column";
+  /** Elements of a and the weight are of this size; default 1, and as keeps sums near 1. */
+  magnitude?: number;
+};
+
+/** What the kernel of this name rounds its operands to. */
+type Rounding = { kernel: string; a(value: number, dtype: "f32" | "f16"): number; weight(value: number): number };
+const rounded: Rounding = {
+  kernel: "matmul_subgroup_matrix",
+  a: (value, dtype) => (dtype === "f16" ? value : stored(value * narrowingScale, "f16") / narrowingScale),
+  weight: (value) => stored(value, "f16"),
 };
 
 const cases: Case[] = [
@@ -35,14 +48,24 @@ const cases: Case[] = [
   { shape: [5, 640, 3072], a: "f16", epilogue: "bias" },
 ];
 
-const dot = (a: Float32Array, at: number, w: Float32Array, row: number, k: number) => {
+const dot = (a: ArrayLike<number>, at: number, w: ArrayLike<number>, row: number, k: number) => {
   let sum = 0;
   for (let i = 0; i < k; i++) sum += (a[at * k + i] as number) * (w[row * k + i] as number);
   return sum;
 };
 
-async function run(test: TestDevice, { shape: [rows, cols, k], a = "f32", weight = "bf16", epilogue = "none" }: Case) {
-  const aValues = normal(1, rows * k).map((v) => stored(v, a));
+/** The error of a case; with `rounding`, operands may be rounded, and the kernel that does so must have been taken. */
+async function run(test: TestDevice, c: Case, rounding?: Rounding) {
+  const { shape, a = "f32", weight = "bf16", epilogue = "none", magnitude = 1 } = c;
+  const [rows, cols, k] = shape;
+  const product = (recorder: Recorder, x: Tensor, w: Weight, options: MatmulOptions) => {
+    if (!rounding) return matmul(recorder, x, w, options);
+    const dispatch = vi.spyOn(recorder, "dispatch");
+    const y = matmul(recorder, x, w, { ...options, operands: "f16" });
+    expect(dispatch.mock.calls.map(([{ kernel }]) => kernel.layout.stem)).toContain(rounding.kernel);
+    return y;
+  };
+  const aValues = normal(1, rows * k, 0, magnitude).map((v) => stored(v, a));
   const isSilu = epilogue === "silu gate";
   const wValues = normal(2, (isSilu ? 2 : 1) * (cols + 3) * k, 0, 1 / Math.sqrt(k)).map((v) => storedWeight(v, weight));
   const bias = normal(3, cols + 3);
@@ -54,26 +77,29 @@ async function run(test: TestDevice, { shape: [rows, cols, k], a = "f32", weight
     // The weight has three rows more, so that the range begins where no binding can.
     const w = weightOf(inputs, "weight", wValues.length / k, k, wValues, weight);
     const weightRows: [number, number] = [3, 3 + cols];
-    if (isSilu) return { y: matmul(recorder, x, w, { weightRows, upRow: 6 + cols }) };
-    if (epilogue === "bias") return { y: matmul(recorder, x, w, { weightRows, bias: inputs.vector("bias", bias) }) };
+    if (isSilu) return { y: product(recorder, x, w, { weightRows, upRow: 6 + cols }) };
+    if (epilogue === "bias") return { y: product(recorder, x, w, { weightRows, bias: inputs.vector("bias", bias) }) };
     if (epilogue === "column") {
       const into = inputs.tensor("into", rows, cols + column, new Float32Array(rows * (cols + column)));
-      return { y: matmul(recorder, x, w, { weightRows, into: { tensor: into, column } }) };
+      return { y: product(recorder, x, w, { weightRows, into: { tensor: into, column } }) };
     }
     const gates = epilogue.startsWith("gate") ? { tensor: inputs.tensor("gate", 1, cols + 5, gate), at: 5 } : undefined;
     if (epilogue === "accumulate" || epilogue === "gated residual") {
       const into = inputs.tensor("y", rows, cols, residual, { rowsBefore: 1, rowsAfter: 1 });
-      return { y: matmul(recorder, x, w, { weightRows, gate: gates, into: { tensor: into, accumulate: true } }) };
+      return { y: product(recorder, x, w, { weightRows, gate: gates, into: { tensor: into, accumulate: true } }) };
     }
-    return { y: matmul(recorder, x, w, { weightRows, gate: gates }) };
+    return { y: product(recorder, x, w, { weightRows, gate: gates }) };
   });
 
+  const [aExact, wExact] = rounding
+    ? [aValues.map((v) => rounding.a(v, a)), wValues.map(rounding.weight)]
+    : [aValues, wValues];
   const expected = new Float64Array(y.values.length);
   for (let m = 0; m < rows; m++) {
     for (let n = 0; n < cols; n++) {
-      let s = dot(aValues, m, wValues, 3 + n, k);
+      let s = dot(aExact, m, wExact, 3 + n, k);
       if (epilogue === "bias") s += bias[3 + n] as number;
-      if (isSilu) s = (s / (1 + Math.exp(-s))) * dot(aValues, m, wValues, 6 + cols + n, k);
+      if (isSilu) s = (s / (1 + Math.exp(-s))) * dot(aExact, m, wExact, 6 + cols + n, k);
       if (epilogue.startsWith("gate")) s *= gate[5 + n] as number;
       if (epilogue === "accumulate" || epilogue === "gated residual") s += residual[m * cols + n] as number;
       expected[m * (cols + column) + column + n] = s;
@@ -110,4 +136,41 @@ describe.each(configurations)("matmul on %s", (_, open) => {
     });
     expect([...y.values]).toEqual([...values.subarray(11 * 24, 29 * 24)]);
   });
+});
+
+/** Odd in every way a tile, a matrix, a step and a group can be. */
+const matrixCases: Case[] = [
+  ...cases,
+  { shape: [64, 64, 32], a: "f16" },
+  { shape: [65, 65, 33], a: "f16" },
+  { shape: [63, 31, 31], a: "f16", weight: "f32", epilogue: "silu gate" },
+  { shape: [200, 300, 100], a: "f16", weight: "f16", epilogue: "bias" },
+  { shape: [129, 257, 264], a: "f16", epilogue: "silu gate" },
+  { shape: [128, 128, 640], a: "f16", weight: "f32", epilogue: "gated residual" },
+  { shape: [16, 24, 1000], a: "f16", epilogue: "column" },
+  { shape: [40, 48, 96], epilogue: "accumulate", magnitude: 1e5 },
+  { shape: [40, 48, 96], weight: "f32", magnitude: 1e-2 },
+];
+
+const smallBindings = { bindingBytes: 16 * 1024 };
+describe.each([
+  ["whole", {}],
+  ["with bindings of 16 KiB", smallBindings],
+  ["with dispatches of 1 MFLOP", { dispatchFlops: 1e6 }],
+])("matmul on matrix units, %s", async (_, limits) => {
+  // Asked before the table is made: a device without matrix units has none to check.
+  const test = await opened({ limits: { ...limits, matrixRows: 1 } });
+  const tile = chooseMatrixTile(test.device);
+  const adapter = test.device.info.description || test.device.info.vendor;
+
+  if (tile) {
+    it.each(matrixCases)("$shape a $a weight $weight, $epilogue", async (c) => {
+      expect(await run(test, c, rounded)).toBeLessThanOrEqual(nmseBound.f16);
+    });
+  } else {
+    console.log(`${adapter} shows no matrix units of f16 with sums in f32: their kernel was not tested`);
+    it("takes another kernel where there are none, even if asked for", async () => {
+      expect(await run(test, { shape: [65, 65, 33], a: "f16" })).toBeLessThanOrEqual(nmseBound.f32);
+    });
+  }
 });

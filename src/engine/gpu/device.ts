@@ -15,10 +15,24 @@ export type DeviceLimits = {
   dispatchFlops: number;
   /** FLOPs that one submission should not exceed, so that it stays under about 500 ms. */
   submissionFlops: number;
+  /**
+   * Rows from which products of f16 operands go to matrix units, where the device has some; infinite on processors, whose
+   * drivers only imitate them, and 1 to test them there.
+   */
+  matrixRows: number;
 };
 
+/** A product that the device's matrix units compute: [M, K]·[K, N], its operands and its sum. WGSL's types: "f16", "f32". */
+export type MatrixConfig = { M: number; N: number; K: number; componentType: string; resultComponentType: string };
+
+/** Dawn's name, as long as subgroup matrices are not standardised. */
+const matrixFeature = "chromium-experimental-subgroup-matrix";
+
 /** Features that kernels may use where the adapter has them. */
-const usefulFeatures = ["shader-f16", "subgroups", "timestamp-query"] as const;
+const usefulFeatures = ["shader-f16", "subgroups", "timestamp-query", matrixFeature] as const;
+
+/** Below this a product is bound by reading its weight. */
+const gpuMatrixRows = 16;
 
 /** What software adapters do per second, in FLOP, roughly; a GPU does a hundred times as much. */
 const softwareFlopsPerSecond = 5e9;
@@ -41,6 +55,8 @@ export class Device {
   readonly isSoftware: boolean;
   /** Lanes of a subgroup where that is one known number, else 0. */
   readonly subgroupSize: number;
+  /** What the matrix units compute; none where shaders cannot reach them. */
+  readonly matrixConfigs: readonly MatrixConfig[];
   /** Bytes of all buffers made through {@link createBuffer} and not destroyed. */
   allocatedBytes = 0;
   /** How many buffers were ever made: the step loop must not raise it. */
@@ -59,6 +75,9 @@ export class Device {
     this.isSoftware = isSoftware;
     const { subgroupMinSize, subgroupMaxSize } = info;
     this.subgroupSize = this.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
+    // Mesa's lavapipe lists 8 × 8 matrices for subgroups of 16 lanes too, and its compiler crashes on them.
+    const isUsable = this.features.has(matrixFeature) && (!isSoftware || this.subgroupSize === 8);
+    this.matrixConfigs = isUsable ? matrixConfigsOf(info) : [];
     gpu.lost.then((lost) => {
       if (!this.#closed) {
         const why = lost.message || lost.reason;
@@ -193,6 +212,7 @@ export async function openDevice({ gpu, limits, withoutFeatures = [] }: OpenDevi
     bufferBytes: adapter.limits.maxBufferSize,
     dispatchFlops: flops * 0.1,
     submissionFlops: flops * 0.5,
+    matrixRows: isSoftware ? Number.POSITIVE_INFINITY : gpuMatrixRows,
     ...limits,
   };
   const opened = new Device(device, adapter.info, planned, isSoftware);
@@ -227,6 +247,14 @@ function allLimits(limits: GPUSupportedLimits): Record<string, number> {
     if (typeof value === "number" && !/subgroup/i.test(name)) all[name] = value;
   }
   return all;
+}
+
+/** The adapter's matrix configurations as plain data; they come as objects of getters. */
+function matrixConfigsOf(info: GPUAdapterInfo): MatrixConfig[] {
+  const { subgroupMatrixConfigs = [] } = info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> };
+  return [...subgroupMatrixConfigs].map(({ M, N, K, componentType, resultComponentType }) => {
+    return { M, N, K, componentType, resultComponentType };
+  });
 }
 
 /** Runs one tiny kernel; Dawn's null backend accepts it and leaves in the result what the memory happened to hold. */

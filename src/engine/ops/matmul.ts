@@ -1,5 +1,5 @@
-// Matrix products with a weight: every linear layer of the models. Two kernels compute the same function; CPU drivers
-// get the one that needs no workgroup memory. Splits by rows and columns where a range exceeds the binding limit or a
+// Matrix products with a weight: every linear layer of the models. Three kernels compute the same function: CPU drivers
+// get one that needs no workgroup memory, GPUs with matrix units one for operands in f16. Splits by rows and columns where a range exceeds the binding limit or a
 // dispatch would run too long.
 
 import { assert } from "../../errors.js";
@@ -8,6 +8,7 @@ import type { Device } from "../gpu/device.js";
 import { type Kernel, kernel } from "../gpu/kernel.js";
 import { elementBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
+import { chooseMatrixTile } from "./matrix-tiles.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 
 export type MatmulOptions = {
@@ -22,7 +23,15 @@ export type MatmulOptions = {
   gate?: { tensor: Tensor; at: number };
   /** Writes into columns [column, column + n) of this tensor instead of a new one. */
   into?: { tensor: Tensor; column?: number; accumulate?: boolean };
+  /** "f16": a kernel may round a and the weight to f16 on the way, where that is faster. An a in f16 says so by itself. */
+  operands?: "f32" | "f16";
 };
+
+/**
+ * What an f32 a is multiplied with before it is rounded to f16, so that values up to 4·10⁶ stay finite. A power of two
+ * costs nothing but the precision of elements below 2⁻¹⁴ / scale = 0.004, which sums of ordinary size do not notice.
+ */
+export const narrowingScale = 2 ** -6;
 
 /**
  * y[m, n] = epilogue(Σ_k a[m, k] · weight[n, k]), a: [M, K] f32 or f16, weight: [N, K], y: [M, N] f32.
@@ -47,12 +56,14 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
   );
 
   const isSiluGate = upRow !== undefined;
-  const { chosen, tileRows, tileCols } = matmulKernel(device, a, weight, {
+  const overrides = {
     HAS_BIAS: bias ? 1 : 0,
     HAS_GATE: gate ? 1 : 0,
     SILU_GATE: isSiluGate ? 1 : 0,
     ACCUMULATE: into?.accumulate ? 1 : 0,
-  });
+  };
+  const isNarrow = a.dtype === "f16" || options.operands === "f16";
+  const { chosen, tileRows, tileCols } = matmulKernel(device, a, weight, isNarrow, overrides);
   const flopsPerCell = 2 * a.cols * (isSiluGate ? 2 : 1);
   const { dispatchFlops, bindingBytes } = device.limits;
   const bindableRows = Math.min(rowsPerBinding(device, a), rowsPerBinding(device, y), 65535 * tileRows, a.rows);
@@ -103,6 +114,8 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
           y_offset: out.offset + column + n,
           y_pitch: y.pitch,
           y_cols: yCols,
+          a_scale: narrowingScale,
+          a_unscale: a.dtype === "f16" ? 1 : 1 / narrowingScale,
         },
         workgroups: [Math.ceil((mEnd - m) / tileRows), Math.ceil(yCols / tileCols), 1],
         flops: flopsPerCell * (mEnd - m) * (nEnd - n),
@@ -117,8 +130,21 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
 
 type Choice = { chosen: Kernel; tileRows: number; tileCols: number };
 
-function matmulKernel(device: Device, a: Tensor, weight: Weight, overrides: Record<string, number>): Choice {
+/** Matrix units where they may be used and pay, else what suits the processor or GPU. */
+function matmulKernel(
+  device: Device,
+  a: Tensor,
+  weight: Weight,
+  isNarrow: boolean,
+  overrides: { SILU_GATE: number } & Record<string, number>,
+): Choice {
   const types = { A_TYPE: a.dtype === "f16" ? 2 : 0, WEIGHT_TYPE: weightType(weight) };
+  const matrixTile = isNarrow && a.rows >= device.limits.matrixRows ? chooseMatrixTile(device) : undefined;
+  if (matrixTile) {
+    const { tunables, rows, cols } = matrixTile;
+    const chosen = kernel(device, "matmul_subgroup_matrix", { tunables: { ...types, ...tunables }, overrides });
+    return { chosen, tileRows: rows, tileCols: overrides.SILU_GATE ? cols / 2 : cols };
+  }
   if (usesSubgroupKernels(device)) {
     const [ROWS, COLS, SUBGROUP_SIZE] = [4, 4, device.subgroupSize];
     const tileCols = (overrides.SILU_GATE ? COLS / 2 : COLS) * SUBGROUP_SIZE;

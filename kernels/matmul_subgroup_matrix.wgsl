@@ -1,0 +1,233 @@
+// matmul_subgroup_matrix: y[m, n] = epilogue(sum_k a[m, k] * weight[n, k])
+//
+//   a        [rows, groups * 8]  f32 or f16
+//   weight   [cols, groups * 8]  f32, bf16 or f16, rows zero-padded to a multiple of 8
+//   up       as weight           SILU_GATE only: the rows that are multiplied with the gated ones
+//   bias     [cols]              f32   HAS_BIAS only
+//   gate     [cols]              f32   HAS_GATE only
+//   y        [rows, cols]        f32   must not alias a; read only if ACCUMULATE
+//
+// The same function as matmul with operands rounded to f16, for matrix units that multiply f16 and add in f32.
+// epilogue(s) = s [+ bias[n]]; SILU_GATE: silu(s) * s_up; HAS_GATE: gate[n] * s; ACCUMULATE: y[m, n] + s.
+// A workgroup is SUBGROUP_ROWS x SUBGROUP_COLS subgroups, a subgroup computes ROWS x COLS matrices of MATRIX_M x MATRIX_N
+// (SILU_GATE: the tile holds its gate columns, then its up columns). STEP elements of k at a time pass through workgroup
+// memory as f16, clamped to its range; a f32 operand a is multiplied with a_scale, a power of two, on the way, and the sum
+// with a_unscale. Elements of matrices are out of reach, so sums pass through workgroup memory too, a row of matrices at
+// a time. Subgroups beyond those that the tile has, where they are smaller than WORKGROUP allows for, only help to load.
+// Dispatch: (row tiles, column tiles, 1).
+
+enable f16;
+enable subgroups;
+enable chromium_experimental_subgroup_matrix;
+
+diagnostic(off, chromium.subgroup_matrix_uniformity);
+
+// tunables
+const A_TYPE: u32 = 2u;
+const WEIGHT_TYPE: u32 = 1u;
+const MATRIX_M: u32 = 8u;
+const MATRIX_N: u32 = 8u;
+const MATRIX_K: u32 = 8u;
+const ROWS: u32 = 4u;
+const COLS: u32 = 4u;
+const SUBGROUP_ROWS: u32 = 2u;
+const SUBGROUP_COLS: u32 = 2u;
+const WORKGROUP: u32 = 128u;
+const STEP: u32 = 32u;
+
+override HAS_BIAS: bool = false;
+override HAS_GATE: bool = false;
+override SILU_GATE: bool = false;
+override ACCUMULATE: bool = false;
+
+struct Params {
+  rows: u32,
+  cols: u32,
+  groups: u32, // of 8 elements, in a row of the weight
+  a_offset: u32, // elements
+  a_pitch: u32,
+  weight_offset: u32, // groups
+  up_offset: u32, // groups
+  bias_offset: u32,
+  gate_offset: u32,
+  y_offset: u32,
+  y_pitch: u32,
+  y_cols: u32, // columns to write; those from cols on are zeros
+  a_scale: f32, // of f32 only
+  a_unscale: f32, // 1 / a_scale
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> up: array<vec4<u32>>;
+@group(0) @binding(4) var<storage, read> bias: array<f32>;
+@group(0) @binding(5) var<storage, read> gate: array<f32>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+
+const BLOCK_M: u32 = ROWS * MATRIX_M; // of one subgroup
+const BLOCK_N: u32 = COLS * MATRIX_N;
+const TILE_M: u32 = SUBGROUP_ROWS * BLOCK_M;
+const TILE_N: u32 = SUBGROUP_COLS * BLOCK_N;
+const HALF_N: u32 = TILE_N / 2u;
+const STEP_GROUPS: u32 = STEP / 8u;
+// Four elements of k a vector, two vectors more than needed a row: rows that begin in the same bank would wait for
+// each other.
+const PITCH: u32 = STEP / 4u + 2u;
+
+var<workgroup> a_tile: array<vec4<f16>, TILE_M * PITCH>;
+var<workgroup> w_tile: array<vec4<f16>, TILE_N * PITCH>;
+// A row of matrices of every subgroup, [SUBGROUP_ROWS * MATRIX_M, TILE_N].
+var<workgroup> sums: array<f32, SUBGROUP_ROWS * MATRIX_M * TILE_N>;
+
+// Eight elements from 16 bytes (bf16, f16); f32 takes 16 bytes more.
+fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
+  if (kind == 0u) {
+    return array<vec4<f32>, 2>(bitcast<vec4<f32>>(word), bitcast<vec4<f32>>(more));
+  }
+  if (kind == 1u) {
+    let low = bitcast<vec4<f32>>(word << vec4<u32>(16u));
+    let high = bitcast<vec4<f32>>(word & vec4<u32>(0xffff0000u));
+    return array<vec4<f32>, 2>(vec4<f32>(low.x, high.x, low.y, high.y), vec4<f32>(low.z, high.z, low.w, high.w));
+  }
+  return array<vec4<f32>, 2>(
+    vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
+    vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)));
+}
+
+// The same eight as f16, the nearest that are finite.
+fn narrow8(word: vec4<u32>, more: vec4<u32>, kind: u32, scale: f32) -> array<vec4<f16>, 2> {
+  if (kind == 2u) {
+    return array<vec4<f16>, 2>(bitcast<vec4<f16>>(word.xy), bitcast<vec4<f16>>(word.zw));
+  }
+  let wide = unpack8(word, more, kind);
+  let most = vec4<f32>(65504.0);
+  return array<vec4<f16>, 2>(
+    vec4<f16>(clamp(wide[0] * scale, -most, most)),
+    vec4<f16>(clamp(wide[1] * scale, -most, most)));
+}
+
+fn narrow_weight(group: u32) -> array<vec4<f16>, 2> {
+  if (WEIGHT_TYPE == 0u) {
+    return narrow8(weight[2u * group], weight[2u * group + 1u], 0u, 1.0);
+  }
+  return narrow8(weight[group], vec4<u32>(), WEIGHT_TYPE, 1.0);
+}
+
+fn narrow_up(group: u32) -> array<vec4<f16>, 2> {
+  if (WEIGHT_TYPE == 0u) {
+    return narrow8(up[2u * group], up[2u * group + 1u], 0u, 1.0);
+  }
+  return narrow8(up[group], vec4<u32>(), WEIGHT_TYPE, 1.0);
+}
+
+fn narrow_a(group: u32) -> array<vec4<f16>, 2> {
+  if (A_TYPE == 0u) {
+    return narrow8(a[2u * group], a[2u * group + 1u], 0u, params.a_scale);
+  }
+  return narrow8(a[group], vec4<u32>(), A_TYPE, 1.0);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn matmul_subgroup_matrix(
+  @builtin(workgroup_id) tile: vec3<u32>,
+  @builtin(local_invocation_index) index: u32,
+  @builtin(subgroup_size) lanes: u32,
+) {
+  let tile_cols = select(TILE_N, HALF_N, SILU_GATE);
+  let m_first = tile.x * TILE_M;
+  let n_first = tile.y * tile_cols;
+  let subgroup = index / lanes;
+  let computes = subgroup < SUBGROUP_ROWS * SUBGROUP_COLS;
+  let block_row = subgroup / SUBGROUP_COLS;
+  let block_col = subgroup % SUBGROUP_COLS;
+
+  var sum: array<array<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, COLS>, ROWS>;
+  for (var k = 0u; k < params.groups; k += STEP_GROUPS) {
+    workgroupBarrier();
+    for (var i = index; i < TILE_M * STEP_GROUPS; i += WORKGROUP) {
+      let line = i / STEP_GROUPS;
+      let group = k + i % STEP_GROUPS;
+      var eight = array<vec4<f16>, 2>();
+      if (m_first + line < params.rows && group < params.groups) {
+        eight = narrow_a((params.a_offset + (m_first + line) * params.a_pitch) / 8u + group);
+      }
+      let at = line * PITCH + i % STEP_GROUPS * 2u;
+      a_tile[at] = eight[0];
+      a_tile[at + 1u] = eight[1];
+    }
+    for (var i = index; i < TILE_N * STEP_GROUPS; i += WORKGROUP) {
+      let line = i / STEP_GROUPS;
+      let group = k + i % STEP_GROUPS;
+      let is_up = SILU_GATE && line >= HALF_N;
+      let n = n_first + select(line, line - HALF_N, is_up);
+      var eight = array<vec4<f16>, 2>();
+      if (n < params.cols && group < params.groups) {
+        if (is_up) {
+          eight = narrow_up(params.up_offset + n * params.groups + group);
+        } else {
+          eight = narrow_weight(params.weight_offset + n * params.groups + group);
+        }
+      }
+      let at = line * PITCH + i % STEP_GROUPS * 2u;
+      w_tile[at] = eight[0];
+      w_tile[at + 1u] = eight[1];
+    }
+    workgroupBarrier();
+    if (computes) {
+      for (var i = 0u; i < STEP; i += MATRIX_K) {
+        var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
+        for (var r = 0u; r < ROWS; r++) {
+          let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + i / 4u;
+          left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&a_tile, at, PITCH);
+        }
+        for (var c = 0u; c < COLS; c++) {
+          let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + i / 4u;
+          // A row of the weight is a column of what a is multiplied with.
+          let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&w_tile, at, PITCH);
+          for (var r = 0u; r < ROWS; r++) {
+            sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
+          }
+        }
+      }
+    }
+  }
+
+  for (var r = 0u; r < ROWS; r++) {
+    if (computes) {
+      for (var c = 0u; c < COLS; c++) {
+        let at = block_row * MATRIX_M * TILE_N + block_col * BLOCK_N + c * MATRIX_N;
+        subgroupMatrixStore<row_major>(&sums, at, sum[r][c], TILE_N);
+      }
+    }
+    workgroupBarrier();
+    for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * tile_cols; i += WORKGROUP) {
+      let line = i / tile_cols;
+      let col = i % tile_cols;
+      let m = m_first + line / MATRIX_M * BLOCK_M + r * MATRIX_M + line % MATRIX_M;
+      let n = n_first + col;
+      if (m < params.rows && n < params.y_cols) {
+        let at = params.y_offset + m * params.y_pitch + n;
+        var value = 0.0;
+        if (n < params.cols) {
+          value = sums[line * TILE_N + col] * params.a_unscale;
+          if (HAS_BIAS) {
+            value += bias[params.bias_offset + n];
+          }
+          if (SILU_GATE) {
+            let other = sums[line * TILE_N + col + HALF_N] * params.a_unscale;
+            value = value / (1.0 + exp(-max(value, -87.0))) * other;
+          }
+          if (HAS_GATE) {
+            value *= gate[params.gate_offset + n];
+          }
+          if (ACCUMULATE) {
+            value += y[at];
+          }
+        }
+        y[at] = value;
+      }
+    }
+    workgroupBarrier();
+  }
+}
