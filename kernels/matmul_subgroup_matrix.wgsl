@@ -5,15 +5,17 @@
 //   up       as weight           SILU_GATE only: the rows that are multiplied with the gated ones
 //   bias     [cols]              f32   HAS_BIAS only
 //   gate     [cols]              f32   HAS_GATE only
+//   a_scale  [rows, 2]           f32   of row_scale, for an a in f32: each row times [r, 0], sums times [r, 1]
+//   w_scale  [cols, 2]           f32   of row_scale, for a weight in f32 or bf16
+//   u_scale  [cols, 2]           f32   of row_scale, for up in f32 or bf16
 //   y        [rows, cols]        f32   must not alias a; read only if ACCUMULATE
 //
 // The same function as matmul with operands rounded to f16, for matrix units that multiply f16 and add in f32.
 // epilogue(s) = s [+ bias[n]]; SILU_GATE: silu(s) * s_up; HAS_GATE: gate[n] * s; ACCUMULATE: y[m, n] + s.
 // A workgroup is SUBGROUP_ROWS x SUBGROUP_COLS subgroups, a subgroup computes ROWS x COLS matrices of MATRIX_M x MATRIX_N
 // (SILU_GATE: the tile holds its gate columns, then its up columns). STEP elements of k at a time pass through workgroup
-// memory as f16, clamped to its range; a f32 operand a is multiplied with a_scale, a power of two, on the way, and the sum
-// with a_unscale. Elements of matrices are out of reach, so sums pass through workgroup memory too, a row of matrices at
-// a time. Subgroups beyond those that the tile has, where they are smaller than WORKGROUP allows for, only help to load.
+// memory as f16. Elements of matrices are out of reach, so sums pass through workgroup memory too, a row of matrices at a
+// time. Subgroups beyond those that the tile has, where they are smaller than WORKGROUP allows for, only help to load.
 // Dispatch: (row tiles, column tiles, 1).
 
 enable f16;
@@ -53,8 +55,9 @@ struct Params {
   y_offset: u32,
   y_pitch: u32,
   y_cols: u32, // columns to write; those from cols on are zeros
-  a_scale: f32, // of f32 only
-  a_unscale: f32, // 1 / a_scale
+  a_scale_offset: u32, // rows
+  w_scale_offset: u32,
+  u_scale_offset: u32,
 }
 
 @group(0) @binding(0) var<uniform> params: Params;
@@ -63,7 +66,10 @@ struct Params {
 @group(0) @binding(3) var<storage, read> up: array<vec4<u32>>;
 @group(0) @binding(4) var<storage, read> bias: array<f32>;
 @group(0) @binding(5) var<storage, read> gate: array<f32>;
-@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+@group(0) @binding(6) var<storage, read> a_scale: array<vec4<f32>>;
+@group(0) @binding(7) var<storage, read> w_scale: array<vec4<f32>>;
+@group(0) @binding(8) var<storage, read> u_scale: array<vec4<f32>>;
+@group(0) @binding(9) var<storage, read_write> y: array<f32>;
 
 const BLOCK_M: u32 = ROWS * MATRIX_M; // of one subgroup
 const BLOCK_N: u32 = COLS * MATRIX_N;
@@ -79,6 +85,9 @@ var<workgroup> a_tile: array<vec4<f16>, TILE_M * PITCH>;
 var<workgroup> w_tile: array<vec4<f16>, TILE_N * PITCH>;
 // A row of matrices of every subgroup, [SUBGROUP_ROWS * MATRIX_M, TILE_N].
 var<workgroup> sums: array<f32, SUBGROUP_ROWS * MATRIX_M * TILE_N>;
+// Scales of the tile's rows and columns, and their reciprocals.
+var<workgroup> a_scales: array<vec2<f32>, TILE_M>;
+var<workgroup> w_scales: array<vec2<f32>, TILE_N>;
 
 // Eight elements from 16 bytes (bf16, f16); f32 takes 16 bytes more.
 fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
@@ -95,37 +104,55 @@ fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
     vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)));
 }
 
-// The same eight as f16, the nearest that are finite.
+// The same eight as f16, times a scale that keeps them in its range; what is f16 already has none.
 fn narrow8(word: vec4<u32>, more: vec4<u32>, kind: u32, scale: f32) -> array<vec4<f16>, 2> {
   if (kind == 2u) {
     return array<vec4<f16>, 2>(bitcast<vec4<f16>>(word.xy), bitcast<vec4<f16>>(word.zw));
   }
   let wide = unpack8(word, more, kind);
-  let most = vec4<f32>(65504.0);
-  return array<vec4<f16>, 2>(
-    vec4<f16>(clamp(wide[0] * scale, -most, most)),
-    vec4<f16>(clamp(wide[1] * scale, -most, most)));
+  return array<vec4<f16>, 2>(vec4<f16>(wide[0] * scale), vec4<f16>(wide[1] * scale));
 }
 
-fn narrow_weight(group: u32) -> array<vec4<f16>, 2> {
+fn narrow_weight(group: u32, scale: f32) -> array<vec4<f16>, 2> {
   if (WEIGHT_TYPE == 0u) {
-    return narrow8(weight[2u * group], weight[2u * group + 1u], 0u, 1.0);
+    return narrow8(weight[2u * group], weight[2u * group + 1u], 0u, scale);
   }
-  return narrow8(weight[group], vec4<u32>(), WEIGHT_TYPE, 1.0);
+  return narrow8(weight[group], vec4<u32>(), WEIGHT_TYPE, scale);
 }
 
-fn narrow_up(group: u32) -> array<vec4<f16>, 2> {
+fn narrow_up(group: u32, scale: f32) -> array<vec4<f16>, 2> {
   if (WEIGHT_TYPE == 0u) {
-    return narrow8(up[2u * group], up[2u * group + 1u], 0u, 1.0);
+    return narrow8(up[2u * group], up[2u * group + 1u], 0u, scale);
   }
-  return narrow8(up[group], vec4<u32>(), WEIGHT_TYPE, 1.0);
+  return narrow8(up[group], vec4<u32>(), WEIGHT_TYPE, scale);
 }
 
-fn narrow_a(group: u32) -> array<vec4<f16>, 2> {
+fn narrow_a(group: u32, scale: f32) -> array<vec4<f16>, 2> {
   if (A_TYPE == 0u) {
-    return narrow8(a[2u * group], a[2u * group + 1u], 0u, params.a_scale);
+    return narrow8(a[2u * group], a[2u * group + 1u], 0u, scale);
   }
-  return narrow8(a[group], vec4<u32>(), A_TYPE, 1.0);
+  return narrow8(a[group], vec4<u32>(), A_TYPE, scale);
+}
+
+fn load_scales(index: u32, m_first: u32, n_first: u32) {
+  for (var i = index; i < TILE_M; i += WORKGROUP) {
+    a_scales[i] = vec2<f32>(1.0);
+    if (A_TYPE != 2u && m_first + i < params.rows) {
+      a_scales[i] = a_scale[2u * (params.a_scale_offset + m_first + i)].xy;
+    }
+  }
+  for (var i = index; i < TILE_N; i += WORKGROUP) {
+    let is_up = SILU_GATE && i >= HALF_N;
+    let n = n_first + select(i, i - HALF_N, is_up);
+    w_scales[i] = vec2<f32>(1.0);
+    if (WEIGHT_TYPE != 2u && n < params.cols) {
+      if (is_up) {
+        w_scales[i] = u_scale[2u * (params.u_scale_offset + n)].xy;
+      } else {
+        w_scales[i] = w_scale[2u * (params.w_scale_offset + n)].xy;
+      }
+    }
+  }
 }
 
 @compute @workgroup_size(WORKGROUP)
@@ -142,6 +169,7 @@ fn matmul_subgroup_matrix(
   let block_row = subgroup / SUBGROUP_COLS;
   let block_col = subgroup % SUBGROUP_COLS;
 
+  load_scales(index, m_first, n_first);
   var sum: array<array<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, COLS>, ROWS>;
   for (var k = 0u; k < params.groups; k += STEP_GROUPS) {
     workgroupBarrier();
@@ -150,7 +178,7 @@ fn matmul_subgroup_matrix(
       let group = k + i % STEP_GROUPS;
       var eight = array<vec4<f16>, 2>();
       if (m_first + line < params.rows && group < params.groups) {
-        eight = narrow_a((params.a_offset + (m_first + line) * params.a_pitch) / 8u + group);
+        eight = narrow_a((params.a_offset + (m_first + line) * params.a_pitch) / 8u + group, a_scales[line].x);
       }
       let at = line * PITCH + i % STEP_GROUPS * 2u;
       a_tile[at] = eight[0];
@@ -164,9 +192,9 @@ fn matmul_subgroup_matrix(
       var eight = array<vec4<f16>, 2>();
       if (n < params.cols && group < params.groups) {
         if (is_up) {
-          eight = narrow_up(params.up_offset + n * params.groups + group);
+          eight = narrow_up(params.up_offset + n * params.groups + group, w_scales[line].x);
         } else {
-          eight = narrow_weight(params.weight_offset + n * params.groups + group);
+          eight = narrow_weight(params.weight_offset + n * params.groups + group, w_scales[line].x);
         }
       }
       let at = line * PITCH + i % STEP_GROUPS * 2u;
@@ -204,18 +232,19 @@ fn matmul_subgroup_matrix(
     for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * tile_cols; i += WORKGROUP) {
       let line = i / tile_cols;
       let col = i % tile_cols;
-      let m = m_first + line / MATRIX_M * BLOCK_M + r * MATRIX_M + line % MATRIX_M;
+      let row = line / MATRIX_M * BLOCK_M + r * MATRIX_M + line % MATRIX_M;
+      let m = m_first + row;
       let n = n_first + col;
       if (m < params.rows && n < params.y_cols) {
         let at = params.y_offset + m * params.y_pitch + n;
         var value = 0.0;
         if (n < params.cols) {
-          value = sums[line * TILE_N + col] * params.a_unscale;
+          value = sums[line * TILE_N + col] * a_scales[row].y * w_scales[col].y;
           if (HAS_BIAS) {
             value += bias[params.bias_offset + n];
           }
           if (SILU_GATE) {
-            let other = sums[line * TILE_N + col + HALF_N] * params.a_unscale;
+            let other = sums[line * TILE_N + HALF_N + col] * a_scales[row].y * w_scales[HALF_N + col].y;
             value = value / (1.0 + exp(-max(value, -87.0))) * other;
           }
           if (HAS_GATE) {

@@ -28,8 +28,13 @@ export type MatrixConfig = { M: number; N: number; K: number; componentType: str
 /** Dawn's name, as long as subgroup matrices are not standardised. */
 const matrixFeature = "chromium-experimental-subgroup-matrix";
 
-/** Features that kernels may use where the adapter has them. */
-const usefulFeatures = ["shader-f16", "subgroups", "timestamp-query", matrixFeature] as const;
+/** Features that kernels may use where the adapter has them, each with those that its kernels need besides. */
+const usefulFeatures: readonly [feature: string, needs: readonly string[]][] = [
+  ["shader-f16", []],
+  ["subgroups", []],
+  ["timestamp-query", []],
+  [matrixFeature, ["shader-f16", "subgroups"]],
+];
 
 /** Below this a product is bound by reading its weight. */
 const gpuMatrixRows = 16;
@@ -201,7 +206,9 @@ export async function openDevice({ gpu, limits, withoutFeatures = [] }: OpenDevi
       "no WebGPU adapter answered: install a Vulkan driver (Debian, Ubuntu: run `npm run setup`), or see `daybreak doctor`",
     );
   }
-  const requiredFeatures = usefulFeatures.filter((f) => adapter.features.has(f) && !withoutFeatures.includes(f));
+  const isOffered = (feature: string) => adapter.features.has(feature) && !withoutFeatures.includes(feature);
+  // Dawn would add what a feature needs, also where a test wants it left out.
+  const requiredFeatures = usefulFeatures.filter(([name, needs]) => [name, ...needs].every(isOffered)).map(([f]) => f);
   const device = await requestDevice(adapter, requiredFeatures as GPUFeatureName[]);
   const isSoftware = /llvmpipe|swiftshader|basic render|software/i.test(
     `${adapter.info.description} ${adapter.info.device} ${adapter.info.architecture}`,

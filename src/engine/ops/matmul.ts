@@ -10,6 +10,7 @@ import { elementBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
 import { chooseMatrixTile } from "./matrix-tiles.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
+import { tensorRowScales, weightRowScales } from "./row-scale.js";
 
 export type MatmulOptions = {
   label?: string;
@@ -26,12 +27,6 @@ export type MatmulOptions = {
   /** "f16": a kernel may round a and the weight to f16 on the way, where that is faster. An a in f16 says so by itself. */
   operands?: "f32" | "f16";
 };
-
-/**
- * What an f32 a is multiplied with before it is rounded to f16, so that values up to 4·10⁶ stay finite. A power of two
- * costs nothing but the precision of elements below 2⁻¹⁴ / scale = 0.004, which sums of ordinary size do not notice.
- */
-export const narrowingScale = 2 ** -6;
 
 /**
  * y[m, n] = epilogue(Σ_k a[m, k] · weight[n, k]), a: [M, K] f32 or f16, weight: [N, K], y: [M, N] f32.
@@ -64,6 +59,14 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
   };
   const isNarrow = a.dtype === "f16" || options.operands === "f16";
   const { chosen, tileRows, tileCols } = matmulKernel(device, a, weight, isNarrow, overrides);
+  const scales: Scales = {};
+  if (chosen.layout.stem === "matmul_subgroup_matrix") {
+    if (a.dtype === "f32") scales.a = tensorRowScales(recorder, a);
+    if (weight.dtype !== "f16") {
+      scales.weight = weightRowScales(recorder, weight, firstRow, endRow);
+      if (isSiluGate) scales.up = weightRowScales(recorder, weight, upRow, upRow + cols);
+    }
+  }
   const flopsPerCell = 2 * a.cols * (isSiluGate ? 2 : 1);
   const { dispatchFlops, bindingBytes } = device.limits;
   const bindableRows = Math.min(rowsPerBinding(device, a), rowsPerBinding(device, y), 65535 * tileRows, a.rows);
@@ -80,6 +83,8 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
   for (let n = 0; n < cols; n += colStep) {
     const nEnd = Math.min(n + colStep, cols);
     const weights = bindWeightRows(weight, firstRow + n, firstRow + nEnd);
+    const wScale = scales.weight && bindScales(scales.weight, n, nEnd);
+    const uScale = scales.up && bindScales(scales.up, n, nEnd);
     const ups = isSiluGate ? bindWeightRows(weight, upRow + n, upRow + nEnd) : undefined;
     // Whoever writes a row's last column writes its padding.
     const isLast = nEnd === cols && column + cols === y.cols;
@@ -88,6 +93,7 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
       const mEnd = Math.min(m + rowStep, a.rows);
       const rows = bindRows(a, m, mEnd);
       const out = bindRows(y, m, mEnd);
+      const aScale = scales.a && bindScales(scales.a, m, mEnd);
       const gates = gate ? bindRows(gate.tensor, 0, 1) : undefined;
       const work = (mEnd - m) / a.rows;
       recorder.dispatch({
@@ -100,6 +106,9 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
           ...(ups && { up: ups.binding }),
           ...(bias && { bias: bindVector(bias) }),
           ...(gates && { gate: gates.binding }),
+          ...(aScale && { a_scale: aScale.binding }),
+          ...(wScale && { w_scale: wScale.binding }),
+          ...(uScale && { u_scale: uScale.binding }),
         },
         params: {
           rows: mEnd - m,
@@ -114,8 +123,9 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
           y_offset: out.offset + column + n,
           y_pitch: y.pitch,
           y_cols: yCols,
-          a_scale: narrowingScale,
-          a_unscale: a.dtype === "f16" ? 1 : 1 / narrowingScale,
+          a_scale_offset: aScale?.offset ?? 0,
+          w_scale_offset: wScale?.offset ?? 0,
+          u_scale_offset: uScale?.offset ?? 0,
         },
         workgroups: [Math.ceil((mEnd - m) / tileRows), Math.ceil(yCols / tileCols), 1],
         flops: flopsPerCell * (mEnd - m) * (nEnd - n),
@@ -126,6 +136,15 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
     }
   }
   return y;
+}
+
+/** Of operands that are rounded to f16, those that are not in f16 already; see row-scale.ts. */
+type Scales = { a?: Tensor; weight?: Tensor; up?: Tensor };
+
+/** Binds scales of rows [begin, end); `offset` counts rows. */
+function bindScales(scales: Tensor, begin: number, end: number) {
+  const { binding, offset } = bindRows(scales, begin, end);
+  return { binding, offset: offset / scales.pitch };
 }
 
 type Choice = { chosen: Kernel; tileRows: number; tileCols: number };

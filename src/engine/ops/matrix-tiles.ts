@@ -38,7 +38,6 @@ export type MatrixTile = {
 
 /** The first layout that the device's matrix units and workgroup memory allow; undefined if there is none. */
 export function chooseMatrixTile(device: Device): MatrixTile | undefined {
-  if (!device.features.has("shader-f16") || !device.features.has("subgroups")) return undefined;
   for (const { matrix, block, subgroups } of layouts) {
     const [M, N, K] = matrix;
     const isOffered = device.matrixConfigs.some(
@@ -48,7 +47,7 @@ export function chooseMatrixTile(device: Device): MatrixTile | undefined {
     const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = device.gpu.limits;
     const rows = subgroups[0] * block[0] * M;
     const cols = subgroups[1] * block[1] * N;
-    const bytes = 2 * (rows + cols) * (step + padding) + 4 * subgroups[0] * M * cols;
+    const bytes = 2 * (rows + cols) * (step + padding) + 4 * subgroups[0] * M * cols + 8 * (rows + cols);
     // Subgroup matrices want whole subgroups, of whatever size the driver takes.
     const invocations = subgroups[0] * subgroups[1] * device.info.subgroupMaxSize;
     if (bytes > maxComputeWorkgroupStorageSize || invocations > maxComputeInvocationsPerWorkgroup) continue;

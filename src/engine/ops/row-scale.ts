@@ -1,0 +1,63 @@
+// Powers of two that bring rows near the top of f16's range, for kernels that round their operands to f16: weights and
+// products of gates may lie anywhere in f32. Knows tensors and weights, no product. Computed anew in every run, which
+// reads each operand once more: a hundredth of what the product takes.
+
+import { type Binding, bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { kernel } from "../gpu/kernel.js";
+import type { Tensor } from "../gpu/tensor.js";
+import type { Weight } from "../weights/upload.js";
+import { bands, foldWorkgroups } from "./bands.js";
+import { bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
+
+/** A scale and its reciprocal for each row of an f32 tensor: [rows, 2] f32. */
+export function tensorRowScales(recorder: Recorder, x: Tensor): Tensor {
+  const bind = (begin: number, end: number) => {
+    const { binding, offset } = bindRows(x, begin, end);
+    return { binding, groups: offset / 8 };
+  };
+  const groups = x.pitch / 8;
+  return rowScales(
+    recorder,
+    { label: x.label, rows: x.rows, groups, type: 0, bind },
+    rowsPerBinding(recorder.device, x),
+  );
+}
+
+/** The same for rows [begin, end) of a weight in f32 or bf16. */
+export function weightRowScales(recorder: Recorder, weight: Weight, begin: number, end: number): Tensor {
+  const { label, pitch } = weight;
+  const bind = (first: number, last: number) => bindWeightRows(weight, begin + first, begin + last);
+  const bindable = (recorder.device.limits.bindingBytes - 256) / weightRowBytes(weight);
+  return rowScales(recorder, { label, rows: end - begin, groups: pitch / 8, type: weightType(weight), bind }, bindable);
+}
+
+type Rows = {
+  label: string;
+  rows: number;
+  /** Of 8 elements, in a row. */
+  groups: number;
+  /** The value of the X_TYPE tunable. */
+  type: number;
+  bind(begin: number, end: number): { binding: Binding; groups: number };
+};
+
+function rowScales(recorder: Recorder, { label, rows, groups, type, bind }: Rows, bindable: number): Tensor {
+  const { device } = recorder;
+  const y = recorder.scratch(`${label} scales`, rows, 2);
+  const flopsPerRow = 8 * groups;
+  const step = Math.min(bindable, rowsPerBinding(device, y), device.limits.dispatchFlops / flopsPerRow);
+  for (const { begin, end } of bands(rows, step)) {
+    const from = bind(begin, end);
+    const to = bindRows(y, begin, end);
+    recorder.dispatch({
+      kernel: kernel(device, "row_scale", { tunables: { X_TYPE: type } }),
+      label: "row scale",
+      bindings: { x: from.binding, y: to.binding },
+      params: { rows: end - begin, groups, x_offset: from.groups, x_pitch: groups, y_offset: to.offset / y.pitch },
+      workgroups: foldWorkgroups(end - begin),
+      flops: flopsPerRow * (end - begin),
+      bytes: (end - begin) * (groups * (type === 0 ? 32 : 16) + 32),
+    });
+  }
+  return y;
+}
