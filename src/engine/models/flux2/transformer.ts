@@ -137,6 +137,7 @@ function doubleBlock(forward: Forward, i: number): void {
     const into = { tensor: x, accumulate: true };
     const rows = sliceRows(attended, tokenOffset, tokenOffset + x.rows);
     matmul(recorder, rows, weights.matrix(`${name}.proj`), {
+      operands: options.operands,
       label: "double proj",
       gate: { tensor: modulation, at: 2 * D },
       into,
@@ -150,6 +151,7 @@ function doubleBlock(forward: Forward, i: number): void {
       upRow: F,
     });
     matmul(recorder, gated, weights.matrix(`${name}.mlp_out`), {
+      operands: options.operands,
       label: "double mlp out",
       gate: { tensor: modulation, at: 5 * D },
       into,
@@ -180,6 +182,7 @@ function singleBlock(forward: Forward, i: number): void {
     into: { tensor: both, column: D },
   });
   matmul(recorder, both, weights.matrix(`${name}.out`), {
+    operands: options.operands,
     label: "single out",
     gate: { tensor: single, at: 2 * D },
     into: { tensor: joint, accumulate: true },

@@ -97,12 +97,12 @@ function decoderLayer(
     limit: length,
   });
   const into = { tensor: x, accumulate: true };
-  matmul(recorder, attended, weights.matrix(`${name}.o`), { label: "text o", into });
+  matmul(recorder, attended, weights.matrix(`${name}.o`), { label: "text o", operands, into });
   const again = rmsNorm(recorder, x, weights.vector(`${name}.post_norm`), { eps, dtype: operands });
   const gated = matmul(recorder, again, weights.matrix(`${name}.mlp_in`), {
     label: "text mlp in",
     weightRows: [0, intermediateSize],
     upRow: intermediateSize,
   });
-  matmul(recorder, gated, weights.matrix(`${name}.down`), { label: "text down", into });
+  matmul(recorder, gated, weights.matrix(`${name}.down`), { label: "text down", operands, into });
 }
