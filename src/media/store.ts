@@ -150,6 +150,16 @@ export class MediaStore {
    * Errors: `media.too_large`, `media.storage_full`, `media.unwritable`, `media.closed`; then nothing of it is left.
    */
   async put(kind: AssetKind, bytes: Uint8Array, facts: AssetFacts): Promise<Asset> {
+    const { asset, stored } = this.begin(kind, bytes, facts);
+    await stored;
+    return asset;
+  }
+
+  /**
+   * {@link put}, for those who go on while it is written: what the asset is, at once, and `stored`, which resolves when
+   * it is on the disk and can be found. Errors: `media.closed`; of `stored`, as of {@link put}.
+   */
+  begin(kind: AssetKind, bytes: Uint8Array, facts: AssetFacts): { asset: Asset; stored: Promise<void> } {
     const sha256 = createHash("sha256").update(bytes).digest("hex");
     return this.#create(kind, { bytes }, { bytes: bytes.length, sha256 }, facts);
   }
@@ -165,7 +175,9 @@ export class MediaStore {
       const hash = createHash("sha256");
       for await (const chunk of createReadStream(path, { highWaterMark: chunkBytes })) hash.update(chunk);
       const { size } = await stat(path);
-      return await this.#create(kind, { path }, { bytes: size, sha256: hash.digest("hex") }, facts);
+      const { asset, stored } = this.#create(kind, { path }, { bytes: size, sha256: hash.digest("hex") }, facts);
+      await stored;
+      return asset;
     } catch (error) {
       await rm(path, { force: true });
       throw writeError(error);
@@ -298,12 +310,12 @@ export class MediaStore {
     return asset.expires_ms !== null && this.#now() >= asset.expires_ms;
   }
 
-  async #create(
+  #create(
     kind: AssetKind,
     content: Content,
     { bytes, sha256 }: { bytes: number; sha256: string },
     facts: AssetFacts,
-  ): Promise<Asset> {
+  ): { asset: Asset; stored: Promise<void> } {
     this.#checkOpen();
     const id = facts.id ?? newAssetId(kind);
     assert(isAssetId(id) && id.startsWith(`${kind}_`), `got the id ${id}, expected ${kind}_ and 32 hexadecimal digits`);
@@ -321,16 +333,18 @@ export class MediaStore {
         throw error;
       });
     };
-    this.#arriving.add(id);
-    try {
-      await this.#leaving.get(id); // one of the same name, whose removal would take the new files
-      await this.#tracked(this.#withRoom(size, size, write, () => this.#add(stored, size)));
-    } catch (error) {
-      throw writeError(error);
-    } finally {
-      this.#arriving.delete(id);
-    }
-    return stored.asset;
+    const arrive = async () => {
+      this.#arriving.add(id);
+      try {
+        await this.#leaving.get(id); // one of the same name, whose removal would take the new files
+        await this.#tracked(this.#withRoom(size, size, write, () => this.#add(stored, size)));
+      } catch (error) {
+        throw writeError(error);
+      } finally {
+        this.#arriving.delete(id);
+      }
+    };
+    return { asset: stored.asset, stored: arrive() };
   }
 
   /**

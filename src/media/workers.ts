@@ -7,12 +7,14 @@ import { fileURLToPath } from "node:url";
 import { Tinypool } from "tinypool";
 import type { RgbImage } from "../engine/request.js";
 import { assert, errorFromPlain, plainError } from "../errors.js";
-import type { EncodeOptions } from "./encode.js";
+import { type EncodeOptions, encodeImage } from "./encode.js";
 import type { VideoOptions, VideoWriter } from "./mp4.js";
 import { closedError, type Outcome, ownBytes } from "./transfer.js";
 import { openVideoThread } from "./video-thread.js";
 
 const maxThreads = 2;
+/** A PNG of so few pixels is made in 2 ms; to hand it to a thread and back takes longer. */
+const maxPixelsHere = 256 * 256;
 /** Of timers: an infinite one would fire at once. */
 const longestTimeout_ms = 2 ** 31 - 1;
 /** Threads cannot run TypeScript: where the sources run as they are, in tests, they take the built program's file. */
@@ -49,10 +51,14 @@ export class MediaWorkers {
   }
 
   /**
-   * {@link import("./encode.js").encodeImage} in another thread. `image.data` is handed over where it can be: the caller
+   * {@link import("./encode.js").encodeImage} in another thread, but for small PNG files. `image.data` is handed over where it can be: the caller
    * must not use it any more. Errors: those of that function, `media.closed`.
    */
-  encodeImage(image: RgbImage, options: EncodeOptions): Promise<Uint8Array> {
+  async encodeImage(image: RgbImage, options: EncodeOptions): Promise<Uint8Array> {
+    if (options.format === "png" && image.width * image.height <= maxPixelsHere) {
+      this.#checkOpen();
+      return encodeImage(image, options);
+    }
     const data = ownBytes(image.data);
     return this.#run("encodeImageTask", { image: { ...image, data }, options }, data.buffer);
   }

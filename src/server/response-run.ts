@@ -40,6 +40,8 @@ export class ResponseRun {
   readonly #plan: RunPlan;
   readonly #stop = new AbortController();
   readonly #results: Result[] = [];
+  /** Pictures that are being written, or are. */
+  readonly #writing: Promise<void>[] = [];
   /** Ids of profile openai's items, which begin before their pictures are finished. */
   readonly #callIds: string[];
   #resource: ResponseResource;
@@ -154,7 +156,7 @@ export class ResponseRun {
 
   async #keepImage(file: ImageFile, index: number): Promise<void> {
     const { bytes, format, width, height, seed } = file;
-    const place = this.#isInline ? { base64: toBase64(bytes) } : await this.#storeImage(file);
+    const place = this.#isInline ? { base64: toBase64(bytes) } : this.#storeImage(file);
     this.#results[index] = { type: "image", format, width, height, seed, place };
     const item_id = this.#callIds[index];
     if (item_id === undefined || !("base64" in place)) return;
@@ -172,9 +174,13 @@ export class ResponseRun {
     return this.#plan.presentation.format !== "url" || this.#plan.presentation.profile === "openai";
   }
 
-  async #storeImage({ bytes, format, width, height, seed }: ImageFile) {
+  /** Begins to write a picture; the next one is drawn meanwhile, unless this one fails. */
+  #storeImage({ bytes, format, width, height, seed }: ImageFile) {
     const facts = { ...this.#assetFacts(`image/${format}`, seed), width, height, format };
-    return this.#place(await this.#context.store.put("img", bytes, facts));
+    const { asset, stored } = this.#context.store.begin("img", bytes, facts);
+    this.#writing.push(stored);
+    stored.catch((error) => this.stop(toApiError(error)));
+    return this.#place(asset);
   }
 
   async #keepVideo(path: string): Promise<void> {
@@ -236,6 +242,7 @@ export class ResponseRun {
   }
 
   async #fail(error: unknown): Promise<void> {
+    await Promise.allSettled(this.#writing); // what is not there yet could not be deleted
     await Promise.all(
       this.#results.map(async (kept) => {
         // What cannot be removed now goes with its time to live; the failure to report is the one that came before.
@@ -251,7 +258,8 @@ export class ResponseRun {
         ...{ ...this.#resource, status: "cancelled", incomplete_details },
         completed_at: null,
       };
-      await this.#close(resource, [{ type: "response.incomplete", response: resource }], reason !== "abandoned");
+      if (reason === "abandoned") this.#end(resource, [{ type: "response.incomplete", response: resource }]);
+      else await this.#close(resource, [{ type: "response.incomplete", response: resource }]);
       return;
     }
     const failure = toApiError(reason);
@@ -267,28 +275,32 @@ export class ResponseRun {
   }
 
   /**
-   * Stores the response, then says that it is over: whoever hears that can go on from it. Throws ApiError if a background
-   * response that is complete cannot be stored, because it is there to be fetched.
+   * Stores the response, then says that it is over: whoever hears that can go on from it. Throws ApiError if a picture of
+   * it cannot be written, and if a background response that is complete cannot be stored: it is there to be fetched.
    */
-  async #close(resource: ResponseResource, last: NewEvent[], isWanted = true): Promise<void> {
-    let ended = resource;
-    try {
-      if (resource.store && isWanted) {
-        const record = this.#snapshot(resource, last);
-        await this.#recorded;
-        await this.#context.responses.update(record);
-      }
-    } catch (error) {
-      this.#context.log.error({ response: resource.id, err: error }, "a response could not be stored");
-      if (resource.background && resource.status === "completed") throw toApiError(error);
-      const warnings = [
-        ...(resource.warnings ?? []),
-        "the response could not be stored: it cannot be fetched or continued later",
-      ];
-      ended = { ...resource, warnings };
-    }
-    this.#resource = ended;
-    this.#add(...last.map((event) => ("response" in event ? { ...event, response: ended } : event)));
+  async #close(resource: ResponseResource, last: NewEvent[]): Promise<void> {
+    const isComplete = resource.status === "completed";
+    const [pictures, record] = await Promise.allSettled([
+      isComplete ? Promise.all(this.#writing) : undefined,
+      resource.store ? this.#store(resource, last) : undefined,
+    ]);
+    if (pictures.status === "rejected") throw toApiError(pictures.reason);
+    if (record.status === "fulfilled") return this.#end(resource, last);
+    this.#context.log.error({ response: resource.id, err: record.reason }, "a response could not be stored");
+    if (resource.background && isComplete) throw toApiError(record.reason);
+    const warning = "the response could not be stored: it cannot be fetched or continued later";
+    this.#end({ ...resource, warnings: [...(resource.warnings ?? []), warning] }, last);
+  }
+
+  async #store(resource: ResponseResource, last: NewEvent[]): Promise<void> {
+    const record = this.#snapshot(resource, last);
+    await this.#recorded;
+    await this.#context.responses.update(record);
+  }
+
+  #end(resource: ResponseResource, last: NewEvent[]): void {
+    this.#resource = resource;
+    this.#add(...last.map((event) => ("response" in event ? { ...event, response: resource } : event)));
   }
 
   #snapshot(resource: ResponseResource, last: NewEvent[]): StoredResponse {
