@@ -25,7 +25,6 @@ import {
 import {
   abandon,
   bodyLengthRefusal,
-  checkHead,
   closeReason,
   handshakeRefusal,
   internalErrorAnswer,
@@ -33,6 +32,7 @@ import {
   type PlainResponse,
   refusal,
   statusLine,
+  writable,
 } from "./listener-answers.js";
 
 /** Of a body that nobody will read: what is taken in and thrown away before the connection is cut. */
@@ -276,19 +276,11 @@ class Exchange implements HttpRequest {
     this.#wake();
   }
 
-  respond(response: HttpResponse): void {
+  respond(answer: HttpResponse): void {
+    const { response, whole, items } = writable(answer);
     const { status, headers, body } = response;
-    const whole = body === null ? "" : typeof body === "string" || body instanceof Uint8Array ? body : null;
-    const items = whole === null ? (body as AsyncIterable<string | Uint8Array>) : null;
     if (this.#isGone) {
       if (items) void abandon(items);
-      return;
-    }
-    try {
-      checkHead(response);
-    } catch {
-      if (items) void abandon(items);
-      this.respond(internalErrorAnswer);
       return;
     }
     this.#dropBody();

@@ -10,10 +10,10 @@ import type { HttpApp, HttpRequest, HttpResponse } from "./http.js";
 import {
   abandon,
   bodyLengthRefusal,
-  checkHead,
   internalErrorAnswer,
   isBodiless,
   statusLine,
+  writable,
 } from "./listener-answers.js";
 
 /** Bodies up to this size are written at once; what the socket does not take is copied by the library. */
@@ -132,19 +132,11 @@ export class Exchange implements HttpRequest {
     });
   }
 
-  respond(response: HttpResponse): void {
-    const { status, headers, body } = response;
-    const whole = body === null ? "" : typeof body === "string" || body instanceof Uint8Array ? body : null;
-    const items = whole === null ? (body as AsyncIterable<string | Uint8Array>) : null;
+  respond(answer: HttpResponse): void {
+    const { response, whole, items } = writable(answer);
+    const { status, headers } = response;
     if (this.#isGone) {
       if (items) void abandon(items);
-      return;
-    }
-    try {
-      checkHead(response);
-    } catch {
-      if (items) void abandon(items);
-      this.respond(internalErrorAnswer);
       return;
     }
     this.#hasUnreadBody = this.body.drop();

@@ -64,11 +64,31 @@ export async function abandon(items: AsyncIterable<unknown>): Promise<void> {
   await Promise.resolve(items[Symbol.asyncIterator]().return?.()).catch(() => {});
 }
 
+type Items = AsyncIterable<string | Uint8Array>;
+
+/** An answer to write, its body there as a whole or still to come. One that must not be written becomes a 500. */
+export function writable(response: HttpResponse): {
+  response: HttpResponse;
+  whole: string | Uint8Array | null;
+  items: Items | null;
+} {
+  const { body } = response;
+  const whole = body === null ? "" : typeof body === "string" || body instanceof Uint8Array ? body : null;
+  const items = whole === null ? (body as Items) : null;
+  try {
+    checkHead(response);
+    return { response, whole, items };
+  } catch {
+    if (items) void abandon(items);
+    return { response: internalErrorAnswer, whole: internalErrorAnswer.body, items: null };
+  }
+}
+
 /**
  * Throws TypeError for an answer that must not be written. A line break within a header would let whoever chose the
  * value write headers of their own, or a whole answer.
  */
-export function checkHead({ status, headers }: HttpResponse): void {
+function checkHead({ status, headers }: HttpResponse): void {
   if (!(status >= 200 && status <= 599)) throw new TypeError(`got status ${status}, expected 200 to 599`);
   for (const name in headers) {
     if (!/^[a-z0-9-]+$/.test(name)) throw new TypeError(`got ${JSON.stringify(name)} as the name of a header`);
