@@ -2,6 +2,7 @@
 // Minimum and median are reported: the minimum is what the code takes, the median what the machine made of it.
 
 import { cpus, loadavg, release, totalmem } from "node:os";
+import { shownLimits } from "../src/engine/gpu/device.js";
 import { DaybreakError } from "../src/errors.js";
 import { packageManifest } from "../src/node/package.js";
 
@@ -50,16 +51,6 @@ export type DeviceBlock = {
   /** Average of the minute before the measurement: processes that ran or wanted to. */
   load: number;
 };
-
-const shownLimits = [
-  "maxStorageBufferBindingSize",
-  "maxBufferSize",
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxComputeWorkgroupsPerDimension",
-  "maxStorageBuffersPerShaderStage",
-  "minStorageBufferOffsetAlignment",
-] as const;
 
 /**
  * Describes the device that the engine takes of `gpu`; call it before anything is measured, because of the load.

@@ -6,7 +6,7 @@ import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { arch, platform, release } from "node:os";
 import { delimiter, join } from "node:path";
-import { type Device, openDevice } from "../engine/gpu/device.js";
+import { type Device, openDevice, shownLimits } from "../engine/gpu/device.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { videoEncoders } from "../media/mp4.js";
 import { createGpu, providedDriverFolder } from "../node/dawn.js";
@@ -28,17 +28,6 @@ Exit status 1 if there is no GPU that computes.
 export const doctor: Command = { options: { flags: ["json"] }, help, run };
 
 const noAdapter = "no WebGPU adapter answered";
-
-/** Adapter limits that decide how work is cut up. */
-const shownLimits = [
-  "maxStorageBufferBindingSize",
-  "maxBufferSize",
-  "maxComputeWorkgroupStorageSize",
-  "maxComputeInvocationsPerWorkgroup",
-  "maxComputeWorkgroupsPerDimension",
-  "maxStorageBuffersPerShaderStage",
-  "minStorageBufferOffsetAlignment",
-] as const;
 
 type DeviceReport = {
   adapter: { vendor: string; architecture: string; device: string; description: string };

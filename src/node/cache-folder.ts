@@ -12,5 +12,14 @@ function userCacheFolder(): string {
   const { XDG_CACHE_HOME: fromEnvironment, LOCALAPPDATA: local } = process.env;
   if (fromEnvironment && isAbsolute(fromEnvironment)) return fromEnvironment;
   if (process.platform === "win32" && local) return local;
-  return join(homedir(), process.platform === "darwin" ? "Library/Caches" : ".cache");
+  return join(home(), process.platform === "darwin" ? "Library/Caches" : ".cache");
+}
+
+/** The user's home folder. */
+export function home(): string {
+  try {
+    return homedir();
+  } catch {
+    return "/nonexistent"; // a user without an entry and without HOME
+  }
 }

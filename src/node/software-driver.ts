@@ -5,10 +5,10 @@
 
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { homedir } from "node:os";
 import { dirname, isAbsolute, join } from "node:path";
 import { isMainThread } from "node:worker_threads";
 import { DaybreakError } from "../errors.js";
+import { home } from "./cache-folder.js";
 import { packageRoot } from "./package.js";
 
 /** `driver.json` beside the unpacked libraries. */
@@ -188,14 +188,6 @@ export function readOsRelease(): Record<string, string | undefined> {
     return Object.fromEntries([...fields].map(([, name, value]) => [name, value]));
   }
   return {};
-}
-
-function home(): string {
-  try {
-    return homedir();
-  } catch {
-    return "/nonexistent"; // a user without an entry and without HOME
-  }
 }
 
 function listing(folder: string): string[] {

@@ -25,6 +25,17 @@ export type DeviceLimits = {
 /** A product that the device's matrix units compute: [M, K]·[K, N], its operands and its sum. WGSL's types: "f16", "f32". */
 export type MatrixConfig = { M: number; N: number; K: number; componentType: string; resultComponentType: string };
 
+/** Adapter limits that decide how work is cut up: what reports show of a device. */
+export const shownLimits = [
+  "maxStorageBufferBindingSize",
+  "maxBufferSize",
+  "maxComputeWorkgroupStorageSize",
+  "maxComputeInvocationsPerWorkgroup",
+  "maxComputeWorkgroupsPerDimension",
+  "maxStorageBuffersPerShaderStage",
+  "minStorageBufferOffsetAlignment",
+] as const;
+
 /** Dawn's name, as long as subgroup matrices are not standardised. */
 const matrixFeature = "chromium-experimental-subgroup-matrix";
 
