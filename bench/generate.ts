@@ -10,7 +10,7 @@ import { Readback } from "../src/engine/gpu/readback.js";
 import { type MemoryPlan, planMemory } from "../src/engine/memory-plan.js";
 import { buildPicturePlan } from "../src/engine/picture-plan.js";
 import { PromptEncoder } from "../src/engine/prompt-encoder.js";
-import { type Precision, resolveRequest, type Timings } from "../src/engine/request.js";
+import { defaultSteps, type Precision, resolveRequest, type Timings } from "../src/engine/request.js";
 import { requestDefaults } from "../src/engine/request-defaults.js";
 import type { CheckpointSource } from "../src/engine/weights/source.js";
 import { DaybreakError } from "../src/errors.js";
@@ -101,7 +101,7 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
     case: {
       model: modelName(options),
       ...shape,
-      steps: options.steps ?? (isDistilled ? 4 : 50),
+      steps: options.steps ?? defaultSteps({ isDistilled }),
       precision: operands,
       runs,
     },

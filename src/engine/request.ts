@@ -109,6 +109,17 @@ export type RequestDefaults = {
   tokenPixels: number;
 };
 
+type Distillation = Pick<RequestDefaults, "isDistilled">;
+
+export function defaultSteps({ isDistilled }: Distillation): number {
+  return isDistilled ? 4 : 50;
+}
+
+/** 1: no second pass. */
+export function defaultGuidance({ isDistilled }: Distillation): number {
+  return isDistilled ? 1 : 4;
+}
+
 /** A request with nothing left open and every value checked. */
 export type ResolvedRequest = {
   prompt: string;
@@ -143,8 +154,8 @@ export function resolveRequest(
   const floor = (side: number) => Math.floor(side / sizeMultiple) * sizeMultiple;
   const width = request.width ?? floor(first?.width ?? defaults.sampleSize);
   const height = request.height ?? floor(first?.height ?? defaults.sampleSize);
-  const steps = request.steps ?? (defaults.isDistilled ? 4 : 50);
-  const guidance = request.guidance ?? (defaults.isDistilled ? 1 : 4);
+  const steps = request.steps ?? defaultSteps(defaults);
+  const guidance = request.guidance ?? defaultGuidance(defaults);
   checkSize(width, height);
   checkSeed(seed);
   checkInteger("request.steps_invalid", "steps", steps, maxSteps);

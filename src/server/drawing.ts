@@ -7,13 +7,12 @@ import { maxPromptTokens, resolveRequest } from "../engine/request.js";
 import { imageSeed } from "../engine/rng.js";
 import { DaybreakError } from "../errors.js";
 import { parameterTexts } from "../media/parameters.js";
+import type { AssetFacts } from "../media/store.js";
 import { ApiError, toApiError } from "./api-error.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { Job } from "./jobs.js";
-import { maxOutputSide, minOutputSide, type OutputFormat } from "./schema/request.js";
+import { maxDistilledSteps, maxOutputSide, minOutputSide, type OutputFormat } from "./schema/request.js";
 
-/** A distilled model was taught few steps; more make the picture worse. */
-const maxDistilledSteps = 8;
 const sizeStep = 16;
 /** Of a prompt, in UTF-16 units: far more than 512 tokens of any language. Tokenising longer ones blocks everybody. */
 export const maxPromptLength = 16_384;
@@ -48,6 +47,9 @@ export type Drawing = ResolvedRequest & {
   partialImages: number;
   output: Wish["output"];
   promptTokens: number;
+  /** Latent tokens of the references, and of all pictures or frames. */
+  referenceTokens: number;
+  outputTokens: number;
   /** Of each picture; a video has one. */
   seeds: number[];
 };
@@ -131,6 +133,8 @@ export function planDrawing({ tokenizer, defaults, options }: ServerContext, wis
       partialImages,
       output,
       promptTokens: length,
+      referenceTokens: references.reduce((sum, image) => sum + latentTokens(image, defaults.tokenPixels), 0),
+      outputTokens: latentTokens(resolved, defaults.tokenPixels) * resolved.numImages,
       seeds,
     };
   } catch (error) {
@@ -360,6 +364,16 @@ function texts({ options, engine }: ServerContext, drawing: Drawing, seed: bigin
 /** Prompts are private: call it only where the options want them in the log. */
 export function logPrompt({ log }: ServerContext, { requestId }: Caller, prompt: string, response?: string): void {
   log.info({ request: requestId, response, prompt }, "drawing");
+}
+
+function latentTokens({ width, height }: { width: number; height: number }, tokenPixels: number): number {
+  return Math.floor(width / tokenPixels) * Math.floor(height / tokenPixels);
+}
+
+/** What the store is to know of a picture. */
+export function imageFacts({ format, width, height, seed }: ImageFile, { prompt }: Drawing): AssetFacts {
+  const facts = { mime: `image/${format}`, isPublic: true, seed: String(seed), promptHash: promptHash(prompt) };
+  return { ...facts, width, height, format };
 }
 
 /** Stands for a prompt where the prompt itself has no place. */

@@ -7,11 +7,12 @@ import { ApiError, errorPayload, schemaError, toApiError } from "./api-error.js"
 import { type KeepHeld, mediaType, unsupportedType, withForm, withJson } from "./body.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { ImageSource } from "./conversation.js";
-import { type Drawing, type ImageFile, logPrompt, planDrawing, promptHash, submitDrawing } from "./drawing.js";
+import { type Drawing, type ImageFile, imageFacts, logPrompt, planDrawing, submitDrawing } from "./drawing.js";
 import { EventLog } from "./event-log.js";
 import type { HttpResponse } from "./http.js";
 import { checkModel } from "./models.js";
-import { readReferences } from "./references.js";
+import { assetUrl, readReferences } from "./references.js";
+import { toBase64 } from "./response-output.js";
 import { parseSize, seconds } from "./response-request.js";
 import { type Call, json, type Route } from "./routing.js";
 import {
@@ -137,14 +138,12 @@ async function draw(
       signal: caller.signal,
       onImage: async (file, i) => {
         if (body.response_format !== "url") {
-          data[i] = { b64_json: Buffer.from(file.bytes).toString("base64"), seed: file.seed };
+          data[i] = { b64_json: toBase64(file.bytes), seed: file.seed };
           return;
         }
-        const { bytes, format, width, height, seed } = file;
-        const facts = { ...{ width, height, format, seed: String(seed) }, promptHash: promptHash(drawing.prompt) };
-        const { id } = await context.store.put("img", bytes, { ...facts, mime: `image/${format}`, isPublic: true });
-        kept.push(id);
-        data[i] = { url: `${caller.baseUrl}/v1/images/${id}/content`, seed };
+        const asset = await context.store.put("img", file.bytes, imageFacts(file, drawing));
+        kept.push(asset.id);
+        data[i] = { url: assetUrl(caller.baseUrl, asset), seed: file.seed };
       },
     });
     await result;
@@ -184,7 +183,7 @@ function stream(
 ): HttpResponse {
   const events = new EventLog<ImagesStreamEvent | StreamError>();
   const base = (file: ImageFile) => ({
-    b64_json: Buffer.from(file.bytes).toString("base64"),
+    b64_json: toBase64(file.bytes),
     created_at: seconds(),
     ...description(drawing),
   });
@@ -211,11 +210,7 @@ function description({ width, height, output }: Drawing) {
 }
 
 /** Latent tokens of the references and of the pictures count as image tokens. */
-function imagesUsage({ promptTokens, references, width, height, numImages }: Drawing) {
-  const latentTokens = (image: { width: number; height: number }) =>
-    Math.floor(image.width / 16) * Math.floor(image.height / 16);
-  const image_tokens = references.reduce((sum, image) => sum + latentTokens(image), 0);
-  const output_tokens = latentTokens({ width, height }) * numImages;
+function imagesUsage({ promptTokens, referenceTokens: image_tokens, outputTokens: output_tokens }: Drawing) {
   const input_tokens = promptTokens + image_tokens;
   return {
     total_tokens: input_tokens + output_tokens,

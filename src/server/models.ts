@@ -1,9 +1,10 @@
 // The served model as `/v1/models` describes it, and the check that a request means it.
 
-import { maxPixels, maxPromptTokens, sizeMultiple } from "../engine/request.js";
+import { defaultGuidance, defaultSteps, maxPixels, maxPromptTokens, sizeMultiple } from "../engine/request.js";
 import { ApiError } from "./api-error.js";
 import type { ServerContext } from "./context.js";
 import {
+  maxDistilledSteps,
   maxFrames,
   maxFramesPerSecond,
   maxNumImages,
@@ -37,8 +38,8 @@ export function describeModel({ options, defaults }: ServerContext, created: num
     },
     defaults: {
       ...options.defaultSize,
-      steps: isDistilled ? 4 : 50,
-      guidance_scale: isDistilled ? 1 : 4,
+      steps: defaultSteps(defaults),
+      guidance_scale: defaultGuidance(defaults),
       output_format: "png",
       response_format: "url",
     },
@@ -47,7 +48,7 @@ export function describeModel({ options, defaults }: ServerContext, created: num
       max_side: maxOutputSide,
       side_multiple: sizeMultiple,
       max_area: Math.min(maxPixels, maxOutputSide ** 2),
-      max_steps: isDistilled ? 8 : maxSteps,
+      max_steps: isDistilled ? maxDistilledSteps : maxSteps,
       max_images: maxNumImages,
       max_references: maxReferences,
       max_prompt_tokens: maxPromptTokens,

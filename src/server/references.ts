@@ -4,6 +4,7 @@
 
 import type { RgbImage } from "../engine/request.js";
 import { DaybreakError } from "../errors.js";
+import type { Asset } from "../media/store.js";
 import { ApiError, toApiError } from "./api-error.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { ImageSource } from "./conversation.js";
@@ -32,6 +33,11 @@ export async function readReferences(
     }
   }
   return images;
+}
+
+/** Where a stored picture or video can be fetched. */
+export function assetUrl(baseUrl: string, { id, kind }: Asset): string {
+  return `${baseUrl}/v1/${kind === "vid" ? "videos" : "images"}/${id}/content`;
 }
 
 /** Which of this server's pictures a URL names, if it does. */

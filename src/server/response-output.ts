@@ -133,6 +133,10 @@ function publicSource(result: Result, format: Presentation["format"]): { url?: s
   return { url: dataUri(result.type === "video" ? "video/mp4" : `image/${result.format}`, place.base64) };
 }
 
+export function toBase64(bytes: Uint8Array): string {
+  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
+}
+
 export function dataUri(mime: string, base64: string): string {
   return `data:${mime};base64,${base64}`;
 }
@@ -141,13 +145,9 @@ function expiry(asset: Asset): number | null {
   return asset.expires_ms === null ? null : Math.floor(asset.expires_ms / 1000);
 }
 
-/** Pixels that a latent token covers on each axis. */
-const tokenPixels = 16;
-
 /** Tokens in and out: the prompt's, and the latents' of all pictures. */
 export function usage(drawing: Drawing, timings: DrawingTimings): Usage {
-  const { width, height, steps, numImages, promptTokens, seeds } = drawing;
-  const output_tokens = (width / tokenPixels) * (height / tokenPixels) * numImages;
+  const { width, height, steps, numImages, promptTokens, outputTokens: output_tokens, seeds } = drawing;
   return {
     input_tokens: promptTokens,
     output_tokens,

@@ -6,10 +6,11 @@ import type { Asset } from "../media/store.js";
 import { ApiError, errorPayload, toApiError } from "./api-error.js";
 import type { Caller, ServerContext } from "./context.js";
 import type { Carried } from "./conversation.js";
-import { type Drawing, type DrawingTimings, type ImageFile, promptHash, submitDrawing } from "./drawing.js";
+import { type Drawing, type DrawingTimings, type ImageFile, imageFacts, promptHash, submitDrawing } from "./drawing.js";
 import { EventLog } from "./event-log.js";
 import { newId } from "./ids.js";
-import { dataUri, imageCall, outputItems, type Result, usage } from "./response-output.js";
+import { assetUrl } from "./references.js";
+import { dataUri, imageCall, outputItems, type Result, toBase64, usage } from "./response-output.js";
 import { type Presentation, seconds } from "./response-request.js";
 import { itemImage, type StoredItem, type StoredResponse } from "./response-store.js";
 import type { OutputItem, ResponseEvent, ResponseResource } from "./schema/response.js";
@@ -175,9 +176,8 @@ export class ResponseRun {
   }
 
   /** Begins to write a picture; the next one is drawn meanwhile, unless this one fails. */
-  #storeImage({ bytes, format, width, height, seed }: ImageFile) {
-    const facts = { ...this.#assetFacts(`image/${format}`, seed), width, height, format };
-    const { asset, stored } = this.#context.store.begin("img", bytes, facts);
+  #storeImage(file: ImageFile) {
+    const { asset, stored } = this.#context.store.begin("img", file.bytes, imageFacts(file, this.#plan.drawing));
     this.#writing.push(stored);
     stored.catch((error) => this.stop(toApiError(error)));
     return this.#place(asset);
@@ -194,7 +194,8 @@ export class ResponseRun {
       await rm(path);
     } else {
       const facts = {
-        ...this.#assetFacts("video/mp4", seed),
+        ...{ mime: "video/mp4", isPublic: true, seed: String(seed) },
+        promptHash: promptHash(this.#plan.drawing.prompt),
         width,
         height,
         format: "mp4",
@@ -205,13 +206,8 @@ export class ResponseRun {
     this.#results[0] = { type: "video", width, height, seed, frames, framesPerSecond, place };
   }
 
-  #assetFacts(mime: string, seed: number) {
-    return { mime, isPublic: true, seed: String(seed), promptHash: promptHash(this.#plan.drawing.prompt) };
-  }
-
   #place(asset: Asset) {
-    const room = asset.kind === "vid" ? "videos" : "images";
-    return { url: `${this.#plan.caller.baseUrl}/v1/${room}/${asset.id}/content`, asset };
+    return { url: assetUrl(this.#plan.caller.baseUrl, asset), asset };
   }
 
   async #finish(result: Promise<{ timings: DrawingTimings; warnings: string[] }>): Promise<void> {
@@ -316,10 +312,6 @@ function numbered(event: NewEvent, sequence_number: number): ResponseEvent {
 
 function newestImage(output: readonly OutputItem[]) {
   return output.map((item) => itemImage(item, "previous_response_id")).findLast((image) => image !== null);
-}
-
-function toBase64(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
 }
 
 /** A finished message as a stream tells it: the item empty, each part empty and whole, the item whole. */

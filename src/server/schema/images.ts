@@ -2,12 +2,10 @@
 // OpenAI in one thing: multipart forms carry strings, which are read as the numbers and booleans they spell.
 
 import { z } from "zod";
-import { maxNumImages, maxPartialImages, outputFormat } from "./request.js";
+import { maxNumImages, maxPartialImages, optional, outputFormat } from "./request.js";
 
 const maxPromptLength = 32_000;
 export const maxEditImages = 16;
-
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
 
 /** A number that a form may have sent as text. */
 const integer = (least: number, most: number) =>

@@ -10,6 +10,8 @@ const maxTextLength = 10 * 1024 * 1024;
 const maxImageUrlLength = 100 * 1024 * 1024;
 export const maxReferences = 8;
 export const maxSteps = 100;
+/** A distilled model was taught few steps; more make the picture worse. */
+export const maxDistilledSteps = 8;
 export const minOutputSide = 128;
 export const maxOutputSide = 2048;
 export const maxNumImages = 10;
@@ -18,7 +20,7 @@ export const maxFrames = 241;
 export const maxFramesPerSecond = 60;
 
 /** null means absent, as everywhere in this API. */
-const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
+export const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
 
 const text = z.string().max(maxTextLength);
 const id = optional(z.string());
