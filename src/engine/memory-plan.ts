@@ -89,6 +89,8 @@ function countingDevice(): Device {
     limits: { bindingBytes: 2 ** 31 - 4, bufferBytes: 2 ** 40, dispatchFlops: 5e10, submissionFlops: 2.5e11 },
     isSoftware: false,
     subgroupSize: 0,
+    matrixConfigs: [],
+    tuning: new Map(),
     allocatedBytes: 0,
     allocations: 0,
     check: () => undefined,

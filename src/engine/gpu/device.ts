@@ -54,9 +54,14 @@ const gpuMatrixRows = 16;
 const softwareFlopsPerSecond = 5e9;
 const gpuFlopsPerSecond = 5e11;
 
+/** Problem → name of the variant that was measured to be the fastest for it; see ops/variants.ts. */
+export type Tuning = ReadonlyMap<string, string>;
+
 export type OpenDeviceOptions = {
   gpu: GPU;
   limits?: Partial<DeviceLimits>;
+  /** Measured choices of kernels; without them the built-in ones are taken. */
+  tuning?: Tuning;
   /** Try without these features, as on a smaller device (tests). */
   withoutFeatures?: string[];
 };
@@ -73,6 +78,8 @@ export class Device {
   readonly subgroupSize: number;
   /** What the matrix units compute; none where shaders cannot reach them. */
   readonly matrixConfigs: readonly MatrixConfig[];
+  /** Measured choices of kernels. */
+  readonly tuning: Tuning;
   /** Bytes of all buffers made through {@link createBuffer} and not destroyed. */
   allocatedBytes = 0;
   /** How many buffers were ever made: the step loop must not raise it. */
@@ -83,11 +90,12 @@ export class Device {
   #onFailure = new Set<(error: DaybreakError) => void>();
 
   /** Use {@link openDevice}. */
-  constructor(gpu: GPUDevice, info: GPUAdapterInfo, limits: DeviceLimits, isSoftware: boolean) {
+  constructor(gpu: GPUDevice, info: GPUAdapterInfo, limits: DeviceLimits, isSoftware: boolean, tuning: Tuning) {
     this.gpu = gpu;
     this.info = info;
     this.features = new Set(gpu.features);
     this.limits = limits;
+    this.tuning = tuning;
     this.isSoftware = isSoftware;
     const { subgroupMinSize, subgroupMaxSize } = info;
     this.subgroupSize = this.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
@@ -209,7 +217,8 @@ export class Device {
  * Errors: device.no_adapter, device.null_backend (a device that accepts everything and computes nothing), device.error,
  * device.lost.
  */
-export async function openDevice({ gpu, limits, withoutFeatures = [] }: OpenDeviceOptions): Promise<Device> {
+export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
+  const { gpu, limits, tuning = new Map(), withoutFeatures = [] } = options;
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) {
     throw new DaybreakError(
@@ -233,7 +242,7 @@ export async function openDevice({ gpu, limits, withoutFeatures = [] }: OpenDevi
     matrixRows: isSoftware ? Number.POSITIVE_INFINITY : gpuMatrixRows,
     ...limits,
   };
-  const opened = new Device(device, adapter.info, planned, isSoftware);
+  const opened = new Device(device, adapter.info, planned, isSoftware, tuning);
   try {
     await probe(opened);
   } catch (error) {

@@ -5,9 +5,10 @@
 import { assert } from "../../errors.js";
 import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
-import { type Kernel, kernel } from "../gpu/kernel.js";
+import { kernel } from "../gpu/kernel.js";
 import { padded8, rowBytes, type Tensor } from "../gpu/tensor.js";
 import { usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import { chooseVariant, sizeClass, type Variant } from "./variants.js";
 
 export type AttentionOptions = {
   label?: string;
@@ -43,9 +44,12 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
   assert(heads % kvHeads === 0, `${label}: ${heads} heads on ${kvHeads} key heads`);
   const y = options.into ?? recorder.scratch(label, tokens, heads * headSize);
   const perKv = heads / kvHeads;
-  const { chosen, tileQueries } = attentionKernel(device, headSize, q.dtype === "f16", {
-    CAUSAL: causal ? 1 : 0,
-    HAS_LIMIT: limit ? 1 : 0,
+  const shape: AttentionShape = { tokens, heads, headSize, dtype: q.dtype === "f16" ? "f16" : "f32" };
+  const variant = chooseVariant(device, attentionName(shape), attentionVariants(device, shape));
+  const tileQueries = variant.tileRows;
+  const chosen = kernel(device, variant.stem, {
+    tunables: { QK_TYPE: q.dtype === "f16" ? 2 : 0, GROUPS: padded8(headSize) / 8, ...variant.tunables },
+    overrides: { CAUSAL: causal ? 1 : 0, HAS_LIMIT: limit ? 1 : 0 },
   });
 
   const flopsPerQuery = 4 * keys * headSize;
@@ -131,29 +135,38 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
   return y;
 }
 
-function attentionKernel(
-  device: Device,
-  headSize: number,
-  isF16: boolean,
-  overrides: Record<string, number>,
-): { chosen: Kernel; tileQueries: number } {
+/** What decides which kernel is the fastest for attention. */
+export type AttentionShape = {
+  /** Queries, and rows of each head. */
+  tokens: number;
+  heads: number;
+  headSize: number;
+  /** Of q and k. */
+  dtype: "f32" | "f16";
+};
+
+/** The name under which measured choices are kept. */
+export function attentionName({ tokens, heads, headSize, dtype }: AttentionShape): string {
+  return `attention ${heads}×${headSize}, ${sizeClass(tokens)} tokens ${dtype}`;
+}
+
+/** The kernels that compute attention on this device, the built-in choice first. */
+export function attentionVariants(device: Device, { headSize }: AttentionShape): Variant[] {
   const GROUPS = padded8(headSize) / 8;
   assert(GROUPS <= 64, `heads of ${headSize} channels: at most 512`);
-  const QK_TYPE = isF16 ? 2 : 0;
+  const variants: Variant[] = [];
   // Its loops over a head are unrolled, so very wide heads would compile for long.
   if (usesSubgroupKernels(device) && GROUPS <= 16) {
     const SUBGROUP_SIZE = device.subgroupSize;
     // Wide heads gain nothing from a second query, and with one they compile in half of the time.
     const QUERIES = GROUPS > 8 ? 1 : 2;
-    const tunables = { QK_TYPE, GROUPS, QUERIES, KEYS: 2, SUBGROUP_SIZE };
-    return {
-      chosen: kernel(device, "attention_subgroup", { tunables, overrides }),
-      tileQueries: QUERIES * SUBGROUP_SIZE,
-    };
+    const tunables = { QUERIES, KEYS: 2, SUBGROUP_SIZE };
+    variants.push({ stem: "attention_subgroup", tunables, tileRows: QUERIES * SUBGROUP_SIZE, tileCols: headSize });
   }
   // Keys and values of one tile take GROUPS · 32 bytes each, in 16 KiB of workgroup memory.
   const KEYS = Math.min(16, Math.floor(256 / GROUPS));
-  return { chosen: kernel(device, "attention", { tunables: { QK_TYPE, GROUPS, KEYS }, overrides }), tileQueries: 64 };
+  variants.push({ stem: "attention", tunables: { KEYS }, tileRows: 64, tileCols: headSize });
+  return variants;
 }
 
 /** Rows of queries that a workgroup of attention_wide owns. */

@@ -5,11 +5,12 @@
 import { assert } from "../../errors.js";
 import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
-import { type Kernel, kernel } from "../gpu/kernel.js";
+import { kernel } from "../gpu/kernel.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
 import { matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
+import { chooseVariant, sizeClass, type Variant } from "./variants.js";
 
 /** An image on the device: [height · width, C] f32. */
 export type ImageTensor = { tensor: Tensor; height: number; width: number };
@@ -51,7 +52,13 @@ export function conv2d(
     `${label}: [${height * width}, ${weight.rows}] into [${y.rows}, ${y.cols}]`,
   );
 
-  const { chosen, tileRows, tileCols } = conv2dKernel(device, weight, addTo !== undefined);
+  const convolution = { pixels: y.rows, inputs: x.tensor.cols, outputs: weight.rows, weight: weight.dtype };
+  const variants = conv2dVariants(device, convolution);
+  const { stem, tunables, tileRows, tileCols } = chooseVariant(device, convolutionName(convolution), variants);
+  const chosen = kernel(device, stem, {
+    tunables: { WEIGHT_TYPE: weightType(weight), ...tunables },
+    overrides: { ACCUMULATE: addTo ? 1 : 0 },
+  });
   const flopsPerPixel = 2 * weight.rows * 9 * x.tensor.cols;
   const inputRows = Math.floor((device.limits.bindingBytes - 256) / (x.width * rowBytes(x.tensor)));
   // Output rows whose taps lie in that many input rows: three taps reach one row further on either side.
@@ -130,22 +137,32 @@ export function conv1x1(
   return { ...x, tensor: matmul(recorder, x.tensor, { ...weight, cols: x.tensor.cols }, { label, bias }) };
 }
 
-function conv2dKernel(
-  device: Device,
-  weight: Weight,
-  accumulate: boolean,
-): { chosen: Kernel; tileRows: number; tileCols: number } {
-  const overrides = { ACCUMULATE: accumulate ? 1 : 0 };
-  const WEIGHT_TYPE = weightType(weight);
+/** What decides which kernel is the fastest for a convolution. */
+export type Convolution = {
+  /** Of the result. */
+  pixels: number;
+  inputs: number;
+  outputs: number;
+  weight: Weight["dtype"];
+};
+
+/** The name under which measured choices are kept. */
+export function convolutionName({ pixels, inputs, outputs, weight }: Convolution): string {
+  return `conv2d ${inputs}→${outputs}, ${sizeClass(pixels)} pixels ${weight}`;
+}
+
+/** The kernels that compute a convolution on this device, the built-in choice first. */
+export function conv2dVariants(device: Device, { outputs }: Convolution): Variant[] {
+  const variants: Variant[] = [];
   if (usesSubgroupKernels(device)) {
     const SUBGROUP_SIZE = device.subgroupSize;
-    const columns = Math.ceil(weight.rows / SUBGROUP_SIZE);
+    const columns = Math.ceil(outputs / SUBGROUP_SIZE);
     const COLS = columns > 2 ? 4 : columns;
     // Few columns leave registers for more rows.
     const ROWS = COLS > 2 ? 4 : 8;
-    const tunables = { WEIGHT_TYPE, ROWS, COLS, SUBGROUP_SIZE };
-    const chosen = kernel(device, "conv2d_subgroup", { tunables, overrides });
-    return { chosen, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE };
+    const tunables = { ROWS, COLS, SUBGROUP_SIZE };
+    variants.push({ stem: "conv2d_subgroup", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
   }
-  return { chosen: kernel(device, "conv2d", { tunables: { WEIGHT_TYPE }, overrides }), tileRows: 64, tileCols: 64 };
+  variants.push({ stem: "conv2d", tunables: {}, tileRows: 64, tileCols: 64 });
+  return variants;
 }

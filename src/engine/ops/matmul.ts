@@ -1,16 +1,17 @@
-// Matrix products with a weight: every linear layer of the models. Three kernels compute the same function: CPU drivers
-// get one that needs no workgroup memory, GPUs with matrix units one for operands in f16. Splits by rows and columns where a range exceeds the binding limit or a
-// dispatch would run too long.
+// Matrix products with a weight: every linear layer of the models. Several kernels compute the same function: CPU drivers
+// get one that needs no workgroup memory, GPUs with matrix units one for operands in f16. Splits by rows and columns
+// where a range exceeds the binding limit or a dispatch would run too long.
 
 import { assert } from "../../errors.js";
 import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
-import { type Kernel, kernel } from "../gpu/kernel.js";
+import { kernel } from "../gpu/kernel.js";
 import { elementBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
-import { chooseMatrixTile } from "./matrix-tiles.js";
+import { matrixVariants } from "./matrix-tiles.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 import { tensorRowScales, weightRowScales } from "./row-scale.js";
+import { chooseVariant, sizeClass, type Variant } from "./variants.js";
 
 export type MatmulOptions = {
   label?: string;
@@ -58,7 +59,16 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
     ACCUMULATE: into?.accumulate ? 1 : 0,
   };
   const isNarrow = a.dtype === "f16" || options.operands === "f16";
-  const { chosen, tileRows, tileCols } = matmulKernel(device, a, weight, isNarrow, overrides);
+  const product: Product = {
+    ...{ rows: a.rows, k: a.cols, cols, a: a.dtype === "f16" ? "f16" : "f32", weight: weight.dtype },
+    ...{ isNarrow, isGated: isSiluGate },
+  };
+  const variant = chooseVariant(device, productName(product), matmulVariants(device, product));
+  const types = { A_TYPE: a.dtype === "f16" ? 2 : 0, WEIGHT_TYPE: weightType(weight) };
+  const chosen = kernel(device, variant.stem, { tunables: { ...types, ...variant.tunables }, overrides });
+  const tileRows = variant.tileRows;
+  // With a gate, half of a tile's columns are those of the up projection.
+  const tileCols = isSiluGate ? variant.tileCols / 2 : variant.tileCols;
   const scales: Scales = {};
   if (chosen.layout.stem === "matmul_subgroup_matrix") {
     if (a.dtype === "f32") scales.a = tensorRowScales(recorder, a);
@@ -147,31 +157,35 @@ function bindScales(scales: Tensor, begin: number, end: number) {
   return { binding, offset: offset / scales.pitch };
 }
 
-type Choice = { chosen: Kernel; tileRows: number; tileCols: number };
+/** What decides which kernel is the fastest for a product. */
+export type Product = {
+  rows: number;
+  /** Terms of a sum. */
+  k: number;
+  cols: number;
+  a: "f32" | "f16";
+  weight: Weight["dtype"];
+  /** Whether a and the weight may be rounded to f16. */
+  isNarrow: boolean;
+  isGated: boolean;
+};
 
-/** Matrix units where they may be used and pay, else what suits the processor or GPU. */
-function matmulKernel(
-  device: Device,
-  a: Tensor,
-  weight: Weight,
-  isNarrow: boolean,
-  overrides: { SILU_GATE: number } & Record<string, number>,
-): Choice {
-  const types = { A_TYPE: a.dtype === "f16" ? 2 : 0, WEIGHT_TYPE: weightType(weight) };
-  const matrixTile = isNarrow && a.rows >= device.limits.matrixRows ? chooseMatrixTile(device) : undefined;
-  if (matrixTile) {
-    const { tunables, rows, cols } = matrixTile;
-    const chosen = kernel(device, "matmul_subgroup_matrix", { tunables: { ...types, ...tunables }, overrides });
-    return { chosen, tileRows: rows, tileCols: overrides.SILU_GATE ? cols / 2 : cols };
-  }
+/** The name under which measured choices are kept. */
+export function productName({ rows, k, cols, a, weight, isNarrow, isGated }: Product): string {
+  return `matmul ${sizeClass(rows)}×${k}×${cols} ${a}×${weight}${isNarrow ? " narrow" : ""}${isGated ? " gated" : ""}`;
+}
+
+/** The kernels that compute a product on this device, the built-in choice first. */
+export function matmulVariants(device: Device, { rows, isNarrow }: Product): Variant[] {
+  const variants: Variant[] = [];
+  if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device));
   if (usesSubgroupKernels(device)) {
     const [ROWS, COLS, SUBGROUP_SIZE] = [4, 4, device.subgroupSize];
-    const tileCols = (overrides.SILU_GATE ? COLS / 2 : COLS) * SUBGROUP_SIZE;
-    const chosen = kernel(device, "matmul_subgroup", { tunables: { ...types, ROWS, COLS, SUBGROUP_SIZE }, overrides });
-    return { chosen, tileRows: ROWS, tileCols };
+    const tunables = { ROWS, COLS, SUBGROUP_SIZE };
+    variants.push({ stem: "matmul_subgroup", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
   }
-  const chosen = kernel(device, "matmul", { tunables: types, overrides });
-  return { chosen, tileRows: 64, tileCols: overrides.SILU_GATE ? 32 : 64 };
+  variants.push({ stem: "matmul", tunables: {}, tileRows: 64, tileCols: 64 });
+  return variants;
 }
 
 /**

@@ -3,6 +3,7 @@
 // taken: sums in f16 lose too much.
 
 import type { Device } from "../gpu/device.js";
+import type { Variant } from "./variants.js";
 
 /** Matrices [M, K]·[K, N]; a subgroup computes rows × cols of them, a workgroup subgroups[0] × subgroups[1] such blocks. */
 type Layout = {
@@ -28,34 +29,28 @@ const layouts: readonly Layout[] = [
 /** Elements of k that pass through workgroup memory at a time, and unused ones after them. */
 const [step, padding] = [32, 8];
 
-export type MatrixTile = {
-  /** Of the kernel matmul_subgroup_matrix. */
-  tunables: Record<string, number>;
-  /** Rows and columns of the result that one workgroup computes. */
-  rows: number;
-  cols: number;
-};
-
-/** The first layout that the device's matrix units and workgroup memory allow; undefined if there is none. */
-export function chooseMatrixTile(device: Device): MatrixTile | undefined {
-  for (const { matrix, block, subgroups } of layouts) {
+/** Variants of the kernel matmul_subgroup_matrix that the device's matrix units and workgroup memory allow. */
+export function matrixVariants(device: Device): Variant[] {
+  return layouts.flatMap(({ matrix, block, subgroups }) => {
     const [M, N, K] = matrix;
     const isOffered = device.matrixConfigs.some(
       (c) => c.M === M && c.N === N && c.K === K && c.componentType === "f16" && c.resultComponentType === "f32",
     );
-    if (!isOffered) continue;
+    if (!isOffered) return [];
     const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = device.gpu.limits;
-    const rows = subgroups[0] * block[0] * M;
-    const cols = subgroups[1] * block[1] * N;
-    const bytes = 2 * (rows + cols) * (step + padding) + 4 * subgroups[0] * M * cols + 8 * (rows + cols);
+    const tileRows = subgroups[0] * block[0] * M;
+    const tileCols = subgroups[1] * block[1] * N;
+    const bytes = 2 * (tileRows + tileCols) * (step + padding) + 4 * subgroups[0] * M * tileCols;
+    const scaleBytes = 8 * (tileRows + tileCols);
     // Subgroup matrices want whole subgroups, of whatever size the driver takes.
     const invocations = subgroups[0] * subgroups[1] * device.info.subgroupMaxSize;
-    if (bytes > maxComputeWorkgroupStorageSize || invocations > maxComputeInvocationsPerWorkgroup) continue;
+    const isTooLarge =
+      bytes + scaleBytes > maxComputeWorkgroupStorageSize || invocations > maxComputeInvocationsPerWorkgroup;
+    if (isTooLarge) return [];
     const tunables = {
       ...{ MATRIX_M: M, MATRIX_N: N, MATRIX_K: K, ROWS: block[0], COLS: block[1], STEP: step },
       ...{ SUBGROUP_ROWS: subgroups[0], SUBGROUP_COLS: subgroups[1], WORKGROUP: invocations },
     };
-    return { tunables, rows, cols };
-  }
-  return undefined;
+    return [{ stem: "matmul_subgroup_matrix", tunables, tileRows, tileCols }];
+  });
 }
