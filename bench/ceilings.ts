@@ -78,7 +78,7 @@ async function timeList(device: Device, runs: number, record: (recorder: Recorde
     let best = Number.POSITIVE_INFINITY;
     for (let i = 0; i <= runs; i++) {
       const began = performance.now();
-      list.submit();
+      await list.submit();
       await device.idle();
       if (i > 0) best = Math.min(best, performance.now() - began);
     }

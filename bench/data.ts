@@ -73,7 +73,9 @@ export class BenchInputs {
       const values = elements(name, rows * cols, dtype);
       const buffer = this.#device.createBuffer(name, values.byteLength, tensorUsage);
       this.#write(buffer, values);
-      const value = { label: name, buffer, rows, cols, pitch: cols, dtype, byteLength: values.byteLength };
+      const { byteLength } = values;
+      const storage = { label: name, byteLength, buffer, isPlanned: false };
+      const value = { label: name, storage, byteOffset: 0, rows, cols, pitch: cols, dtype, byteLength };
       return { buffer, value };
     }) as Weight;
   }
@@ -81,7 +83,7 @@ export class BenchInputs {
   /** A parameter vector of a length that is a multiple of 8. */
   vector(name: string, length: number): Vector {
     const { storage } = this.tensor(name, 1, length);
-    return { label: name, buffer: storage.buffer as GPUBuffer, length };
+    return { label: name, storage, byteOffset: 0, length };
   }
 
   close(): void {

@@ -7,8 +7,8 @@ import { Engine } from "../src/engine/engine.js";
 import type { Timing } from "../src/engine/gpu/commands.js";
 import { openDevice } from "../src/engine/gpu/device.js";
 import { Readback } from "../src/engine/gpu/readback.js";
-import { type MemoryPlan, planMemory } from "../src/engine/memory-plan.js";
-import { buildPicturePlan } from "../src/engine/picture-plan.js";
+import { choosePlan, type MemoryPlan } from "../src/engine/memory-plan.js";
+import { buildPicturePlan, modulatedSteps } from "../src/engine/picture-plan.js";
 import { PromptEncoder } from "../src/engine/prompt-encoder.js";
 import { defaultSteps, type Precision, resolveRequest, type Timings } from "../src/engine/request.js";
 import { requestDefaults } from "../src/engine/request-defaults.js";
@@ -27,14 +27,14 @@ export type BenchCase = {
   width?: number;
   height?: number;
   precision: Precision;
+  /** As the engine's. */
+  memoryBudgetBytes?: number;
 };
 
 export type BenchGenerateOptions = BenchCase & {
   steps?: number;
   /** Warm pictures; at least 5 for a claim. */
   runs: number;
-  /** As the engine's: more is refused. */
-  memoryBudgetBytes?: number;
   /** Also time every kernel, each dispatch in a pass of its own. */
   kernels: boolean;
   /** A command that does the same work and prints a line `seconds A B C …`; run once, afterwards. */
@@ -45,8 +45,8 @@ export type BenchGenerateOptions = BenchCase & {
 export type BenchGenerateResult = {
   device: DeviceBlock;
   case: { model: string; width: number; height: number; steps: number; precision: "f32" | "f16"; runs: number };
-  /** What was planned for the device, and the bytes of all buffers on it after the last picture. */
-  memory: { planned: MemoryPlan; deviceBytes: number };
+  /** What was planned for the device, and the most that all buffers on it ever took together. */
+  memory: { planned: MemoryPlan; peakBytes: number };
   cold: { open_ms: number; first: Timings };
   warm: Record<keyof Timings, Spread>;
   kernels?: (Timing & { stage: string })[];
@@ -78,7 +78,7 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
   const device = await describeDevice(gpu); // not before: finding the adapter is a part of opening
   const all: Timings[] = [];
   let size = { width: 0, height: 0 };
-  let deviceBytes = 0;
+  let peakBytes = 0;
   const { isDistilled, precision: operands } = engine.info;
   try {
     for (let i = 0; i <= runs; i++) {
@@ -88,7 +88,7 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
       size = images[0]!;
       all.push(timings);
     }
-    deviceBytes = engine.info.deviceBytes;
+    peakBytes = engine.info.peakDeviceBytes;
   } finally {
     await engine.close();
   }
@@ -105,7 +105,7 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
       precision: operands,
       runs,
     },
-    memory: { planned: (await planPicture(source, { ...options, ...shape }, operands)).planned, deviceBytes },
+    memory: { planned: (await planPicture(source, { ...options, ...shape }, operands)).planned, peakBytes },
     cold: { open_ms, first },
     warm: warm as BenchGenerateResult["warm"],
   };
@@ -129,7 +129,8 @@ async function planPicture(source: CheckpointSource, asked: BenchCase, operands:
   const checkpoint = await openCheckpoint(source);
   const request = { prompt: "", width: asked.width, height: asked.height };
   const { width, height, isGuided } = resolveRequest(request, requestDefaults(checkpoint.config));
-  const planned = await planMemory(checkpoint, { width, height, references: [], isGuided }, operands);
+  const shape = { width, height, references: [], isGuided };
+  const planned = await choosePlan(checkpoint, shape, asked.memoryBudgetBytes, { operands });
   return { width, height, planned };
 }
 
@@ -159,12 +160,17 @@ async function profileKernels(
         "timing kernels needs timestamp-query, which this device lacks",
       );
     }
-    const checkpoint = await loadCheckpoint(device, source, { fillWeights });
-    const promptEncoder = await PromptEncoder.open(device, new Readback(device), checkpoint, { operands });
+    const checkpoint = await loadCheckpoint(device, await openCheckpoint(source), { fillWeights });
+    const { tensors } = await PromptEncoder.open(device, new Readback(device), checkpoint);
     const picture = { ...shape, references: [], isGuided: false };
-    const plan = await buildPicturePlan(device, checkpoint, promptEncoder.embeds, picture, { operands });
+    const plan = await buildPicturePlan(device, checkpoint, tensors, picture, { operands });
     const timings: (Timing & { stage: string })[] = [];
-    const lists = { prompt: promptEncoder.list, "one step": plan.denoise, decode: plan.decode };
+    const lists = {
+      prompt: plan.prompt.list,
+      [`modulation of ${modulatedSteps} steps`]: plan.modulate,
+      "one step": plan.denoise,
+      decode: plan.decode,
+    };
     for (const [stage, list] of Object.entries(lists)) {
       await list.profile(); // compiles
       for (const timing of await list.profile()) timings.push({ stage, ...timing });

@@ -330,7 +330,7 @@ async function prepareCase(
 
 async function timeRun(device: Device, list: CommandList): Promise<number> {
   return time(async () => {
-    list.submit();
+    await list.submit();
     await device.idle();
   });
 }

@@ -291,17 +291,18 @@ function mixed(value: number): number {
  * activations stay finite through any number of layers. Equal seeds give equal weights on every device.
  */
 export function syntheticWeights(seed: number): FillWeights {
-  return async (device, folder, buffers) => {
+  return async (device, table, ranges) => {
+    const { folder, slots } = table;
     const recorder = new Recorder(device);
-    const branches = [...buffers.keys()].filter(({ slot }) => endsBranch(slot)).length;
-    for (const [target, buffer] of buffers) {
+    const branches = [...slots.values()].filter(endsBranch).length;
+    for (const [target, range] of ranges) {
       const key = hashed(`${seed} ${folder} ${target.slot.slot}`);
-      fillRandom(recorder, target, buffer, { key, ...likeTrained(target.slot, branches) });
+      fillRandom(recorder, target, range, { key, ...likeTrained(target.slot, branches) });
     }
     const list = recorder.finish(`${folder} weights`, new BufferPlan());
     try {
       await list.prepare();
-      list.submit();
+      await list.submit();
       await device.idle();
     } finally {
       list.close();

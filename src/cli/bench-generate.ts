@@ -18,7 +18,8 @@ Times whole pictures on this machine: opening, the first picture, and warm ones 
   --width W --height H   pixels; default: the checkpoint's
   --steps N          denoising steps; default: the checkpoint's
   --precision P      auto (default), f32 or f16
-  --memory-budget SIZE   most memory to take on the GPU, such as 6GiB; default: no limit
+  --memory-budget SIZE   most memory to take on the GPU, such as 6GiB; what does not fit is read whenever it is
+                         used; default: no limit
   --plan             only print what the picture will take on the device; needs no GPU
   --kernels          also time every kernel: milliseconds and GFLOP/s
   --peer COMMAND     then run COMMAND, which does the same work and prints a line "seconds A B C", and show the ratio
@@ -40,7 +41,6 @@ export const generateBenchmark: Benchmark = {
       ...what,
       steps: options.number("steps"),
       runs,
-      memoryBudgetBytes: options.size("memory-budget"),
       kernels: options.flag("kernels"),
       peer: options.text("peer"),
       signal,
@@ -59,6 +59,7 @@ function readCase(options: ParsedOptions): BenchCase {
     width: options.number("width"),
     height: options.number("height"),
     precision: (options.text("precision") ?? "auto") as Precision,
+    memoryBudgetBytes: options.size("memory-budget"),
   };
 }
 
@@ -72,7 +73,7 @@ function describe({ device, case: measured, memory, cold, warm, kernels, peer }:
   }
   let text = `${device.adapter}, ${device.driver}\n${device.cpu} × ${device.cores}, load ${device.load}\n`;
   text += `${model}: ${width}×${height}, ${steps} steps, ${precision}, ${runs} warm runs; opened in ${ms(cold.open_ms)}\n\n${table(rows)}`;
-  text += `\n${describePlan({ width, height, ...memory.planned })}allocated: ${formatBytes(memory.deviceBytes)}\n`;
+  text += `\n${describePlan({ width, height, ...memory.planned })}allocated at most: ${formatBytes(memory.peakBytes)}\n`;
   if (peer) {
     text += `\npeer: min ${ms(peer.total_ms.min)}, median ${ms(peer.total_ms.median)}; `;
     text += `ours takes ${peer.ratio.min.toFixed(2)}× (min), ${peer.ratio.median.toFixed(2)}× (median)\n`;

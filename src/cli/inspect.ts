@@ -2,7 +2,7 @@
 // engine does, so that what is printed here also loads; of the weights only headers are read, and no device is needed.
 
 import { openCheckpoint } from "../engine/checkpoint.js";
-import { type MemoryPlan, planMemory } from "../engine/memory-plan.js";
+import { choosePlan, type MemoryPlan } from "../engine/memory-plan.js";
 import type { CheckpointConfig } from "../engine/models/flux2/config.js";
 import { resolveRequest } from "../engine/request.js";
 import { requestDefaults } from "../engine/request-defaults.js";
@@ -15,11 +15,12 @@ const help = `usage: daybreak inspect DIR [options]
 Prints a checkpoint's parts, sizes and memory plan. Reads no weights and needs no GPU.
 
   --width W, --height H   the picture to plan for; default: the checkpoint's own size
+  --memory-budget SIZE    plan for at most this much memory on the GPU, such as 6GiB
   --json                  print one JSON object
 `;
 
 export const inspect: Command = {
-  options: { values: ["width", "height"], flags: ["json"], positionals: ["DIR"] },
+  options: { values: ["width", "height", "memory-budget"], flags: ["json"], positionals: ["DIR"] },
   help,
   run,
 };
@@ -59,7 +60,8 @@ async function run(options: ParsedOptions): Promise<number> {
     const checkpoint = await openCheckpoint(source);
     const { config, components } = checkpoint;
     const { width, height, steps, guidance, isGuided } = resolveRequest(asked, requestDefaults(config));
-    const memory = await planMemory(checkpoint, { width, height, references: [], isGuided });
+    const shape = { width, height, references: [], isGuided };
+    const memory = await choosePlan(checkpoint, shape, options.size("memory-budget"));
     const report: Report = {
       model: dir,
       isDistilled: config.modelIndex.isDistilled,
@@ -143,18 +145,18 @@ function describe({ model, isDistilled, defaults, parts, plan }: Report): string
   ].join("\n");
 }
 
-/** One line: what a picture of this size takes on the device, and for what. */
-export function describePlan({
-  width,
-  height,
-  weights,
-  promptBytes,
-  pictureBytes,
-  totalBytes,
-}: Report["plan"]): string {
+/** What a picture of this size takes on the device, for what, and what does not stay there. */
+export function describePlan({ width, height, ...plan }: Report["plan"]): string {
+  const { weights, promptBytes, pictureBytes, totalBytes, residencies, decoding } = plan;
   const weightBytes = Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
-  return (
+  const streamed = [
+    ...(residencies.textEncoder === "streamed" ? ["the text encoder's layers, for each new prompt"] : []),
+    ...(residencies.transformer === "streamed" ? ["the transformer's blocks, in each step"] : []),
+  ];
+  let text =
     `memory on the device for ${width}×${height}: ${formatBytes(totalBytes)} = ${formatBytes(weightBytes)} weights + ` +
-    `${formatBytes(promptBytes)} prompt + ${formatBytes(pictureBytes)} picture\n`
-  );
+    `${formatBytes(promptBytes)} prompt + ${formatBytes(pictureBytes)} picture\n`;
+  if (streamed.length > 0) text += `read from the files whenever they are used: ${streamed.join("; ")}\n`;
+  if (decoding.remakes) text += `VAE in bands of ${formatBytes(decoding.bandBytes)}, enlarged images made twice\n`;
+  return text;
 }

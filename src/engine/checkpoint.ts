@@ -12,16 +12,20 @@ import { readRows } from "./weights/rows.js";
 import type { TensorFileSet } from "./weights/safetensors.js";
 import { openComponent, type SlotTable, tensorName } from "./weights/slots.js";
 import { type CheckpointSource, readJson } from "./weights/source.js";
-import { loadWeights, type WeightSet } from "./weights/upload.js";
+import { isStreamed, streamWeights } from "./weights/streaming.js";
+import { type BufferRange, type LoadOptions, loadWeights, type WeightSet } from "./weights/upload.js";
 
 /** A checkpoint's files, checked against its configs; no weight has been read. */
 export type OpenCheckpoint = {
   config: CheckpointConfig;
   tokenizer: Tokenizer;
-  components: { table: SlotTable; files: TensorFileSet; weightBytes: number }[];
+  components: Component[];
 };
 
-/** A checkpoint whose weights are on the device. */
+/** A component's files; `weightBytes` is what all of its weights take on the device. */
+export type Component = { table: SlotTable; files: TensorFileSet; weightBytes: number };
+
+/** A checkpoint whose weights are on the device, or come to it when they are used. */
 export type Checkpoint = {
   config: CheckpointConfig;
   tokenizer: Tokenizer;
@@ -30,6 +34,7 @@ export type Checkpoint = {
   vae: WeightSet;
   /** Rows of the embedding table, [ids.length, hidden]; read from the files, the table is never loaded. */
   embed(ids: Int32Array): Promise<Float32Array>;
+  /** Of the weights that stay on the device. */
   weightBytes: number;
   close(): void;
 };
@@ -67,41 +72,43 @@ export async function openTokenizer(source: CheckpointSource): Promise<Tokenizer
   return createTokenizer(await read("tokenizer/tokenizer.json"), await read("tokenizer/tokenizer_config.json"));
 }
 
-/** Puts values into the buffers of one component, in the layout that their targets describe; resolves when they are there. */
-export type FillWeights = (device: Device, folder: string, buffers: ReadonlyMap<Target, GPUBuffer>) => Promise<void>;
+/** Puts values into ranges of one component's weights, in the layout that their targets describe; resolves when they are there. */
+export type FillWeights = (device: Device, table: SlotTable, ranges: ReadonlyMap<Target, BufferRange>) => Promise<void>;
+
+/** Whether a component's blocks stay on the device, or pass through it whenever they are used. */
+export type Residency = "resident" | "streamed";
+export type Residencies = { textEncoder: Residency; transformer: Residency };
 
 export type LoadCheckpointOptions = {
   onProgress?: (event: ProgressEvent) => void;
   signal?: AbortSignal;
-  /** Most bytes that the weights may take on the device. */
-  memoryBudgetBytes?: number;
+  /** Default: everything resident. */
+  residencies?: Residencies;
   /** Makes the weights on the device; of the source only configs, tokenizer, headers and embeddings are read then. */
   fillWeights?: FillWeights;
 };
 
 /**
- * Loads all weights onto the device.
- * Errors: those of `openCheckpoint` and `loadWeights`; `device.memory_budget_exceeded`. Nothing is left after an error.
+ * Loads an opened checkpoint's weights onto the device.
+ * Errors: those of `loadWeights`. Nothing is left after an error.
  */
 export async function loadCheckpoint(
   device: Device,
-  source: CheckpointSource,
-  { onProgress, signal, memoryBudgetBytes, fillWeights }: LoadCheckpointOptions,
+  opened: OpenCheckpoint,
+  { onProgress, signal, residencies = allResident, fillWeights }: LoadCheckpointOptions = {},
 ): Promise<Checkpoint> {
-  const { config, tokenizer, components } = await openCheckpoint(source);
-  const weightBytes = components.reduce((sum, c) => sum + c.weightBytes, 0);
-  checkBudget("the weights", device.allocatedBytes + weightBytes, memoryBudgetBytes);
+  const { config, tokenizer, components } = opened;
+  const weightBytes = components.reduce((sum, c) => sum + keptBytes(c, residencies), 0);
   const loaded: WeightSet[] = [];
   let done = 0;
   const report = (sofar: number) =>
     onProgress?.({ stage: "load", done: Math.round(sofar), total: weightBytes, image: 0, numImages: 0 });
   try {
     report(0);
-    for (const { table, files, weightBytes: bytes } of components) {
+    for (const component of components) {
+      const bytes = keptBytes(component, residencies);
       const onRead = (doneBytes: number, totalBytes: number) => report(done + (doneBytes / totalBytes) * bytes);
-      const fill =
-        fillWeights && ((buffers: ReadonlyMap<Target, GPUBuffer>) => fillWeights(device, table.folder, buffers));
-      loaded.push(await loadWeights(device, files, table, { signal, onProgress: onRead, fill }));
+      loaded.push(await loadComponent(device, component, residencies, { signal, onProgress: onRead, fillWeights }));
       done += bytes;
     }
     // Uploads are only queued so far: a device that runs out of memory says so here, not in the first picture.
@@ -111,7 +118,7 @@ export async function loadCheckpoint(
     throw error;
   }
   const [textEncoder, transformer, vae] = loaded as [WeightSet, WeightSet, WeightSet];
-  const text = components[0] as OpenCheckpoint["components"][number];
+  const text = components[0] as Component;
   const embeddings = tensorName(text.table, "embed_tokens");
   return {
     config,
@@ -127,11 +134,29 @@ export async function loadCheckpoint(
   };
 }
 
-/** Throws device.memory_budget_exceeded if `bytes` on the device are more than the caller allows. */
-export function checkBudget(what: string, bytes: number, memoryBudgetBytes = Number.POSITIVE_INFINITY): void {
-  if (bytes <= memoryBudgetBytes) return;
-  throw new DaybreakError(
-    "device.memory_budget_exceeded",
-    `${what} take ${bytes} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or use a smaller checkpoint or picture`,
-  );
+function loadComponent(
+  device: Device,
+  { table, files }: Component,
+  residencies: Residencies,
+  { fillWeights, ...options }: LoadOptions & Pick<LoadCheckpointOptions, "fillWeights">,
+): Promise<WeightSet> {
+  const fill = fillWeights && ((ranges: ReadonlyMap<Target, BufferRange>) => fillWeights(device, table, ranges));
+  const load = isResident(table, residencies) ? loadWeights : streamWeights;
+  return load(device, files, table, { ...options, fill });
+}
+
+export const allResident: Residencies = { textEncoder: "resident", transformer: "resident" };
+
+/** Whether all of a component's weights stay on the device. */
+export function isResident(table: SlotTable, { textEncoder, transformer }: Residencies): boolean {
+  const residency = { text_encoder: textEncoder, transformer }[table.folder];
+  return residency !== "streamed";
+}
+
+/** Bytes of a component's weights that stay on the device. */
+export function keptBytes({ table, files }: Component, residencies: Residencies): number {
+  const keepsAll = isResident(table, residencies);
+  return planTargets(table, files)
+    .filter(({ slot }) => keepsAll || !isStreamed(table, slot.slot))
+    .reduce((sum, { byteLength }) => sum + byteLength, 0);
 }

@@ -3,11 +3,21 @@
 // device does not.
 
 import { DaybreakError } from "../errors.js";
-import { type Checkpoint, type FillWeights, loadCheckpoint } from "./checkpoint.js";
+import {
+  allResident,
+  type Checkpoint,
+  type FillWeights,
+  type LoadCheckpointOptions,
+  loadCheckpoint,
+  type OpenCheckpoint,
+  openCheckpoint,
+  type Residencies,
+} from "./checkpoint.js";
 import { type Device, type DeviceLimits, openDevice } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
+import { choosePlan, type PlanOptions } from "./memory-plan.js";
 import { checkReference, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
-import { buildPicturePlan, type PicturePlan, type PictureShape } from "./picture-plan.js";
+import { buildPicturePlan, type Decoding, type PicturePlan, type PictureShape } from "./picture-plan.js";
 import { generateImages, throwIfAborted } from "./pipeline.js";
 import { PromptEncoder } from "./prompt-encoder.js";
 import {
@@ -27,7 +37,11 @@ export type EngineOptions = {
   source: CheckpointSource;
   /** Default `auto`: f16 operands on GPUs that have `shader-f16`, f32 elsewhere. */
   precision?: Precision;
-  /** Most bytes the engine may take on the device; more is refused with device.memory_budget_exceeded. */
+  /**
+   * Most bytes the engine may take on the device. What does not fit stays in the files and passes through the device
+   * whenever it is used: the text encoder's layers first, then the transformer's blocks. What cannot fit at all is refused
+   * with device.memory_budget_exceeded. Default: no limit, everything stays on the device.
+   */
   memoryBudgetBytes?: number;
   /** Smaller limits than the device's, to plan with. */
   limits?: Partial<DeviceLimits>;
@@ -46,9 +60,13 @@ export type EngineInfo = {
   isDistilled: boolean;
   /** Default side of a picture, pixels. */
   sampleSize: number;
+  /** Of the weights that stay on the device. */
   weightBytes: number;
-  /** Bytes of all buffers on the device now. */
+  /** Which components' weights stay. */
+  residencies: Residencies;
+  /** Bytes of all buffers on the device now, and at most so far. */
   deviceBytes: number;
+  peakDeviceBytes: number;
 };
 
 /** Plans that are kept: switching between a few sizes costs nothing. */
@@ -56,42 +74,49 @@ const maxPlans = 3;
 /** Plans beyond this are given up when another size is asked for. */
 const maxPlanBytes = 2 * 1024 ** 3;
 
+/** What depends on which weights stay on the device. */
+type Loaded = { residencies: Residencies; checkpoint: Checkpoint; promptEncoder: PromptEncoder };
+
 type EngineParts = {
   device: Device;
   readback: Readback;
-  checkpoint: Checkpoint;
-  promptEncoder: PromptEncoder;
+  opened: OpenCheckpoint;
+  loaded: Loaded;
   operands: "f32" | "f16";
   memoryBudgetBytes: number | undefined;
+  fillWeights: FillWeights | undefined;
 };
 
 /** Draws pictures with one checkpoint on one device. */
 export class Engine {
   readonly #device: Device;
   readonly #readback: Readback;
-  readonly #checkpoint: Checkpoint;
+  readonly #opened: OpenCheckpoint;
   readonly #operands: "f32" | "f16";
   readonly #memoryBudgetBytes: number | undefined;
-  readonly #promptEncoder: PromptEncoder;
+  readonly #fillWeights: FillWeights | undefined;
   readonly #plans = new Map<string, PicturePlan>();
+  #loaded: Loaded;
   #queue: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   private constructor(parts: EngineParts) {
     this.#device = parts.device;
     this.#readback = parts.readback;
-    this.#checkpoint = parts.checkpoint;
-    this.#promptEncoder = parts.promptEncoder;
+    this.#opened = parts.opened;
+    this.#loaded = parts.loaded;
     this.#operands = parts.operands;
     this.#memoryBudgetBytes = parts.memoryBudgetBytes;
+    this.#fillWeights = parts.fillWeights;
   }
 
   /**
-   * Opens a device and loads a checkpoint onto it.
+   * Opens a device and loads a checkpoint onto it; under a budget as much of it as a picture of the checkpoint's default
+   * size leaves room for. `source` must stay open as long as the engine.
    * Errors: `device.*`, `model.*`, `safetensors.*`, `weights.*`, `request.cancelled`; nothing stays open after one.
    */
   static async open(options: EngineOptions): Promise<Engine> {
-    const { precision = "auto", memoryBudgetBytes, signal } = options;
+    const { precision = "auto", memoryBudgetBytes, signal, onProgress, fillWeights } = options;
     checkPrecision(precision);
     throwIfAborted(signal, "loading");
     const device = await openDevice({ gpu: options.gpu, limits: options.limits });
@@ -99,10 +124,11 @@ export class Engine {
       throwIfAborted(signal, "loading");
       const operands = chooseOperands(device, precision);
       const readback = new Readback(device);
-      const checkpoint = await loadCheckpoint(device, options.source, options);
-      const promptEncoder = await PromptEncoder.open(device, readback, checkpoint, { operands, memoryBudgetBytes });
+      const opened = await openCheckpoint(options.source);
+      const residencies = await firstResidencies(opened, memoryBudgetBytes, { operands, device });
+      const loaded = await load({ device, readback, opened }, { residencies, onProgress, signal, fillWeights });
       throwIfAborted(signal, "loading");
-      return new Engine({ device, readback, checkpoint, promptEncoder, operands, memoryBudgetBytes });
+      return new Engine({ device, readback, opened, loaded, operands, memoryBudgetBytes, fillWeights });
     } catch (error) {
       device.close();
       throw error;
@@ -110,16 +136,19 @@ export class Engine {
   }
 
   get info(): EngineInfo {
-    const { info, isSoftware, allocatedBytes } = this.#device;
-    const { modelIndex, vae } = this.#checkpoint.config;
+    const { info, isSoftware, allocatedBytes, peakBytes } = this.#device;
+    const { checkpoint, residencies } = this.#loaded;
+    const { modelIndex, vae } = checkpoint.config;
     return {
       adapter: info.description || [info.vendor, info.architecture].join(" ").trim(),
       isSoftware,
       precision: this.#operands,
       isDistilled: modelIndex.isDistilled,
       sampleSize: vae.sampleSize,
-      weightBytes: this.#checkpoint.weightBytes,
+      weightBytes: checkpoint.weightBytes,
+      residencies,
       deviceBytes: allocatedBytes,
+      peakDeviceBytes: peakBytes,
     };
   }
 
@@ -150,8 +179,8 @@ export class Engine {
   async #close(): Promise<void> {
     await this.#queue;
     for (const plan of this.#plans.values()) plan.close();
-    this.#promptEncoder.close();
-    this.#checkpoint.close();
+    this.#loaded.promptEncoder.close();
+    this.#loaded.checkpoint.close();
     this.#readback.close();
     this.#device.close();
   }
@@ -160,14 +189,15 @@ export class Engine {
     const started = performance.now();
     this.#device.check();
     throwIfAborted(request.signal);
-    const defaults = requestDefaults(this.#checkpoint.config);
+    const { config, tokenizer } = this.#opened;
+    const defaults = requestDefaults(config);
     // Everything that can be refused is refused before the first reference is resized.
     const given = checkReferences(request.references);
     const first = given[0] && preparedSize(given[0].width, given[0].height, defaults.tokenPixels);
     const resolved = resolveRequest(request, defaults, first);
     // A prompt that does not fit is found out before anything is built for it.
-    this.#checkpoint.tokenizer.encode(resolved.prompt);
-    if (resolved.isGuided) this.#checkpoint.tokenizer.encode(resolved.negativePrompt);
+    tokenizer.encode(resolved.prompt);
+    if (resolved.isGuided) tokenizer.encode(resolved.negativePrompt);
     const references = given.map((image) => prepareReference(image, defaults.tokenPixels));
     const { width, height, isGuided } = resolved;
     const sizes = references.map((reference) => ({ width: reference.width, height: reference.height }));
@@ -177,8 +207,8 @@ export class Engine {
       const pipeline = {
         device: this.#device,
         readback: this.#readback,
-        checkpoint: this.#checkpoint,
-        promptEncoder: this.#promptEncoder,
+        checkpoint: this.#loaded.checkpoint,
+        promptEncoder: this.#loaded.promptEncoder,
         plan,
       };
       const result = await generateImages(pipeline, resolved, references, request);
@@ -199,13 +229,41 @@ export class Engine {
       return known;
     }
     this.#makeRoom();
-    const plan = await buildPicturePlan(this.#device, this.#checkpoint, this.#promptEncoder.embeds, shape, {
+    const decoding = await this.#fit(shape);
+    const { checkpoint, promptEncoder } = this.#loaded;
+    const plan = await buildPicturePlan(this.#device, checkpoint, promptEncoder.tensors, shape, {
       operands: this.#operands,
-      trace,
-      memoryBudgetBytes: this.#memoryBudgetBytes,
+      decoding,
+      trace, // what it keeps is beyond the budget
     });
     if (!trace) this.#plans.set(key, plan);
     return plan;
+  }
+
+  /** Under a budget: chooses how to draw this size, and lets go of weights that leave no room for it. */
+  async #fit(shape: PictureShape): Promise<Decoding | undefined> {
+    if (this.#memoryBudgetBytes === undefined) return undefined;
+    const device = this.#device;
+    const from = this.#loaded.residencies;
+    const options = { operands: this.#operands, device, from };
+    const { residencies, decoding } = await choosePlan(this.#opened, shape, this.#memoryBudgetBytes, options);
+    if (residencies.textEncoder !== from.textEncoder || residencies.transformer !== from.transformer) {
+      await this.#reload(residencies);
+    }
+    return decoding;
+  }
+
+  /** Loads the checkpoint anew with less of it on the device. After an error the engine is as if it had failed. */
+  async #reload(residencies: Residencies): Promise<void> {
+    this.#loaded.promptEncoder.close();
+    this.#loaded.checkpoint.close();
+    try {
+      const parts = { device: this.#device, readback: this.#readback, opened: this.#opened };
+      this.#loaded = await load(parts, { residencies, fillWeights: this.#fillWeights });
+    } catch (error) {
+      this.#device.fail(error);
+      throw error;
+    }
   }
 
   /** Gives up plans that were not used for longest, and under a budget all: it is for one picture at a time. */
@@ -218,6 +276,35 @@ export class Engine {
       this.#plans.delete(key);
     }
   }
+}
+
+async function load(
+  { device, readback, opened }: { device: Device; readback: Readback; opened: OpenCheckpoint },
+  options: LoadCheckpointOptions & { residencies: Residencies },
+): Promise<Loaded> {
+  const checkpoint = await loadCheckpoint(device, opened, options);
+  const promptEncoder = await PromptEncoder.open(device, readback, checkpoint);
+  return { residencies: options.residencies, checkpoint, promptEncoder };
+}
+
+/**
+ * What stays on the device so that a picture of the default size without references fits into the budget; if none does,
+ * so that the smallest one does.
+ */
+async function firstResidencies(
+  opened: OpenCheckpoint,
+  memoryBudgetBytes: number | undefined,
+  options: PlanOptions,
+): Promise<Residencies> {
+  if (memoryBudgetBytes === undefined) return allResident;
+  const defaults = requestDefaults(opened.config);
+  const { width, height, isGuided } = resolveRequest({ prompt: "" }, defaults);
+  const shape = { width, height, references: [], isGuided };
+  const smallest = { ...shape, width: defaults.tokenPixels, height: defaults.tokenPixels };
+  const plan = choosePlan(opened, shape, memoryBudgetBytes, options).catch(() =>
+    choosePlan(opened, smallest, memoryBudgetBytes, options),
+  );
+  return (await plan).residencies;
 }
 
 function checkReferences(references: RgbImage[] = []): RgbImage[] {

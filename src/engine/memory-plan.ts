@@ -1,34 +1,105 @@
-// What a checkpoint and a picture size take on the device, before anything is read or allocated: the engine's own
-// planning is run on a device that only counts. So the plan cannot drift from what the engine does.
+// What a checkpoint and a picture size take on the device, before anything is read or allocated, and from that what stays
+// on the device and what passes through it. The engine's own planning is run on a device that only counts, so a plan
+// cannot drift from what the engine does.
 
-import type { Checkpoint, OpenCheckpoint } from "./checkpoint.js";
+import { DaybreakError } from "../errors.js";
+import {
+  allResident,
+  type Checkpoint,
+  type Component,
+  isResident,
+  keptBytes,
+  type OpenCheckpoint,
+  type Residencies,
+} from "./checkpoint.js";
 import type { Device } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
-import { buildPicturePlan, type PictureShape } from "./picture-plan.js";
+import { buildPicturePlan, type Decoding, decodings, type PictureShape } from "./picture-plan.js";
 import { PromptEncoder } from "./prompt-encoder.js";
 import { planTargets } from "./weights/layout.js";
-import type { WeightSet } from "./weights/upload.js";
+import { isStreamed, streamedBlocks } from "./weights/streaming.js";
+import { type WeightSet, weightsBySlot, withPrefix } from "./weights/upload.js";
 
-/** Bytes on the device. */
+/** Bytes on the device at most at a time. */
 export type MemoryPlan = {
-  /** By component folder. */
+  /** Whether a component's blocks stay on the device, or are read from the files whenever they are used. */
+  residencies: Residencies;
+  decoding: Decoding;
+  /** Weights that stay, by component folder. */
   weights: Record<string, number>;
-  /** The text encoder's activations and one prompt's embeddings. */
+  /** The prompts' embeddings. */
   promptBytes: number;
-  /** Everything that one picture size needs: latents, activations, tables, parameters. */
+  /** Everything that one picture size needs: latents, activations, blocks on their way, tables, parameters. */
   pictureBytes: number;
   totalBytes: number;
 };
 
-/** Plans one picture size on a device with ordinary limits. */
+/** What a plan is made for. */
+export type PlanOptions = {
+  operands?: "f32" | "f16";
+  /** The device whose limits and kernels count; default: an ordinary GPU. */
+  device?: Device;
+};
+
+/** What stays on the device, from the fastest to what needs the least. */
+type Strategy = { residencies: Residencies; decoding: Decoding };
+
+const [whole, banded, narrow] = decodings;
+const textStreamed: Residencies = { textEncoder: "streamed", transformer: "resident" };
+const streamed: Residencies = { textEncoder: "streamed", transformer: "streamed" };
+
+/** Reading a text encoder once for each new prompt costs more than a VAE that does a little twice. */
+const strategies: readonly Strategy[] = [
+  { residencies: allResident, decoding: whole },
+  { residencies: allResident, decoding: banded },
+  { residencies: textStreamed, decoding: banded },
+  { residencies: textStreamed, decoding: narrow },
+  { residencies: streamed, decoding: banded },
+  { residencies: streamed, decoding: narrow },
+];
+
+/**
+ * The fastest plan within the budget. `from` leaves out what keeps more on the device than a plan before did.
+ * Errors: `device.memory_budget_exceeded` with the least that a picture of this size takes.
+ */
+export async function choosePlan(
+  checkpoint: OpenCheckpoint,
+  shape: PictureShape,
+  memoryBudgetBytes: number | undefined,
+  options: PlanOptions & { from?: Residencies } = {},
+): Promise<MemoryPlan> {
+  const { from = allResident } = options;
+  let least = Number.POSITIVE_INFINITY;
+  for (const strategy of strategies) {
+    if (keepsMore(strategy.residencies, from)) continue;
+    const plan = await planMemory(checkpoint, shape, options, strategy);
+    if (plan.totalBytes <= (memoryBudgetBytes ?? Number.POSITIVE_INFINITY)) return plan;
+    least = Math.min(least, plan.totalBytes);
+  }
+  throw new DaybreakError(
+    "device.memory_budget_exceeded",
+    `a picture of ${shape.width}×${shape.height} takes at least ${least} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or use a smaller checkpoint or picture`,
+  );
+}
+
+function keepsMore(a: Residencies, b: Residencies): boolean {
+  const more = (name: keyof Residencies) => a[name] === "resident" && b[name] === "streamed";
+  return more("textEncoder") || more("transformer");
+}
+
+/** Counts what one picture size takes. */
 export async function planMemory(
   checkpoint: OpenCheckpoint,
   shape: PictureShape,
-  operands: "f32" | "f16" = "f32",
+  { operands = "f32", device: real }: PlanOptions = {},
+  { residencies, decoding }: Strategy = { residencies: allResident, decoding: whole },
 ): Promise<MemoryPlan> {
-  const device = countingDevice();
+  const device = countingDevice(real);
   const { config, tokenizer, components } = checkpoint;
-  const [textEncoder, transformer, vae] = components.map(plannedWeights) as [WeightSet, WeightSet, WeightSet];
+  const sets = components.map((component) => plannedWeights(component, residencies, device.limits.bufferBytes));
+  const [textEncoder, transformer, vae] = sets as [WeightSet, WeightSet, WeightSet];
+  const weights = Object.fromEntries(components.map((c) => [c.table.folder, keptBytes(c, residencies)]));
+  const weightBytes = Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
   const planned: Checkpoint = {
     config,
     tokenizer,
@@ -36,61 +107,67 @@ export async function planMemory(
     transformer,
     vae,
     embed: () => Promise.reject(new TypeError("a planned checkpoint has no embeddings")),
-    weightBytes: components.reduce((sum, c) => sum + c.weightBytes, 0),
+    weightBytes,
     close: () => undefined,
   };
-  const promptEncoder = await PromptEncoder.open(device, new Readback(device), planned, { operands });
+  const { tensors } = await PromptEncoder.open(device, new Readback(device), planned);
   const promptBytes = device.allocatedBytes;
-  await buildPicturePlan(device, planned, promptEncoder.embeds, shape, { operands });
+  await buildPicturePlan(device, planned, tensors, shape, { operands, decoding });
   const pictureBytes = device.allocatedBytes - promptBytes;
-  return {
-    weights: Object.fromEntries(components.map(({ table, weightBytes }) => [table.folder, weightBytes])),
-    promptBytes,
-    pictureBytes,
-    totalBytes: planned.weightBytes + promptBytes + pictureBytes,
-  };
+  const totalBytes = weightBytes + promptBytes + pictureBytes;
+  return { residencies, decoding, weights, promptBytes, pictureBytes, totalBytes };
 }
 
 /** Weights with their true shapes and buffers that have a size and nothing in it. */
-function plannedWeights({ table, files }: OpenCheckpoint["components"][number]): WeightSet {
-  const targets = new Map(planTargets(table, files).map((target) => [target.slot.slot, target]));
-  const find = (slot: string) => {
-    const target = targets.get(slot);
-    if (!target) throw new TypeError(`${table.folder} has no slot ${slot}`);
-    const buffer = { label: slot, size: target.byteLength } as GPUBuffer;
-    return { label: slot, buffer, target };
-  };
-  const weight = (slot: string) => {
-    const { label, buffer, target } = find(slot);
-    return { label, buffer, ...target };
-  };
+function plannedWeights({ table, files }: Component, residencies: Residencies, bufferBytes: number): WeightSet {
+  const targets = planTargets(table, files);
+  const places = new Map(
+    targets.map((target) => {
+      const label = target.slot.slot;
+      const buffer = { label, size: target.byteLength } as GPUBuffer;
+      const storage = { label, byteLength: target.byteLength, buffer, isPlanned: false };
+      return [target, { storage, byteOffset: 0 }] as const;
+    }),
+  );
+  const weights = weightsBySlot(table, places);
+  const streamed = targets.filter(({ slot }) => isStreamed(table, slot.slot));
   return {
-    matrix: weight,
-    conv: weight,
-    vector: (slot) => {
-      const { label, buffer, target } = find(slot);
-      return { label, buffer, length: target.cols };
-    },
+    ...weights,
+    block: isResident(table, residencies)
+      ? (_, name) => withPrefix(weights, `${name}.`)
+      : streamedBlocks(table, streamed, bufferBytes, async () => undefined),
     byteLength: 0,
     close: () => undefined,
   };
 }
 
-/** A device that counts what is allocated on it; every other call of WebGPU does nothing and returns nothing. */
-function countingDevice(): Device {
+/** An ordinary GPU, as far as planning sees one. */
+const ordinaryGpu = {
+  features: new Set<string>(),
+  limits: {
+    // The binding limit of most desktop drivers; splitting changes no size by more than a few hundred bytes.
+    bindingBytes: 2 ** 31 - 4,
+    bufferBytes: 2 ** 40,
+    ...{ dispatchFlops: 5e10, dispatchBytes: 4e9, submissionFlops: 2.5e11, submissionBytes: 2e10 },
+    matrixRows: Number.POSITIVE_INFINITY,
+  },
+  isSoftware: false,
+  subgroupSize: 0,
+  matrixConfigs: [],
+  tuning: new Map(),
+};
+
+/** A device that counts what is allocated on it; of WebGPU's calls every one does nothing and returns nothing. */
+function countingDevice(real?: Device): Device {
   const nothing: unknown = new Proxy(() => undefined, {
-    get: (_, name) => (name === "then" ? undefined : nothing),
+    get: (_, name) => (name === "then" ? undefined : name === "limits" ? real?.gpu.limits : nothing),
     apply: () => nothing,
   });
+  const { features, limits, isSoftware, subgroupSize, matrixConfigs, tuning } = real ?? ordinaryGpu;
   const device = {
     gpu: nothing,
-    features: new Set<string>(),
-    // The binding limit of most desktop drivers; splitting changes no size by more than a few hundred bytes.
-    limits: { bindingBytes: 2 ** 31 - 4, bufferBytes: 2 ** 40, dispatchFlops: 5e10, submissionFlops: 2.5e11 },
-    isSoftware: false,
-    subgroupSize: 0,
-    matrixConfigs: [],
-    tuning: new Map(),
+    info: real?.info,
+    ...{ features, limits, isSoftware, subgroupSize, matrixConfigs, tuning },
     allocatedBytes: 0,
     allocations: 0,
     check: () => undefined,

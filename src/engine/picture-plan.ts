@@ -3,19 +3,24 @@
 // Knows the order of no request: pipeline.ts runs the lists.
 
 import type { Checkpoint } from "./checkpoint.js";
-import { checkBudget } from "./checkpoint.js";
 import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
 import type { Device } from "./gpu/device.js";
 import { destroyTensor, ownTensor, realizeTensor, sliceRows, type Tensor, writeTensor } from "./gpu/tensor.js";
 import { patchSize } from "./models/flux2/config.js";
 import { type LatentGrid, latentGrid } from "./models/flux2/latents.js";
 import { positionIds, ropeTable } from "./models/flux2/rope.js";
-import { recordContext, recordModulation, recordTransformer } from "./models/flux2/transformer.js";
-import { recordDecoder, recordEncoder, type VaeTap } from "./models/flux2/vae.js";
+import {
+  type Modulation,
+  modulationTensors,
+  recordContext,
+  recordModulation,
+  recordTransformer,
+} from "./models/flux2/transformer.js";
+import { recordDecoder, recordEncoder, type VaeOptions, type VaeTap } from "./models/flux2/vae.js";
 import { eulerStep, guidance } from "./ops/elementwise.js";
 import { health, healthWords } from "./ops/health.js";
 import { rgb8 } from "./ops/pixels.js";
-import { type TapTensors, tapInto } from "./prompt-encoder.js";
+import { type PromptTensors, recordPrompt, type TapTensors, tapInto } from "./prompt-encoder.js";
 import { maxPromptTokens } from "./request.js";
 
 export type PictureShape = {
@@ -27,12 +32,26 @@ export type PictureShape = {
   isGuided: boolean;
 };
 
+/** Steps whose modulation is computed at once. */
+export const modulatedSteps = 4;
+
 export type PictureOptions = {
   operands: "f32" | "f16";
+  /** How the VAE goes through a picture; default: {@link decodings}' first. */
+  decoding?: Decoding;
   /** `stages` keeps what the stages compute, `detail` the inner tensors of the first step and the VAE as well. */
   trace?: "stages" | "detail";
-  memoryBudgetBytes?: number;
 };
+
+/** How much memory the VAE gets; see {@link VaeOptions}. */
+export type Decoding = Pick<VaeOptions, "bandBytes" | "remakes">;
+
+/** The fastest first, the last needs the least. Pictures are the same. */
+export const decodings: readonly [Decoding, Decoding, Decoding] = [
+  { bandBytes: 256 * 2 ** 20, remakes: false },
+  { bandBytes: 32 * 2 ** 20, remakes: true },
+  { bandBytes: 2 * 2 ** 20, remakes: true },
+];
 
 /** One reference's part: its pixels [H·W, 3] in −1 … 1, and the list that encodes them. */
 type ReferencePlan = { picture: Tensor; tokens: Tensor; health: Tensor; list: CommandList };
@@ -43,9 +62,14 @@ export type PicturePlan = {
   latents: Tensor;
   /** [1, 8] f32, written before each step and each decoding: by how much σ changes, guidance scale. */
   step: Tensor;
-  /** [1, timestep channels], written before each step. */
-  sinusoid: Tensor;
+  /** [{@link modulatedSteps}, timestep channels], written before {@link modulate} runs. */
+  sinusoids: Tensor;
+  /** The modulation of that many steps at once, a row each; {@link modulationOf} takes a step's. */
+  modulate: CommandList;
+  modulation: { table: Modulation; current: Modulation };
   references: ReferencePlan[];
+  /** Encodes the prompt encoder's tokens, and what it keeps of that if it traces. */
+  prompt: { list: CommandList; taps: TapTensors };
   /** Projects the prompt encoder's embeddings for the positive and, if guided, the negative pass. */
   contexts: { positive: CommandList; negative: CommandList | undefined };
   denoise: CommandList;
@@ -58,7 +82,7 @@ export type PicturePlan = {
   health: Tensor;
   /** u32 words whose bytes are the picture's RGB. */
   pixels: Tensor;
-  /** What a traced plan keeps; channels-last images are [h·w, C] with their extents in `images`. */
+  /** What a traced plan keeps of the steps and the VAE; channels-last images are [h·w, C] with their extents in `images`. */
   taps: TapTensors;
   images: Map<string, { height: number; width: number }>;
   byteLength: number;
@@ -69,13 +93,13 @@ export type PicturePlan = {
 export const healthSlots = { velocity: 0, latents: 1, picture: 2 } as const;
 
 /**
- * Records, places and compiles everything for one size. `embeds` is the prompt encoder's output.
- * Errors: `device.limit_exceeded`, `device.memory_budget_exceeded`, `device.out_of_memory`.
+ * Records, places and compiles everything for one size, the prompt's encoding included: all lists share their scratch.
+ * Errors: `device.limit_exceeded`, `device.out_of_memory`.
  */
 export async function buildPicturePlan(
   device: Device,
   checkpoint: Checkpoint,
-  embeds: Tensor,
+  prompt: PromptTensors,
   shape: PictureShape,
   options: PictureOptions,
 ): Promise<PicturePlan> {
@@ -94,10 +118,9 @@ export async function buildPicturePlan(
       return tensor;
     };
     const constants: Recording["constants"] = [];
-    const parts = recordPicture({ device, checkpoint, embeds, shape, options, places, own, constants, lists });
+    const parts = recordPicture({ device, checkpoint, prompt, shape, options, places, own, constants, lists });
     const sum = (parts: { byteLength: number }[]) => parts.reduce((total, part) => total + part.byteLength, 0);
     const byteLength = places.byteLength + sum(owned.map((tensor) => tensor.storage)) + sum(lists);
-    checkBudget("weights and activations", device.allocatedBytes + byteLength, options.memoryBudgetBytes);
     await device.allocating(`the ${byteLength} bytes that a picture of this size takes`, () => {
       for (const tensor of owned) realizeTensor(device, tensor);
       places.realize(device);
@@ -114,7 +137,7 @@ export async function buildPicturePlan(
 type Recording = {
   device: Device;
   checkpoint: Checkpoint;
-  embeds: Tensor;
+  prompt: PromptTensors;
   shape: PictureShape;
   options: PictureOptions;
   places: BufferPlan;
@@ -126,7 +149,7 @@ type Recording = {
 };
 
 function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "close"> {
-  const { checkpoint, embeds, shape, options, own } = recording;
+  const { checkpoint, prompt, shape, options, own } = recording;
   const { transformer: config, vae } = checkpoint.config;
   const multiple = patchSize * vae.scaleFactor;
   const grid = latentGrid(shape.width, shape.height, multiple);
@@ -138,29 +161,39 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
   const latents = own("latents", grid.h * grid.w, config.inChannels);
   const referenceLatents = referenceTokens > 0 ? own("references", referenceTokens, config.inChannels) : undefined;
   const step = own("step", 1, 8);
-  const sinusoid = own("sinusoid", 1, config.timestepGuidanceChannels);
+  const sinusoids = own("sinusoids", modulatedSteps, config.timestepGuidanceChannels);
   const healthResult = own("health", Object.keys(healthSlots).length, healthWords, "u32");
   const rope = ropeOf(recording, positionIds(maxPromptTokens, grid.h, grid.w, grids));
 
+  const promptTaps: TapTensors = new Map();
+  const encodePrompt = record(recording, "prompt", (recorder) => {
+    const tap = options.trace === "detail" ? tapInto(recorder, promptTaps) : undefined;
+    recordPrompt(recorder, checkpoint, prompt, { operands: options.operands, tap });
+  });
   const references = recordReferences(recording, grids, referenceLatents, { taps, images });
   const context = own("context", maxPromptTokens, config.hiddenSize);
   const negativeContext = shape.isGuided ? own("negative context", maxPromptTokens, config.hiddenSize) : undefined;
   const projection = (label: string, into: Tensor) =>
-    record(recording, label, (recorder) => recordContext(recorder, checkpoint.transformer, embeds, into));
+    record(recording, label, (recorder) => recordContext(recorder, checkpoint.transformer, prompt.embeds, into));
   const contexts = {
     positive: projection("context", context),
     negative: negativeContext && projection("negative context", negativeContext),
   };
 
+  const modulation = {
+    table: modulationTensors(config, modulatedSteps, own),
+    current: modulationTensors(config, 1, own),
+  };
+  const modulate = record(recording, "modulation", (recorder) => {
+    const tap = options.trace === "detail" ? tapInto(recorder, taps) : undefined;
+    recordModulation(recorder, checkpoint.transformer, sinusoids, modulation.table, tap);
+  });
+
   let velocity: Tensor | undefined;
   const denoise = record(recording, "denoise", (recorder) => {
     const tap = options.trace === "detail" ? tapInto(recorder, taps) : undefined;
-    const modulation = recordModulation(recorder, checkpoint.transformer, sinusoid, {
-      operands: options.operands,
-      tap,
-    });
     const pass = (text: Tensor, passTap: typeof tap) => {
-      const inputs = { latents, references: referenceLatents, context: text, modulation, rope };
+      const inputs = { latents, references: referenceLatents, context: text, modulation: modulation.current, rope };
       return recordTransformer(recorder, config, checkpoint.transformer, inputs, {
         operands: options.operands,
         tap: passTap,
@@ -179,12 +212,15 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
   let pixels: Tensor | undefined;
   const decode = record(recording, "decode", (recorder) => {
     const all = imageTap(recorder, { taps, images });
-    const stages: VaeTap = (name, image) => (name === "vae.input" || name === "vae.output") && all(name, image);
+    const stages: VaeTap = (name, image) => {
+      if (name === "vae.input" || name === "vae.output") all(name, image);
+    };
     const tap = options.trace === "detail" ? all : options.trace ? stages : undefined;
     const clean = recorder.scratch("clean latents", latents.rows, latents.cols);
     recorder.copy(latents, clean);
     eulerStep(recorder, clean, velocity!, step);
-    const picture = recordDecoder(recorder, vae, checkpoint.vae, clean, grid, tap);
+    const decoding = options.decoding ?? decodings[0];
+    const picture = recordDecoder(recorder, vae, checkpoint.vae, clean, grid, { ...decoding, tap });
     health(recorder, picture.tensor, healthResult, healthSlots.picture);
     pixels = rgb8(recorder, picture.tensor);
     recorder.keep(pixels);
@@ -193,8 +229,11 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
     grid,
     latents,
     step,
-    sinusoid,
+    sinusoids,
+    modulate,
+    modulation,
     references,
+    prompt: { list: encodePrompt, taps: promptTaps },
     contexts,
     denoise,
     decode,
@@ -250,7 +289,7 @@ function recordReferences(
         checkpoint.config.vae,
         checkpoint.vae,
         { tensor: picture, height, width },
-        tap,
+        { ...(options.decoding ?? decodings[0]), tap },
       );
       recorder.copy(encoded, tokens);
       health(recorder, tokens, healthResult, 0);
@@ -261,7 +300,8 @@ function recordReferences(
 
 function imageTap(recorder: Recorder, { taps, images }: Traced): VaeTap {
   const tap = tapInto(recorder, taps);
-  return (name, { tensor, height, width }) => {
+  return (name, image) => {
+    const { tensor, height, width } = image();
     tap(name, tensor);
     images.set(name, { height, width });
   };

@@ -6,13 +6,13 @@ import { DaybreakError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { Device } from "./gpu/device.js";
 import type { Readback } from "./gpu/readback.js";
-import { byteLength, rowBytes, type Tensor, writeTensor } from "./gpu/tensor.js";
+import { byteLength, copyTensors, rowBytes, sliceRows, type Tensor, writeTensor } from "./gpu/tensor.js";
 import { slerp, walkPosition } from "./latent-walk.js";
 import { latentsToTokens, tokensToLatents } from "./models/flux2/latents.js";
 import { normalizeReference } from "./models/flux2/reference-image.js";
 import { schedule, timestepEmbedding } from "./models/flux2/schedule.js";
 import { healthWords, judgeHealth } from "./ops/health.js";
-import { healthSlots, type PicturePlan } from "./picture-plan.js";
+import { healthSlots, modulatedSteps, type PicturePlan } from "./picture-plan.js";
 import type { PromptEncoder, TapTensors } from "./prompt-encoder.js";
 import type {
   GeneratedImage,
@@ -81,17 +81,18 @@ async function encodePrompts(pipeline: Pipeline, request: ResolvedRequest, watch
   const { trace } = watcher;
   report(watcher, request, "prompt", 0, 1, 0);
   if (plan.contexts.negative) {
-    await promptEncoder.encode(request.negativePrompt);
-    plan.contexts.negative.submit();
-    if (trace) await traceMatrix(trace, readback, "negative.embeds", promptEncoder.embeds);
+    await promptEncoder.encode(request.negativePrompt, plan.prompt.list);
+    await plan.contexts.negative.submit();
+    if (trace) await traceMatrix(trace, readback, "negative.embeds", promptEncoder.tensors.embeds);
   }
-  await promptEncoder.encode(request.prompt, trace?.detail ? (taps) => traceTaps(trace, readback, taps) : undefined);
-  plan.contexts.positive.submit();
+  await promptEncoder.encode(request.prompt, plan.prompt.list, trace?.detail);
+  await plan.contexts.positive.submit();
+  if (trace?.detail) await traceTaps(trace, readback, plan.prompt.taps);
   if (trace) {
     const { ids, length } = checkpoint.tokenizer.encode(request.prompt);
     trace.write("prompt.input_ids", { dtype: "I32", shape: [ids.length], data: ids });
     trace.write("prompt.length", { dtype: "I32", shape: [1], data: Int32Array.of(length) });
-    await traceMatrix(trace, readback, "prompt.embeds", promptEncoder.embeds);
+    await traceMatrix(trace, readback, "prompt.embeds", promptEncoder.tensors.embeds);
   }
   report(watcher, request, "prompt", 1, 1, 0);
 }
@@ -109,7 +110,7 @@ async function encodeReferences(
   for (const [i, reference] of references.entries()) {
     const { picture, tokens, health, list } = plan.references[i] as PicturePlan["references"][number];
     writeTensor(device, picture, normalizeReference(reference));
-    list.submit();
+    await list.submit();
     await judge(readback, health, [0], `the VAE's encoder of reference ${i + 1}`);
     if (trace) await traceMatrix(trace, readback, `reference.${i}.tokens`, tokens);
     report(watcher, request, "references", i + 1, references.length, 0);
@@ -143,7 +144,7 @@ async function denoise(
   writeTensor(device, plan.latents, latentsToTokens(noise, channels));
   // Sigmas depend on the output's tokens only, also with references.
   const { sigmas, timesteps } = schedule(steps, h * w);
-  const sinusoids = timestepEmbedding(timesteps, plan.sinusoid.cols);
+  const sinusoids = timestepEmbedding(timesteps, plan.sinusoids.cols);
   trace?.write("latents.noise", { dtype: "F32", shape: [1, channels, h, w], data: noise });
   trace?.write("sigmas", { dtype: "F32", shape: [steps + 1], data: sigmas });
 
@@ -154,8 +155,9 @@ async function denoise(
     stepValues[0] = (sigmas[i + 1] as number) - (sigmas[i] as number);
     stepValues[1] = guidance;
     writeTensor(device, plan.step, stepValues);
-    writeTensor(device, plan.sinusoid, sinusoids.subarray(i * plan.sinusoid.cols, (i + 1) * plan.sinusoid.cols));
-    plan.denoise.submit();
+    if (i % modulatedSteps === 0) await modulate(pipeline, sinusoids, i);
+    takeModulation(pipeline, i % modulatedSteps);
+    await plan.denoise.submit();
     const stage = `the transformer in step ${i + 1} of ${steps}`;
     await judge(readback, plan.health, [healthSlots.velocity, healthSlots.latents], stage);
     if (trace) await traceStep(trace, pipeline, i);
@@ -166,6 +168,25 @@ async function denoise(
     await watcher.onPartialImage?.(preview, { image, index, step: i + 1 });
     throwIfAborted(watcher.signal);
   }
+}
+
+/** The modulation of the steps from `first` on, as many as are computed at once; rows past the last step mean nothing. */
+async function modulate({ device, plan }: Pipeline, sinusoids: Float32Array, first: number): Promise<void> {
+  const { rows, cols } = plan.sinusoids;
+  const values = new Float32Array(rows * cols);
+  values.set(sinusoids.subarray(first * cols, (first + rows) * cols));
+  writeTensor(device, plan.sinusoids, values);
+  await plan.modulate.submit();
+}
+
+/** Makes a row of the modulation table the current one. */
+function takeModulation({ device, plan }: Pipeline, row: number): void {
+  const { table, current } = plan.modulation;
+  const names = ["img", "txt", "single", "out"] as const;
+  copyTensors(
+    device,
+    names.map((name) => [sliceRows(table[name], row, row + 1), current[name]]),
+  );
 }
 
 /** After which steps, from 1, `count` previews are made: evenly spread, never after the last. */
@@ -208,7 +229,7 @@ async function readPicture({ device, plan, readback }: Pipeline, request: Resolv
   const stepValues = new Float32Array(plan.step.cols);
   stepValues[0] = -sigma;
   writeTensor(device, plan.step, stepValues);
-  plan.decode.submit();
+  await plan.decode.submit();
   const data = await readback.bytes(plan.pixels.storage.buffer as GPUBuffer, 0, width * height * 3);
   return { width, height, data };
 }

@@ -56,7 +56,7 @@ test.each(small.map((c) => [`${caseName(c)} ${caseDtype(c)}`, c] as const))("%s 
   const list = recorder.finish("case", plan);
   plan.realize(device);
   await list.prepare();
-  list.submit();
+  await list.submit();
   await device.idle();
   const { values } = await readTensor(readback, y);
   list.close();

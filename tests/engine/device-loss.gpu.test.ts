@@ -100,14 +100,15 @@ describe("a device that is lost", () => {
     expect(spy.devices[0]!.buffers.size).toBe(0);
   });
 
-  it("while kernels compile fails the opening", async () => {
+  it("while kernels compile fails the picture", async () => {
     const onDevice = ({ device }: SpiedDevice) =>
       wrap(device, "createComputePipelineAsync", (call) => {
         breaking(() => device.destroy());
         return call();
       });
     const { gpu } = spyOn(await testGpu(), { onDevice });
-    await promptly(openTiny({ gpu }), "device.lost");
+    const engine = await openTiny({ gpu });
+    await expectEnd(engine, await promptly(engine.generate(small), "device.lost"));
   });
 });
 
@@ -180,10 +181,12 @@ describe("a machine without a usable device", () => {
         Promise.reject(new DOMException("the shader\ncompiler crashed", "GPUPipelineError")),
       );
     const spy = spyOn(await testGpu(), { onDevice });
-    const error = await failure(openTiny({ gpu: spy.gpu }), "device.error");
+    const engine = await openTiny({ gpu: spy.gpu });
+    const bytes = spy.devices[0]!.liveBytes();
+    const error = await failure(engine.generate(small), "device.error");
     expect(error.message).toBe("the GPU device reported an error: the shader compiler crashed");
     expect(error.cause).toBeInstanceOf(DOMException);
-    expect(spy.devices[0]!.buffers.size).toBe(0);
+    expect(spy.devices[0]!.liveBytes()).toBe(bytes);
   });
 });
 

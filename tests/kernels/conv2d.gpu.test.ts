@@ -72,8 +72,8 @@ async function run(test: TestDevice, c: Case): Promise<number> {
   const { y } = await runRecorded(test, (recorder, inputs) => {
     const image = { tensor: inputs.tensor("x", height * width, ci, x, { rowsBefore: 1, rowsAfter: 1 }), height, width };
     const weights = weightOf(inputs, "weight", co, 9 * padded8(ci), taps, weight);
-    const addTo = add ? { tensor: inputs.tensor("y", height * width, co, before), height, width } : undefined;
-    return { y: conv2d(recorder, image, weights, inputs.vector("bias", bias), { mode, addTo }).tensor };
+    const into = add ? { tensor: inputs.tensor("y", height * width, co, before), accumulate: true } : undefined;
+    return { y: conv2d(recorder, image, weights, inputs.vector("bias", bias), { mode, into }).tensor };
   });
   const expected = reference(x, w, bias, c);
   if (add) for (let i = 0; i < expected.length; i++) expected[i] = (expected[i] as number) + (before[i] as number);

@@ -42,10 +42,10 @@ async function run({ device, readback }: TestDevice, c: Case, random = values): 
   const buffer = device.createBuffer("weight", target.byteLength, tensorUsage);
   device.gpu.queue.writeBuffer(buffer, 0, new Uint32Array(buffer.size / 4).fill(0xffff_ffff));
   const recorder = new Recorder(device);
-  fillRandom(recorder, target, buffer, random);
+  fillRandom(recorder, target, { buffer, byteOffset: 0 }, random);
   const list = recorder.finish("fill", new BufferPlan());
   await list.prepare();
-  list.submit();
+  await list.submit();
   const bytes = await readback.bytes(buffer, 0, target.byteLength);
   list.close();
   device.destroyBuffer(buffer);

@@ -40,7 +40,9 @@ export function weightOf(
   const { device } = inputs;
   const buffer = inputs.own(device.createBuffer(label, elements.byteLength, 0x80 | 0x8));
   device.gpu.queue.writeBuffer(buffer, 0, new Uint8Array(elements.buffer));
-  return { label, buffer, rows, cols, pitch, dtype, byteLength: elements.byteLength };
+  const { byteLength } = elements;
+  const storage = { label, byteLength, buffer, isPlanned: false };
+  return { label, storage, byteOffset: 0, rows, cols, pitch, dtype, byteLength };
 }
 
 /** A device of its own, opened with these options. */

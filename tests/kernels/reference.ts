@@ -20,7 +20,7 @@ import { createGpu } from "../../src/node/dawn.js";
 import { type TestDevice, testDevice } from "../gpu.js";
 
 /** A one-dimensional parameter on the device: f32, zero-padded to a multiple of 8. */
-export type TestVector = { label: string; buffer: GPUBuffer; length: number };
+export type TestVector = { label: string; storage: Storage; byteOffset: number; length: number };
 
 /** What came back: `values` for f32 and f16 tensors ([rows, cols] row-major, no padding), `words` as they lie there. */
 export type Result = { rows: number; cols: number; values: Float32Array; words: Uint32Array };
@@ -71,7 +71,7 @@ export class Inputs {
   /** A parameter vector. */
   vector(label: string, values: ArrayLike<number>): TestVector {
     const { storage } = this.tensor(label, 1, values.length, values);
-    return { label, buffer: storage.buffer as GPUBuffer, length: values.length };
+    return { label, storage, byteOffset: 0, length: values.length };
   }
 
   /** Has a buffer destroyed with the inputs. */
@@ -118,7 +118,7 @@ export async function runRecorded<Names extends string>(
       if (buffer) device.gpu.queue.writeBuffer(buffer, 0, new Uint32Array(buffer.size / 4).fill(nanWord));
     }
     await list.prepare();
-    list.submit();
+    await list.submit();
     await device.idle();
     const results: Record<string, Result> = {};
     for (const [name, tensor] of Object.entries(outputs)) results[name] = await readTensor(readback, tensor);

@@ -35,7 +35,14 @@ export function fakeDevice({ bufferBytes = 2 ** 31, keep = true, outOfMemory = f
   };
   const device: FakeDevice = {
     gpu: gpu as unknown as GPUDevice,
-    limits: { bufferBytes, bindingBytes: bufferBytes, dispatchFlops: 1, submissionFlops: 1 },
+    limits: {
+      bufferBytes,
+      bindingBytes: bufferBytes,
+      dispatchFlops: 1,
+      dispatchBytes: 1,
+      submissionFlops: 1,
+      submissionBytes: 1,
+    },
     check: () => undefined,
     settled: (work) => work,
     createBuffer: (label, bytes) => {

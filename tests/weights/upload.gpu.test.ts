@@ -32,7 +32,8 @@ describe.each(checkpointFolders)("the weights of %s on the device", (folder) => 
     for (const slot of table.slots.values()) {
       if (slot.kind === "embedding") continue;
       const expected = expectedLayout(slot, tensors);
-      const { buffer } = slot.kind === "vector" ? set.vector(slot.slot) : set[slot.kind](slot.slot);
+      const { storage } = slot.kind === "vector" ? set.vector(slot.slot) : set[slot.kind](slot.slot);
+      const buffer = storage.buffer as GPUBuffer;
       const got = await readback.bytes(buffer, 0, buffer.size);
       const same = sameBytes(got.subarray(0, expected.bytes.length), expected.bytes);
       expect({ slot: slot.slot, same }).toEqual({ slot: slot.slot, same: true });

@@ -49,7 +49,8 @@ async function checkUpload(specs: SlotSpec[], order?: (names: string[]) => strin
     if (slot.kind === "embedding") continue;
     const expected = expectedLayout(slot, tensors);
     const found = slot.kind === "vector" ? set.vector(slot.slot) : set[slot.kind](slot.slot);
-    const memory = device.memory.get(found.buffer)!;
+    const buffer = found.storage.buffer as GPUBuffer;
+    const memory = device.memory.get(buffer)!;
     expect(sameBytes(memory.subarray(0, expected.bytes.length), expected.bytes)).toBe(true);
     expect(memory.subarray(expected.bytes.length).every((byte) => byte === 0)).toBe(true);
     if ("pitch" in found) {
@@ -57,9 +58,9 @@ async function checkUpload(specs: SlotSpec[], order?: (names: string[]) => strin
       expect(found.rows * found.pitch * (found.dtype === "f32" ? 4 : 2)).toBe(found.byteLength);
     } else {
       expect(found.length).toBe(slot.shape[0]);
-      expect(found.buffer.size % 32).toBe(0);
+      expect(buffer.size % 32).toBe(0);
     }
-    total += found.buffer.size;
+    total += buffer.size;
   }
   expect(set.byteLength).toBe(total);
   set.close();
@@ -169,7 +170,9 @@ describe("loading", () => {
     const files = await openFile(file, ({ list, read }) => ({ list, read }));
     const set = await loadWeights(device, files, table);
     const slot = table.slots.get("s5")!;
-    expect(sameBytes(device.memory.get(set.matrix("s5").buffer)!, expectedLayout(slot, tensors).bytes)).toBe(true);
+    expect(
+      sameBytes(device.memory.get(set.matrix("s5").storage.buffer as GPUBuffer)!, expectedLayout(slot, tensors).bytes),
+    ).toBe(true);
   });
 
   it("joins small neighbours into one read", async () => {

@@ -17,7 +17,7 @@ import {
   tensorOn,
   tensorUsage,
 } from "./tensor.js";
-import { bufferUsage } from "./usage.js";
+import { bufferUsage, mapMode } from "./usage.js";
 
 /** Storage buffer bindings begin at multiples of this (the default and largest minStorageBufferOffsetAlignment). */
 const bindingAlignment = 256;
@@ -38,7 +38,12 @@ export type Dispatch = {
 };
 
 type Copy = { from: Binding; to: Binding };
-type Entry = { dispatch: Dispatch; copy?: undefined } | { copy: Copy; dispatch?: undefined };
+/** Work of the host between two submissions. */
+type Fill = { storages: readonly Storage[]; work: () => Promise<void> };
+type Entry =
+  | { dispatch: Dispatch; copy?: undefined; fill?: undefined }
+  | { copy: Copy; dispatch?: undefined; fill?: undefined }
+  | { fill: Fill; dispatch?: undefined; copy?: undefined };
 
 /** First and last entry of a list that touch a planned storage. */
 type Lifetime = { storage: Storage; first: number; last: number };
@@ -82,8 +87,7 @@ export class Recorder {
 
   /** A tensor whose place is assigned by the plan; it lives from the first to the last dispatch that uses it. */
   scratch(label: string, rows: number, cols: number, dtype: Dtype = "f32"): Tensor {
-    const storage: Storage = { label, byteLength: tensorBytes(rows, cols, dtype), buffer: undefined, isPlanned: true };
-    return tensorOn(storage, label, rows, cols, dtype);
+    return tensorOn(this.scratchBytes(label, tensorBytes(rows, cols, dtype)), label, rows, cols, dtype);
   }
 
   dispatch(dispatch: Dispatch): void {
@@ -123,6 +127,19 @@ export class Recorder {
     });
   }
 
+  /** A scratch storage for what is no tensor, such as a weight; its place is assigned like a tensor's. */
+  scratchBytes(label: string, byteLength: number): Storage {
+    return { label, byteLength, buffer: undefined, isPlanned: true };
+  }
+
+  /**
+   * Has `work` write to `storages` at this point of every run, through the device's queue, whose order keeps it behind
+   * everything recorded before. What is recorded before it runs meanwhile.
+   */
+  fill(storages: readonly Storage[], work: () => Promise<void>): void {
+    this.#entries.push({ fill: { storages, work } });
+  }
+
   /** Keeps a scratch tensor's place to the end of the list and beyond, so that it can be read after the run. */
   keep(tensor: Tensor): void {
     this.#kept.add(tensor.storage);
@@ -142,9 +159,8 @@ export class Recorder {
       if (known) known.last = at;
       else lifetimes.set(storage, { storage, first: at, last: at });
     };
-    this.#entries.forEach(({ dispatch, copy }, at) => {
-      for (const binding of dispatch ? Object.values(dispatch.bindings) : [copy.from, copy.to])
-        touch(binding.storage, at);
+    this.#entries.forEach((entry, at) => {
+      for (const storage of storagesOf(entry)) touch(storage, at);
     });
     for (const storage of this.#kept) {
       const lifetime = lifetimes.get(storage);
@@ -155,46 +171,58 @@ export class Recorder {
   }
 }
 
-type Place = { byteLength: number; buffer: GPUBuffer | undefined; held: Storage[]; isKept: boolean };
+function storagesOf({ dispatch, copy, fill }: Entry): readonly Storage[] {
+  if (fill) return fill.storages;
+  const bindings = dispatch ? Object.values(dispatch.bindings) : [copy.from, copy.to];
+  return bindings.map(({ storage }) => storage);
+}
+
+/** A lifetime in the list of that number. */
+type Planned = Lifetime & { list: number };
+type Place = { byteLength: number; buffer: GPUBuffer | undefined; held: Planned[] };
 
 /**
- * Assigns scratch tensors to a few buffers. Lists that share a plan run one after the other, so they share its buffers.
- * Largest first, each into the first place that is free for its whole lifetime (greedy by size, as TensorFlow Lite
- * plans shared objects: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference", 2020).
+ * Assigns scratch to a few buffers. Lists that share a plan run one after the other, so they share its buffers.
+ * Largest first over all lists, each into the smallest place that is free for its whole lifetime (greedy by size, as
+ * TensorFlow Lite plans shared objects: Pisarchyk and Lee, "Efficient Memory Management for Deep Neural Net Inference",
+ * 2020).
  */
 export class BufferPlan {
   #places: Place[] = [];
+  /** Without a place so far. */
+  #waiting: Planned[] = [];
+  #known = new Map<Storage, Planned>();
+  #lists = 0;
 
   /** Bytes of all places. */
   get byteLength(): number {
+    this.#settle();
     return this.#places.reduce((sum, place) => sum + place.byteLength, 0);
   }
 
+  /** Takes the scratch of one more list. */
   assign(lifetimes: Lifetime[]): void {
-    const taken = new Map<Place, Lifetime[]>();
-    for (const lifetime of lifetimes.toSorted((a, b) => b.storage.byteLength - a.storage.byteLength)) {
+    this.#lists += 1;
+    for (const lifetime of lifetimes) {
       const { storage } = lifetime;
-      const isKept = lifetime.last === Number.POSITIVE_INFINITY;
-      const overlaps = (place: Place) =>
-        taken.get(place)?.some((t) => t.first <= lifetime.last && lifetime.first <= t.last) ?? false;
-      const home = this.#places.find((place) => place.held.includes(storage));
-      assert(!home || home.isKept, `"${storage.label}" comes from an earlier list of the plan, which did not keep it`);
-      if (home) continue;
-      const fits = (place: Place) => !place.buffer || place.byteLength >= storage.byteLength;
-      const free = isKept ? [] : this.#places.filter((place) => !place.isKept && fits(place) && !overlaps(place));
-      const place = bestFit(free, storage.byteLength) ?? { byteLength: 0, buffer: undefined, held: [], isKept };
-      if (!this.#places.includes(place)) this.#places.push(place);
-      place.byteLength = Math.max(place.byteLength, storage.byteLength);
-      place.held.push(storage);
-      taken.set(place, [...(taken.get(place) ?? []), lifetime]);
+      const known = this.#known.get(storage);
+      assert(
+        !known || isKept(known),
+        `"${storage.label}" comes from an earlier list of the plan, which did not keep it`,
+      );
+      if (known) continue;
+      const planned = { ...lifetime, list: this.#lists };
+      this.#known.set(storage, planned);
+      this.#waiting.push(planned);
     }
   }
 
   /** Makes the buffers. */
   realize(device: Device): void {
+    this.#settle();
     for (const place of this.#places) {
-      place.buffer ??= device.createBuffer(place.held[0]?.label ?? "scratch", place.byteLength, tensorUsage);
-      for (const storage of place.held) storage.buffer = place.buffer;
+      place.buffer ??= device.createBuffer(place.held[0]?.storage.label ?? "scratch", place.byteLength, tensorUsage);
+      for (const { storage } of place.held) storage.buffer = place.buffer;
     }
   }
 
@@ -202,13 +230,31 @@ export class BufferPlan {
   close(device: Device): void {
     for (const place of this.#places) if (place.buffer) device.destroyBuffer(place.buffer);
     this.#places = [];
+    this.#waiting = [];
+  }
+
+  #settle(): void {
+    for (const planned of this.#waiting.toSorted((a, b) => b.storage.byteLength - a.storage.byteLength)) {
+      const { byteLength } = planned.storage;
+      const free = this.#places.filter(
+        (place) => place.byteLength >= byteLength && !place.held.some((other) => overlap(planned, other)),
+      );
+      const smallest = free.toSorted((a, b) => a.byteLength - b.byteLength)[0];
+      if (smallest) smallest.held.push(planned);
+      else this.#places.push({ byteLength, buffer: undefined, held: [planned] });
+    }
+    this.#waiting = [];
   }
 }
 
-/** The smallest place that is large enough, else the largest, which then grows. */
-function bestFit(places: Place[], byteLength: number): Place | undefined {
-  const bySize = places.toSorted((a, b) => a.byteLength - b.byteLength);
-  return bySize.find((place) => place.byteLength >= byteLength) ?? bySize.at(-1);
+/** Whether a storage is read after its list has run; then it shares its place with none. */
+function isKept({ last }: Lifetime): boolean {
+  return last === Number.POSITIVE_INFINITY;
+}
+
+function overlap(a: Planned, b: Planned): boolean {
+  if (isKept(a) || isKept(b)) return true;
+  return a.list === b.list && a.first <= b.last && b.first <= a.last;
 }
 
 type Bound = { dispatch: Dispatch; group: GPUBindGroup; offset: number };
@@ -274,73 +320,91 @@ export class CommandList {
     if (offset > 0) device.gpu.queue.writeBuffer(this.#params, 0, new Uint8Array(values.buffer));
   }
 
-  /** Submits one run; does not wait for it. Cut into submissions by estimated work, for watchdogs. */
-  submit(): void {
+  /**
+   * Submits one run; resolves when everything has been submitted, which without {@link Recorder.fill} is at once, and
+   * does not wait until it has run. Cut into submissions by estimated work, for watchdogs.
+   */
+  async submit(): Promise<void> {
     const { device } = this;
     device.check();
-    let encoder = device.gpu.createCommandEncoder({ label: this.label });
-    let pass: GPUComputePassEncoder | undefined;
-    let flops = 0;
-    this.#entries.forEach(({ copy }, i) => {
-      const bound = this.#bound[i];
+    const submission = new Submission(device, this.label);
+    const { submissionFlops, submissionBytes } = device.limits;
+    let share = 0;
+    for (const [i, { copy, fill }] of this.#entries.entries()) {
+      if (fill) {
+        submission.send();
+        share = 0;
+        await fill.work();
+        device.check();
+        continue;
+      }
       if (copy) {
-        pass?.end();
-        pass = undefined;
-        encodeCopy(encoder, copy);
-        return;
+        encodeCopy(submission.betweenPasses(), copy);
+        continue;
       }
+      const bound = this.#bound[i];
       assert(bound, `${this.label} was not prepared`);
-      if (flops > 0 && flops + bound.dispatch.flops > device.limits.submissionFlops) {
-        pass?.end();
-        pass = undefined;
-        device.gpu.queue.submit([encoder.finish()]);
-        encoder = device.gpu.createCommandEncoder({ label: this.label });
-        flops = 0;
+      const { flops, bytes } = bound.dispatch;
+      const own = Math.max(flops / submissionFlops, bytes / submissionBytes);
+      if (share > 0 && share + own > 1) {
+        submission.send();
+        share = 0;
       }
-      pass ??= encoder.beginComputePass();
-      this.#encode(pass, bound);
-      flops += bound.dispatch.flops;
-    });
-    pass?.end();
-    device.gpu.queue.submit([encoder.finish()]);
+      this.#encode(submission.pass(), bound);
+      share += own;
+    }
+    submission.send();
   }
 
   /** Runs once with a timestamp around every dispatch. Needs the feature `timestamp-query`. */
   async profile(): Promise<Timing[]> {
     const { device } = this;
     assert(device.features.has("timestamp-query"), "profiling needs the feature timestamp-query");
-    const batch = 1024;
-    const querySet = device.gpu.createQuerySet({ type: "timestamp", count: 2 * batch });
-    const resolved = device.createBuffer("timestamps", 16 * batch, bufferUsage.QUERY_RESOLVE | bufferUsage.COPY_SRC);
-    const staging = device.createBuffer("timestamps", 16 * batch, bufferUsage.MAP_READ | bufferUsage.COPY_DST);
     const timings = new Map<string, Timing>();
-    for (let begin = 0; begin < this.#entries.length; begin += batch) {
-      const end = Math.min(begin + batch, this.#entries.length);
-      const encoder = device.gpu.createCommandEncoder();
-      for (let i = begin; i < end; i++) {
-        const entry = this.#entries[i];
-        const bound = this.#bound[i];
-        if (entry?.copy) encodeCopy(encoder, entry.copy);
-        if (!bound) continue;
-        const at = 2 * (i - begin);
-        const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
-        const pass = encoder.beginComputePass({ timestampWrites });
-        this.#encode(pass, bound);
-        pass.end();
+    const most = 1024;
+    const querySet = device.gpu.createQuerySet({ type: "timestamp", count: 2 * most });
+    const resolved = device.createBuffer("timestamps", 16 * most, bufferUsage.QUERY_RESOLVE | bufferUsage.COPY_SRC);
+    const staging = device.createBuffer("timestamps", 16 * most, bufferUsage.MAP_READ | bufferUsage.COPY_DST);
+    let timed: Dispatch[] = [];
+    let encoder = device.gpu.createCommandEncoder();
+    const flush = async () => {
+      const count = timed.length;
+      if (count > 0) {
+        encoder.resolveQuerySet(querySet, 0, 2 * count, resolved, 0);
+        encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16 * count);
       }
-      encoder.resolveQuerySet(querySet, 0, 2 * (end - begin), resolved, 0);
-      encoder.copyBufferToBuffer(resolved, 0, staging, 0, 16 * (end - begin));
       device.gpu.queue.submit([encoder.finish()]);
-      await device.settled(staging.mapAsync(1));
+      encoder = device.gpu.createCommandEncoder();
+      if (count === 0) return;
+      await device.settled(staging.mapAsync(mapMode.READ));
       const times = new BigUint64Array(staging.getMappedRange().slice(0));
       staging.unmap();
-      for (let i = begin; i < end; i++) {
-        const dispatch = this.#bound[i]?.dispatch;
-        if (!dispatch) continue;
-        const at = 2 * (i - begin);
-        addTiming(timings, dispatch, Number((times[at + 1] as bigint) - (times[at] as bigint)) / 1e6);
+      timed.forEach((dispatch, i) => {
+        const nanoseconds = (times[2 * i + 1] as bigint) - (times[2 * i] as bigint);
+        addTiming(timings, dispatch, Number(nanoseconds) / 1e6);
+      });
+      timed = [];
+    };
+    for (const [i, { copy, fill }] of this.#entries.entries()) {
+      if (fill) {
+        await flush();
+        await fill.work();
+        continue;
       }
+      if (copy) {
+        encodeCopy(encoder, copy);
+        continue;
+      }
+      if (timed.length === most) await flush();
+      const bound = this.#bound[i] as Bound;
+      const at = 2 * timed.length;
+      const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
+      const pass = encoder.beginComputePass({ timestampWrites });
+      this.#encode(pass, bound);
+      pass.end();
+      timed.push(bound.dispatch);
     }
+    await flush();
     querySet.destroy();
     device.destroyBuffer(resolved);
     device.destroyBuffer(staging);
@@ -379,6 +443,43 @@ export class CommandList {
       return { binding: index, resource: { buffer: storage.buffer, offset, size } };
     });
     return this.device.gpu.createBindGroup({ label, layout: kernel.bindGroupLayout, entries });
+  }
+}
+
+/** Commands on their way to the queue: one encoder, and in it one pass at a time, begun when it is needed. */
+class Submission {
+  readonly #device: Device;
+  readonly #label: string;
+  #encoder: GPUCommandEncoder | undefined;
+  #pass: GPUComputePassEncoder | undefined;
+
+  constructor(device: Device, label: string) {
+    this.#device = device;
+    this.#label = label;
+  }
+
+  pass(): GPUComputePassEncoder {
+    this.#pass ??= this.#begun().beginComputePass();
+    return this.#pass;
+  }
+
+  /** The encoder, with no pass open. */
+  betweenPasses(): GPUCommandEncoder {
+    this.#pass?.end();
+    this.#pass = undefined;
+    return this.#begun();
+  }
+
+  /** Submits what was encoded since the last time. */
+  send(): void {
+    if (!this.#encoder) return;
+    this.#device.gpu.queue.submit([this.betweenPasses().finish()]);
+    this.#encoder = undefined;
+  }
+
+  #begun(): GPUCommandEncoder {
+    this.#encoder ??= this.#device.gpu.createCommandEncoder({ label: this.#label });
+    return this.#encoder;
   }
 }
 

@@ -13,8 +13,11 @@ export type DeviceLimits = {
   bufferBytes: number;
   /** FLOPs that one dispatch should not exceed, so that it stays under about 100 ms (watchdogs). */
   dispatchFlops: number;
-  /** FLOPs that one submission should not exceed, so that it stays under about 500 ms. */
+  /** Bytes that one dispatch should not move, for the same reason. */
+  dispatchBytes: number;
+  /** FLOPs and bytes that one submission should not exceed, so that it stays under about 500 ms. */
   submissionFlops: number;
+  submissionBytes: number;
   /**
    * Rows from which products of f16 operands go to matrix units, where the device has some; infinite on processors, whose
    * drivers only imitate them, and 1 to test them there.
@@ -50,9 +53,9 @@ const usefulFeatures: readonly [feature: string, needs: readonly string[]][] = [
 /** Below this a product is bound by reading its weight. */
 const gpuMatrixRows = 16;
 
-/** What software adapters do per second, in FLOP, roughly; a GPU does a hundred times as much. */
-const softwareFlopsPerSecond = 5e9;
-const gpuFlopsPerSecond = 5e11;
+/** What processors as adapters do, roughly, and small GPUs. */
+const software = { flopsPerSecond: 5e9, bytesPerSecond: 4e9 };
+const smallGpu = { flopsPerSecond: 5e11, bytesPerSecond: 4e10 };
 
 /** Problem → name of the variant that was measured to be the fastest for it; see ops/variants.ts. */
 export type Tuning = ReadonlyMap<string, string>;
@@ -82,6 +85,8 @@ export class Device {
   readonly tuning: Tuning;
   /** Bytes of all buffers made through {@link createBuffer} and not destroyed. */
   allocatedBytes = 0;
+  /** The most that {@link allocatedBytes} ever was. */
+  peakBytes = 0;
   /** How many buffers were ever made: the step loop must not raise it. */
   allocations = 0;
 
@@ -105,12 +110,12 @@ export class Device {
     gpu.lost.then((lost) => {
       if (!this.#closed) {
         const why = lost.message || lost.reason;
-        this.#fail(new DaybreakError("device.lost", `the GPU device was lost (${oneLine(why)}); open the engine anew`));
+        this.fail(new DaybreakError("device.lost", `the GPU device was lost (${oneLine(why)}); open the engine anew`));
       }
     });
     gpu.onuncapturederror = (event) => {
       const code = event.error.constructor.name === "GPUOutOfMemoryError" ? "device.out_of_memory" : "device.error";
-      this.#fail(new DaybreakError(code, `the GPU device reported an error: ${oneLine(event.error.message)}`));
+      this.fail(new DaybreakError(code, `the GPU device reported an error: ${oneLine(event.error.message)}`));
     };
   }
 
@@ -188,6 +193,7 @@ export class Device {
     }
     const buffer = this.gpu.createBuffer({ label, size, usage });
     this.allocatedBytes += size;
+    this.peakBytes = Math.max(this.peakBytes, this.allocatedBytes);
     this.allocations += 1;
     return buffer;
   }
@@ -204,8 +210,10 @@ export class Device {
     this.gpu.destroy();
   }
 
-  #fail(error: DaybreakError): void {
-    this.#failure ??= error;
+  /** Ends the device's use with an error that every further {@link check} throws. */
+  fail(error: unknown): void {
+    this.#failure ??=
+      error instanceof DaybreakError ? error : new DaybreakError("device.error", reasonOf(error), { cause: error });
     for (const reject of this.#onFailure) reject(this.#failure);
     this.#onFailure.clear();
   }
@@ -233,12 +241,14 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
   const isSoftware = /llvmpipe|swiftshader|basic render|software/i.test(
     `${adapter.info.description} ${adapter.info.device} ${adapter.info.architecture}`,
   );
-  const flops = isSoftware ? softwareFlopsPerSecond : gpuFlopsPerSecond;
+  const { flopsPerSecond, bytesPerSecond } = isSoftware ? software : smallGpu;
   const planned: DeviceLimits = {
     bindingBytes: adapter.limits.maxStorageBufferBindingSize,
     bufferBytes: adapter.limits.maxBufferSize,
-    dispatchFlops: flops * 0.1,
-    submissionFlops: flops * 0.5,
+    dispatchFlops: 0.1 * flopsPerSecond,
+    dispatchBytes: 0.1 * bytesPerSecond,
+    submissionFlops: 0.5 * flopsPerSecond,
+    submissionBytes: 0.5 * bytesPerSecond,
     matrixRows: isSoftware ? Number.POSITIVE_INFINITY : gpuMatrixRows,
     ...limits,
   };

@@ -103,13 +103,15 @@ export function writeTensor(device: Device, tensor: Tensor, data: Float32Array):
   device.gpu.queue.writeBuffer(buffer, tensor.byteOffset, padded.buffer, padded.byteOffset, padded.byteLength);
 }
 
-/** Copies a tensor's rows to one of the same shape and dtype, in the queue's order. */
-export function copyTensor(device: Device, from: Tensor, to: Tensor): void {
-  const size = byteLength(from);
-  assert(size === byteLength(to), `copy of ${size} bytes to "${to.label}" of ${byteLength(to)}`);
-  assert(from.storage.buffer && to.storage.buffer, `copy between "${from.label}" and "${to.label}" without buffers`);
+/** Copies tensors' rows to others of the same shapes and dtypes, in the queue's order. */
+export function copyTensors(device: Device, pairs: readonly (readonly [from: Tensor, to: Tensor])[]): void {
   device.check();
   const encoder = device.gpu.createCommandEncoder();
-  encoder.copyBufferToBuffer(from.storage.buffer, from.byteOffset, to.storage.buffer, to.byteOffset, size);
+  for (const [from, to] of pairs) {
+    const size = byteLength(from);
+    assert(size === byteLength(to), `copy of ${size} bytes to "${to.label}" of ${byteLength(to)}`);
+    assert(from.storage.buffer && to.storage.buffer, `copy between "${from.label}" and "${to.label}" without buffers`);
+    encoder.copyBufferToBuffer(from.storage.buffer, from.byteOffset, to.storage.buffer, to.byteOffset, size);
+  }
   device.gpu.queue.submit([encoder.finish()]);
 }

@@ -3,7 +3,7 @@
 
 import { rowsPerBinding } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
-import type { Tensor } from "../gpu/tensor.js";
+import { rowBytes, type Tensor } from "../gpu/tensor.js";
 
 /** Rows [begin, end). */
 export type Band = { begin: number; end: number };
@@ -21,7 +21,10 @@ export function bands(rows: number, step: number, unit = 1): Band[] {
 
 /** How many rows a dispatch may take: what one binding of each tensor covers and what does not run too long. */
 export function rowsPerDispatch(device: Device, tensors: Tensor[], flopsPerRow: number): number {
-  return Math.min(device.limits.dispatchFlops / flopsPerRow, ...tensors.map((t) => rowsPerBinding(device, t)));
+  const { dispatchFlops, dispatchBytes } = device.limits;
+  const bytesPerRow = tensors.reduce((sum, tensor) => sum + rowBytes(tensor), 0);
+  const bindable = tensors.map((tensor) => rowsPerBinding(device, tensor));
+  return Math.min(dispatchFlops / flopsPerRow, dispatchBytes / bytesPerRow, ...bindable);
 }
 
 /** Workgroups in x and y; kernels number them `y * num_workgroups.x + x` and skip what lies past the end. */

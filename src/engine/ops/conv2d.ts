@@ -6,14 +6,22 @@ import { assert } from "../../errors.js";
 import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
 import { kernel } from "../gpu/kernel.js";
-import { rowBytes, type Tensor } from "../gpu/tensor.js";
+import { rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
 import { matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 import { chooseVariant, sizeClass, type Variant } from "./variants.js";
 
 /** An image on the device: [height · width, C] f32. */
-export type ImageTensor = { tensor: Tensor; height: number; width: number };
+export type ImageTensor = {
+  /** Of a band of the image, only the rows from `firstRow` on. */
+  tensor: Tensor;
+  /** Of the whole image. */
+  height: number;
+  width: number;
+  /** Default 0. */
+  firstRow?: number;
+};
 
 export type Conv2dOptions = {
   label?: string;
@@ -22,9 +30,21 @@ export type Conv2dOptions = {
    * `downsample`: stride 2 with one row of zeros below and one column to the right — not above or to the left.
    */
   mode?: "same" | "upsample" | "downsample";
-  /** Adds the result to this image instead of making a new one. */
-  addTo?: ImageTensor;
+  /** Rows [begin, end) of the result to compute, default all. The input must have the rows that their taps reach. */
+  rows?: readonly [begin: number, end: number];
+  /** Where these rows go instead of into a new tensor, and whether they are added to what it holds. */
+  into?: { tensor: Tensor; accumulate?: boolean };
 };
+
+/** Rows [begin, end) of an image as a band of it; the image must have them. */
+export function imageRows(
+  { tensor, height, width, firstRow = 0 }: ImageTensor,
+  begin: number,
+  end: number,
+): ImageTensor {
+  const rows = sliceRows(tensor, (begin - firstRow) * width, (end - firstRow) * width);
+  return { tensor: rows, height, width, firstRow: begin };
+}
 
 /** 3×3 convolution: y[p, o] = bias[o] + Σ x[tap(p)]·weight[o]; weight [O, 3·3·padded8(I)] in the order [O, ky, kx, I]. */
 export function conv2d(
@@ -35,7 +55,7 @@ export function conv2d(
   options: Conv2dOptions = {},
 ): ImageTensor {
   const { device } = recorder;
-  const { label = weight.label, mode = "same", addTo } = options;
+  const { label = weight.label, mode = "same", into } = options;
   const stride = mode === "downsample" ? 2 : 1;
   const padding = mode === "downsample" ? 0 : 1;
   const upsample = mode === "upsample" ? 2 : 1;
@@ -46,27 +66,30 @@ export function conv2d(
     weight.pitch === 9 * x.tensor.pitch,
     `${label}: weight rows of ${weight.pitch} elements, the input has ${x.tensor.cols} channels`,
   );
-  const y = addTo?.tensor ?? recorder.scratch(label, height * width, weight.rows);
+  const [beginRow, endRow] = options.rows ?? [0, height];
+  const pixels = (endRow - beginRow) * width;
+  const y = into?.tensor ?? recorder.scratch(label, pixels, weight.rows);
   assert(
-    y.rows === height * width && y.cols === weight.rows,
-    `${label}: [${height * width}, ${weight.rows}] into [${y.rows}, ${y.cols}]`,
+    0 <= beginRow && endRow <= height && y.rows === pixels && y.cols === weight.rows,
+    `${label}: rows [${beginRow}, ${endRow}) of [${height}·${width}, ${weight.rows}] into [${y.rows}, ${y.cols}]`,
   );
 
-  const convolution = { pixels: y.rows, inputs: x.tensor.cols, outputs: weight.rows, weight: weight.dtype };
+  const convolution = { pixels: height * width, inputs: x.tensor.cols, outputs: weight.rows, weight: weight.dtype };
   const variants = conv2dVariants(device, convolution);
   const { stem, tunables, tileRows, tileCols } = chooseVariant(device, convolutionName(convolution), variants);
   const chosen = kernel(device, stem, {
     tunables: { WEIGHT_TYPE: weightType(weight), ...tunables },
-    overrides: { ACCUMULATE: addTo ? 1 : 0 },
+    overrides: { ACCUMULATE: into?.accumulate ? 1 : 0 },
   });
   const flopsPerPixel = 2 * weight.rows * 9 * x.tensor.cols;
   const inputRows = Math.floor((device.limits.bindingBytes - 256) / (x.width * rowBytes(x.tensor)));
   // Output rows whose taps lie in that many input rows: three taps reach one row further on either side.
   const bandRows = Math.floor(((inputRows - 2) * upsample) / stride);
   assert(bandRows >= 1, `${label}: three rows of the input exceed the binding limit ${device.limits.bindingBytes}`);
+  const { firstRow: storedRow = 0 } = x;
   const step = Math.min(
     // A band that does not begin at a row's start reaches one row more.
-    x.height <= inputRows ? height * width : Math.max(1, bandRows - 1) * width,
+    x.height <= inputRows ? pixels : Math.max(1, bandRows - 1) * width,
     rowsPerBinding(device, y),
     wholeTiles(device.limits.dispatchFlops / flopsPerPixel, tileRows),
   );
@@ -76,13 +99,16 @@ export function conv2d(
     const weights = bindWeightRows(weight, n, nEnd);
     // Whoever writes a row's last column writes its padding.
     const yCols = (nEnd === weight.rows ? y.pitch : nEnd) - n;
-    for (let p = 0; p < y.rows; p += step) {
-      const pEnd = Math.min(p + step, y.rows);
-      const top = Math.floor((Math.floor(p / width) * stride - padding) / upsample);
-      const bottom = Math.floor((Math.floor((pEnd - 1) / width) * stride - padding + 2) / upsample);
+    for (let p = 0; p < pixels; p += step) {
+      const pEnd = Math.min(p + step, pixels);
+      // Places in the whole image.
+      const first = beginRow * width + p;
+      const last = beginRow * width + pEnd - 1;
+      const top = Math.floor((Math.floor(first / width) * stride - padding) / upsample);
+      const bottom = Math.floor((Math.floor(last / width) * stride - padding + 2) / upsample);
       const firstRow = Math.max(0, top);
-      const endRow = Math.min(x.height, bottom + 1);
-      const input = bindRows(x.tensor, firstRow * x.width, endRow * x.width);
+      const inputEnd = Math.min(x.height, bottom + 1);
+      const input = bindRows(x.tensor, (firstRow - storedRow) * x.width, (inputEnd - storedRow) * x.width);
       const output = bindRows(y, p, pEnd);
       const tiles = Math.ceil((pEnd - p) / tileRows);
       recorder.dispatch({
@@ -91,7 +117,7 @@ export function conv2d(
         bindings: { x: input.binding, weight: weights.binding, bias: bindVector(bias), y: output.binding },
         params: {
           pixels: pEnd - p,
-          first_pixel: p,
+          first_pixel: first,
           out_width: width,
           cols: nEnd - n,
           groups,
@@ -113,13 +139,13 @@ export function conv2d(
         workgroups: [Math.min(tiles, 65535), Math.ceil(yCols / tileCols), Math.ceil(tiles / 65535)],
         flops: flopsPerPixel * (pEnd - p) * ((nEnd - n) / weight.rows),
         bytes:
-          (endRow - firstRow) * x.width * rowBytes(x.tensor) +
+          (inputEnd - firstRow) * x.width * rowBytes(x.tensor) +
           (nEnd - n) * weightRowBytes(weight) +
           (pEnd - p) * rowBytes(y),
       });
     }
   }
-  return { tensor: y, height, width };
+  return { tensor: y, height, width, firstRow: beginRow };
 }
 
 /** 1×1 convolution: y[p, o] = bias[o] + Σ_c x[p, c]·weight[o, c]; weight [O, padded8(I)]. */
@@ -128,13 +154,13 @@ export function conv1x1(
   x: ImageTensor,
   weight: Weight,
   bias: Vector,
-  label = weight.label,
+  { label = weight.label, into }: Pick<Conv2dOptions, "label" | "into"> = {},
 ): ImageTensor {
   assert(
     weight.pitch === x.tensor.pitch,
     `${label}: weight rows of ${weight.pitch}, the input has ${x.tensor.cols} channels`,
   );
-  return { ...x, tensor: matmul(recorder, x.tensor, { ...weight, cols: x.tensor.cols }, { label, bias }) };
+  return { ...x, tensor: matmul(recorder, x.tensor, { ...weight, cols: x.tensor.cols }, { label, bias, into }) };
 }
 
 /** What decides which kernel is the fastest for a convolution. */

@@ -6,8 +6,8 @@ import { bindBytes, type Recorder } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import { padded8 } from "../gpu/tensor.js";
 import type { Target } from "../weights/layout.js";
+import type { BufferRange } from "../weights/upload.js";
 import { bands, foldWorkgroups } from "./bands.js";
-import { storageOf } from "./parameters.js";
 
 /** What the values are: nearly normal, within 3.46 deviations of the mean; another key means other numbers. */
 export type RandomValues = { key: number; mean: number; deviation: number };
@@ -16,13 +16,15 @@ export type RandomValues = { key: number; mean: number; deviation: number };
 const flopsPerElement = 32;
 
 /**
- * Fills a weight's buffer with random values, and its padding with zeros. `target`: bf16 or f32; a convolution's
+ * Fills a weight with random values, and its padding with zeros. `target`: bf16 or f32; a convolution's
  * columns [kh, kw, I] are padded within each tap.
  */
-export function fillRandom(recorder: Recorder, target: Target, buffer: GPUBuffer, values: RandomValues): void {
+export function fillRandom(recorder: Recorder, target: Target, range: BufferRange, values: RandomValues): void {
   const { device } = recorder;
   const { slot, dtype, rows, pitch } = target;
-  const label = `fill ${buffer.label}`;
+  const { buffer, byteOffset } = range;
+  const label = `fill ${slot.slot}`;
+  const storage = { label, byteLength: buffer.size, buffer, isPlanned: false };
   assert(dtype !== "f16", `${label}: got f16, expected bf16 or f32`);
   // A row here is what is padded as one: a row of a matrix, a tap of a convolution's.
   const cols = slot.kind === "conv" ? slot.shape[1]! : target.cols;
@@ -35,7 +37,7 @@ export function fillRandom(recorder: Recorder, target: Target, buffer: GPUBuffer
   for (const { begin, end } of bands(count, Math.min(bindable, device.limits.dispatchFlops / rowFlops))) {
     const bytes = (end - begin) * rowBytes;
     const octets = (end - begin) * rowOctets;
-    const { binding, remainder } = bindBytes(storageOf({ label, buffer }), begin * rowBytes, bytes);
+    const { binding, remainder } = bindBytes(storage, byteOffset + begin * rowBytes, bytes);
     recorder.dispatch({
       kernel: kernel(device, "fill_random", { overrides: { Y_BF16: dtype === "bf16" ? 1 : 0 } }),
       label,

@@ -5,7 +5,7 @@
 import { assert } from "../../errors.js";
 import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
-import { rowBytes, type Tensor } from "../gpu/tensor.js";
+import { rowBytes, type Tensor, tensorBytes, tensorOn } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
 import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
 import { bindVector } from "./parameters.js";
@@ -35,6 +35,25 @@ export type SplitHeadsOptions = {
   /** `interleaved` rotates the pairs (2i, 2i + 1), as FLUX.2 does; `halves` (i, i + D/2), as Qwen3 does. */
   ropeStyle: "interleaved" | "halves";
 };
+
+/** How many rows q, k and v have, and how wide and of which type they are; v is f32. */
+export type HeadShape = { tokens: number; heads: number; kvHeads: number; headDim: number; dtype: "f32" | "f16" };
+
+/** q, k and v in one storage: large scratch shares its place with others' more easily than several of a third. */
+export function headTensors(
+  recorder: Recorder,
+  { tokens, heads, kvHeads, headDim, dtype }: HeadShape,
+  label = "q | k | v",
+): { q: Tensor; k: Tensor; v: Tensor } {
+  const qBytes = tensorBytes(heads * tokens, headDim, dtype);
+  const kBytes = tensorBytes(kvHeads * tokens, headDim, dtype);
+  const storage = recorder.scratchBytes(label, qBytes + kBytes + tensorBytes(kvHeads * tokens, headDim));
+  return {
+    q: tensorOn(storage, label, heads * tokens, headDim, dtype),
+    k: { ...tensorOn(storage, label, kvHeads * tokens, headDim, dtype), byteOffset: qBytes },
+    v: { ...tensorOn(storage, label, kvHeads * tokens, headDim), byteOffset: qBytes + kBytes },
+  };
+}
 
 /**
  * q[h, t] = rope_t(rms(qkv[s, h·D…]; normQ)), k likewise from column heads·D on, v[h, t] = qkv[s, (heads + kvHeads + h)·D…];

@@ -5,7 +5,7 @@
 import { assert } from "../../errors.js";
 import { type Binding, bindBytes, bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
-import { rowBytes, type Tensor } from "../gpu/tensor.js";
+import { padded8, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
 import { bands, foldWorkgroups, rowsPerDispatch, rowWorkgroup } from "./bands.js";
 import { bindVector } from "./parameters.js";
@@ -141,15 +141,25 @@ export function groupNorm(
   bias: Vector,
   options: GroupNormOptions,
 ): Tensor {
+  const moments = groupMoments(recorder, { rows: x.rows, cols: x.cols }, [{ begin: 0, tensor: () => x }], options);
+  return normalizeGroups(recorder, x, moments, weight, bias, options);
+}
+
+/** {@link groupNorm} of some of an image's pixels, with the moments of all of them. */
+export function normalizeGroups(
+  recorder: Recorder,
+  x: Tensor,
+  { statistics }: GroupMoments,
+  weight: Vector,
+  bias: Vector,
+  { label = "group_norm", groups, silu }: GroupNormOptions,
+): Tensor {
   const { device } = recorder;
-  const { label = "group_norm", groups, eps, silu } = options;
   checkF32(label, x);
-  assert(x.cols % groups === 0, `${label}: ${x.cols} channels in ${groups} groups`);
   assert(
     weight.length === x.cols && bias.length === x.cols,
     `${label}: ${x.cols} channels, the weight has ${weight.length}, the bias ${bias.length}`,
   );
-  const statistics = groupMoments(recorder, x, label, groups, eps);
   const moments = bindRows(statistics);
   const y = recorder.scratch(label, x.rows, x.cols);
   const chosen = kernel(device, "group_norm_silu", { overrides: { SILU: silu ? 1 : 0 } });
@@ -187,11 +197,51 @@ export function groupNorm(
 }
 
 /** Mean and 1/√(variance + eps) of each group: a [1, 2·groups] tensor of pairs. */
-function groupMoments(recorder: Recorder, x: Tensor, label: string, groups: number, eps: number): Tensor {
+export type GroupMoments = { statistics: Tensor };
+
+/** Consecutive pixels of an image from the pixel `begin` on, which are a chunk's first; made when they are asked for. */
+export type PixelBand = { begin: number; tensor: () => Tensor };
+
+/** Pixels of a chunk of GroupNorm's statistics on an image of so many channels: bands begin at multiples of it. */
+export function chunkPixels(channels: number): number {
+  return Math.min(chunkRows, Math.max(1, Math.floor(chunkBytes / (4 * padded8(channels)))));
+}
+
+/**
+ * The moments of an image of `rows` pixels and `cols` channels that comes in bands. They are taken over chunks of pixels
+ * that are fixed by the channels, so that bands change no bit of them.
+ */
+export function groupMoments(
+  recorder: Recorder,
+  { rows, cols }: { rows: number; cols: number },
+  pixelBands: readonly PixelBand[],
+  { label = "group_norm", groups, eps }: Pick<GroupNormOptions, "label" | "groups" | "eps">,
+): GroupMoments {
+  assert(cols % groups === 0, `${label}: ${cols} channels in ${groups} groups`);
+  const rowsPerChunk = chunkPixels(cols);
+  let parts = recorder.scratch(`${label} chunks`, Math.ceil(rows / rowsPerChunk), 2 * groups);
+  for (const { begin, tensor } of pixelBands) {
+    assert(begin % rowsPerChunk === 0, `${label}: a band begins at pixel ${begin}, within a chunk of ${rowsPerChunk}`);
+    const x = tensor();
+    const first = begin / rowsPerChunk;
+    chunkMoments(recorder, x, sliceRows(parts, first, first + Math.ceil(x.rows / rowsPerChunk)), label, groups);
+  }
+  let rowsPerPart = rowsPerChunk;
+  while (true) {
+    const combined = recorder.scratch(`${label} moments`, Math.ceil(parts.rows / combineFan), 2 * groups);
+    combineParts(recorder, parts, combined, label, { rows, rowsPerPart, groups, groupCols: cols / groups, eps });
+    if (combined.rows === 1) return { statistics: combined };
+    parts = combined;
+    rowsPerPart *= combineFan;
+  }
+}
+
+/** Each chunk's mean and sum of squared deviations, by group. */
+function chunkMoments(recorder: Recorder, x: Tensor, parts: Tensor, label: string, groups: number): void {
   const { device } = recorder;
-  const rowsPerChunk = Math.min(chunkRows, Math.max(1, Math.floor(chunkBytes / rowBytes(x))));
+  checkF32(label, x);
+  const rowsPerChunk = chunkPixels(x.cols);
   const groupCols = x.cols / groups;
-  let parts = recorder.scratch(`${label} chunks`, Math.ceil(x.rows / rowsPerChunk), 2 * groups);
   // Neighbouring lanes take neighbouring groups, so that together they read whole stretches of a row.
   const [GROUPS, PHASES] = device.isSoftware ? [8, 1] : [8, 16];
   const statistics = kernel(device, "group_norm_statistics", {
@@ -222,14 +272,6 @@ function groupMoments(recorder: Recorder, x: Tensor, label: string, groups: numb
       flops: rows * flopsPerRow,
       bytes: rows * rowBytes(x),
     });
-  }
-  let rowsPerPart = rowsPerChunk;
-  while (true) {
-    const combined = recorder.scratch(`${label} moments`, Math.ceil(parts.rows / combineFan), 2 * groups);
-    combineParts(recorder, parts, combined, label, { rows: x.rows, rowsPerPart, groups, groupCols, eps });
-    if (combined.rows === 1) return combined;
-    parts = combined;
-    rowsPerPart *= combineFan;
   }
 }
 

@@ -52,7 +52,9 @@ export type VaeSizes = {
  */
 export function transformerTable(sizes: TransformerSizes): SlotTable {
   const { hiddenSize: D, mlpHiddenSize: F } = sizes;
-  const builder = slotBuilder("transformer", "diffusion_pytorch_model");
+  const doubles = Array.from({ length: sizes.numLayers }, (_, i) => `double.${i}`);
+  const singles = Array.from({ length: sizes.numSingleLayers }, (_, i) => `single.${i}`);
+  const builder = slotBuilder("transformer", "diffusion_pytorch_model", [["mod"], [...doubles, ...singles]]);
   const matrix = (slot: string, module: string, rows: number, cols: number) =>
     builder.add("matrix", slot, `${module}.weight`, [rows, cols]);
 
@@ -111,7 +113,8 @@ function doubleBlock(builder: SlotBuilder, i: number, stream: "img" | "txt", siz
  * the deepest hidden state is the model's last one, which alone passes it.
  */
 export function textEncoderTable(sizes: TextEncoderSizes): SlotTable {
-  const builder = slotBuilder("text_encoder", "model");
+  const layers = Array.from({ length: sizes.numLayersNeeded }, (_, i) => `layer.${i}`);
+  const builder = slotBuilder("text_encoder", "model", [layers]);
   builder.add("embedding", "embed_tokens", "model.embed_tokens.weight", [sizes.vocabSize, sizes.hiddenSize]);
   for (let i = 0; i < sizes.numHiddenLayers; i++) {
     if (i < sizes.numLayersNeeded) decoderLayer(builder, i, sizes);

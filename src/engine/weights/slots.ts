@@ -25,6 +25,8 @@ export type SlotTable = {
   folder: string;
   stem: TensorFileStem;
   slots: ReadonlyMap<string, Slot>;
+  /** Blocks in sequences, each in the order in which it is run; a block's slots begin with its name and a dot. */
+  blocks: readonly (readonly string[])[];
   /** Tensors that may be in the file and that nothing reads. */
   unused: ReadonlySet<string>;
 };
@@ -39,7 +41,7 @@ export type SlotBuilder = {
   skip(name: string): void;
 };
 
-export function slotBuilder(folder: string, stem: TensorFileStem): SlotBuilder {
+export function slotBuilder(folder: string, stem: TensorFileStem, blocks: SlotTable["blocks"] = []): SlotBuilder {
   const slots = new Map<string, Slot>();
   const unused = new Set<string>();
   const stack: SlotBuilder["stack"] = (kind, slot, parts, tail) => {
@@ -53,7 +55,7 @@ export function slotBuilder(folder: string, stem: TensorFileStem): SlotBuilder {
     });
   };
   return {
-    table: { folder, stem, slots, unused },
+    table: { folder, stem, slots, blocks, unused },
     stack,
     add: (kind, slot, name, shape) => stack(kind, slot, [[name, shape[0]!]], shape.slice(1)),
     skip: (name) => unused.add(name),

@@ -1,9 +1,12 @@
 // Streams a component's weights from its files into GPU buffers, in a few megabytes of memory for any size of model.
 // Owns the buffers until the set is closed. Knows no model: the table says what goes where. Reads run ahead of the
 // upload, in the order of the files, and never more than `bytesInFlight` wait in the device's own staging memory.
+// Weights that do not stay on the device are in streaming.ts.
 
 import { assert, DaybreakError } from "../../errors.js";
+import type { Recorder } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
+import type { Storage } from "../gpu/tensor.js";
 import { bufferUsage } from "../gpu/usage.js";
 import {
   type DeviceDtype,
@@ -32,7 +35,9 @@ export type UploadDevice = Pick<Device, "gpu" | "limits" | "check" | "settled" |
 /** A matrix [rows, cols] on the device; a convolution [O, I, kh, kw] has rows O and columns [kh, kw, I padded to 8]. */
 export type Weight = {
   label: string;
-  buffer: GPUBuffer;
+  storage: Storage;
+  /** Where row 0 begins, a multiple of 256. */
+  byteOffset: number;
   rows: number;
   cols: number;
   /** Elements from one row to the next, a multiple of 8; those from `cols` on are zero. */
@@ -42,14 +47,26 @@ export type Weight = {
 };
 
 /** `length` f32 values, followed by zeros up to a multiple of 8. */
-export type Vector = { label: string; buffer: GPUBuffer; length: number };
+export type Vector = { label: string; storage: Storage; byteOffset: number; length: number };
 
-/** A component's weights by slot. Asking for a slot that the table does not have is a programmer error. */
-export type WeightSet = {
+/** Where a target's bytes begin in a buffer. */
+export type BufferRange = { buffer: GPUBuffer; byteOffset: number };
+
+/** Weights by slot. Asking for a slot that the table does not have is a programmer error. */
+export type Weights = {
   matrix(slot: string): Weight;
   conv(slot: string): Weight;
   vector(slot: string): Vector;
-  /** Bytes of all buffers. */
+};
+
+/** A component's weights. */
+export type WeightSet = Weights & {
+  /**
+   * The weights of one block, by slots without its name. Asked for where the block's recording begins: a set that does
+   * not keep its blocks on the device brings this one there then, and the next one.
+   */
+  block(recorder: Recorder, name: string): Weights;
+  /** Bytes of all buffers that stay. */
   byteLength: number;
   /** Destroys the buffers; further calls do nothing. */
   close(): void;
@@ -60,8 +77,10 @@ export type LoadOptions = {
   onProgress?: (doneBytes: number, totalBytes: number) => void;
   /** Honoured between reads. */
   signal?: AbortSignal;
-  /** Puts values into the buffers in place of the files', which are not read then. */
-  fill?: (buffers: ReadonlyMap<Target, GPUBuffer>) => Promise<void>;
+  /** Puts values into the ranges in place of the files', which are not read then. */
+  fill?: (ranges: ReadonlyMap<Target, BufferRange>) => Promise<void>;
+  /** Which slots to load, default all. */
+  only?: (slot: string) => boolean;
 };
 
 /**
@@ -77,16 +96,18 @@ export async function loadWeights(
   options: LoadOptions = {},
 ): Promise<WeightSet> {
   checkTensors(table, files);
-  const targets = planTargets(table, files);
+  const { only = () => true } = options;
+  const targets = planTargets(table, files).filter(({ slot }) => only(slot.slot));
   checkLimits(device, table, targets);
   const buffers = new Map<Target, GPUBuffer>();
   try {
     await createBuffers(device, table, targets, buffers);
+    const ranges = new Map([...buffers].map(([target, buffer]) => [target, { buffer, byteOffset: 0 }]));
     if (options.fill) {
-      await options.fill(buffers);
+      await options.fill(ranges);
       throwIfCancelled(options.signal);
     } else {
-      await fillBuffers(device, files, buffers, options);
+      await fillRanges(device, files, ranges, options);
     }
   } catch (error) {
     destroyAll(device, buffers);
@@ -95,7 +116,8 @@ export async function loadWeights(
   return weightSet(device, table, buffers);
 }
 
-function checkLimits(device: UploadDevice, table: SlotTable, targets: Target[]): void {
+/** Throws device.limit_exceeded for a weight that is larger than the device's buffers. */
+export function checkLimits(device: UploadDevice, table: SlotTable, targets: Target[]): void {
   for (const { slot, byteLength } of targets) {
     if (byteLength <= device.limits.bufferBytes) continue;
     throw new DaybreakError(
@@ -131,14 +153,15 @@ async function createBuffers(
   );
 }
 
-async function fillBuffers(
+/** Reads the targets' tensors into their ranges; resolves when all of it is on the device. */
+export async function fillRanges(
   device: UploadDevice,
   files: TensorFileSet,
-  buffers: Map<Target, GPUBuffer>,
+  ranges: ReadonlyMap<Target, BufferRange>,
   { onProgress, signal }: LoadOptions,
 ): Promise<void> {
   const { queue } = device.gpu;
-  const pieces = [...buffers.keys()].flatMap((target) => planPieces(target, files, readBytes));
+  const pieces = [...ranges.keys()].flatMap((target) => planPieces(target, files, readBytes));
   const reads = planReads(pieces, readBytes);
   const totalBytes = reads.reduce((sum, read) => sum + read.end - read.begin, 0);
   const staging = new Uint8Array(pieces.reduce((most, piece) => Math.max(most, packedBytes(piece)), 0));
@@ -150,7 +173,8 @@ async function fillBuffers(
     for (const piece of read.pieces) {
       const packed = packPiece(piece, bytes.subarray(piece.begin - read.begin, piece.end - read.begin), staging);
       // Padded rows are whole multiples of 16 bytes and vectors of 4, as writeBuffer demands.
-      queue.writeBuffer(buffers.get(piece.target)!, piece.offset, packed, 0, packed.length);
+      const { buffer, byteOffset } = ranges.get(piece.target)!;
+      queue.writeBuffer(buffer, byteOffset + piece.offset, packed, 0, packed.length);
       written += packed.length;
       if (written < bytesInFlight / 2) continue;
       // Waiting for the half before the last one keeps the device busy and at most two halves in flight.
@@ -220,29 +244,58 @@ function destroyAll(device: UploadDevice, buffers: Map<Target, GPUBuffer>): void
 }
 
 function weightSet(device: UploadDevice, table: SlotTable, buffers: Map<Target, GPUBuffer>): WeightSet {
-  const bySlot = new Map([...buffers].map(([target, buffer]) => [target.slot.slot, { target, buffer }]));
+  const places = new Map(
+    [...buffers].map(([target, buffer]) => [target, { storage: ownStorage(buffer), byteOffset: 0 }]),
+  );
+  const weights = weightsBySlot(table, places);
+  return {
+    ...weights,
+    block: (_, name) => withPrefix(weights, `${name}.`),
+    byteLength: [...buffers.values()].reduce((sum, buffer) => sum + buffer.size, 0),
+    close: () => {
+      destroyAll(device, buffers);
+      places.clear();
+    },
+  };
+}
+
+function ownStorage(buffer: GPUBuffer): Storage {
+  return { label: buffer.label, byteLength: buffer.size, buffer, isPlanned: false };
+}
+
+/** Where a target's bytes begin in a storage. */
+export type WeightPlace = { storage: Storage; byteOffset: number };
+
+/** The weights in these places, by slot; what is removed from `places` is no longer found. */
+export function weightsBySlot(table: SlotTable, places: ReadonlyMap<Target, WeightPlace>): Weights {
+  const targets = new Map([...places.keys()].map((target) => [target.slot.slot, target]));
   const find = (slot: string, kind: string) => {
-    const found = bySlot.get(slot);
-    const got = found?.target.slot.kind ?? table.slots.get(slot)?.kind ?? "no slot";
-    assert(found && got === kind, `got ${got} for ${table.folder} ${slot}, expected a ${kind} that is loaded`);
-    return found;
+    const target = targets.get(slot);
+    const place = target && places.get(target);
+    const got = target?.slot.kind ?? table.slots.get(slot)?.kind ?? "no slot";
+    assert(place && got === kind, `got ${got} for ${table.folder} ${slot}, expected a ${kind} that is loaded`);
+    return { target, place, label: `${table.folder} ${slot}` };
   };
   const weight = (slot: string, kind: string): Weight => {
-    const { target, buffer } = find(slot, kind);
+    const { target, place, label } = find(slot, kind);
     const { rows, cols, pitch, dtype, byteLength } = target;
-    return { label: buffer.label, buffer, rows, cols, pitch, dtype, byteLength };
+    return { label, ...place, rows, cols, pitch, dtype, byteLength };
   };
   return {
     matrix: (slot) => weight(slot, "matrix"),
     conv: (slot) => weight(slot, "conv"),
     vector: (slot) => {
-      const { target, buffer } = find(slot, "vector");
-      return { label: buffer.label, buffer, length: target.cols };
+      const { target, place, label } = find(slot, "vector");
+      return { label, ...place, length: target.cols };
     },
-    byteLength: [...buffers.values()].reduce((sum, buffer) => sum + buffer.size, 0),
-    close: () => {
-      destroyAll(device, buffers);
-      bySlot.clear();
-    },
+  };
+}
+
+/** The same weights, asked for without what all of their slots begin with. */
+export function withPrefix(weights: Weights, prefix: string): Weights {
+  return {
+    matrix: (slot) => weights.matrix(prefix + slot),
+    conv: (slot) => weights.conv(prefix + slot),
+    vector: (slot) => weights.vector(prefix + slot),
   };
 }

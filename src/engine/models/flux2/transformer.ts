@@ -6,10 +6,10 @@ import type { Recorder } from "../../gpu/commands.js";
 import { sliceRows, type Tensor } from "../../gpu/tensor.js";
 import { attention } from "../../ops/attention.js";
 import { silu } from "../../ops/elementwise.js";
-import { splitHeads } from "../../ops/heads.js";
+import { headTensors, splitHeads } from "../../ops/heads.js";
 import { matmul } from "../../ops/matmul.js";
 import { layerNormModulate } from "../../ops/norm.js";
-import type { WeightSet } from "../../weights/upload.js";
+import { type Weight, type WeightSet, type Weights, withPrefix } from "../../weights/upload.js";
 import type { ForwardOptions } from "../qwen3/text-encoder.js";
 import type { TransformerConfig } from "./config.js";
 
@@ -20,13 +20,13 @@ export type TransformerInputs = {
   references: Tensor | undefined;
   /** [T, D]: the text after {@link recordContext}. */
   context: Tensor;
-  /** After {@link recordModulation}. */
+  /** One row of what {@link recordModulation} gives. */
   modulation: Modulation;
   /** [T + N + R, d/2] each: the joint sequence's rotations. */
   rope: { cos: Tensor; sin: Tensor };
 };
 
-/** One step's vectors, shared by all blocks: [1, 6D], [1, 6D], [1, 3D] and [1, 2D]. */
+/** A row for each of some steps, shared by all blocks: [n, 6D], [n, 6D], [n, 3D] and [n, 2D]. */
 export type Modulation = { img: Tensor; txt: Tensor; single: Tensor; out: Tensor };
 
 type Forward = {
@@ -46,28 +46,45 @@ export function recordContext(recorder: Recorder, weights: WeightSet, embeds: Te
   matmul(recorder, embeds, weights.matrix("context_embedder"), { label: "context", into: { tensor: context } });
 }
 
-/** temb = W₂·silu(W₁·sinusoid), then each modulation's linear of silu(temb); sinusoid: [1, timestep channels]. */
+/**
+ * temb = W₂·silu(W₁·sinusoid), then each modulation's linear of silu(temb). sinusoids: [n, timestep channels], a row for
+ * each of n steps: the linears are a tenth of the transformer's weights, so that reading them once for several steps pays.
+ */
 export function recordModulation(
   recorder: Recorder,
   weights: WeightSet,
-  sinusoid: Tensor,
-  { tap }: ForwardOptions,
-): Modulation {
-  const inner = silu(recorder, matmul(recorder, sinusoid, weights.matrix("time.linear_1"), { label: "time" }));
+  sinusoids: Tensor,
+  modulation: Modulation,
+  tap?: ForwardOptions["tap"],
+): void {
+  const inner = silu(recorder, matmul(recorder, sinusoids, weights.matrix("time.linear_1"), { label: "time" }));
   const temb = matmul(recorder, inner, weights.matrix("time.linear_2"), { label: "time" });
-  tap?.("step.0.temb", temb);
   const activated = silu(recorder, temb);
-  const linear = (slot: string) => matmul(recorder, activated, weights.matrix(slot), { label: "modulation" });
-  const modulation = {
-    img: linear("mod.img"),
-    txt: linear("mod.txt"),
-    single: linear("mod.single"),
-    out: linear("norm_out"),
+  const mod = weights.block(recorder, "mod");
+  const linear = (weight: Weight, tensor: Tensor) =>
+    matmul(recorder, activated, weight, { label: "modulation", into: { tensor } });
+  linear(mod.matrix("img"), modulation.img);
+  linear(mod.matrix("txt"), modulation.txt);
+  linear(mod.matrix("single"), modulation.single);
+  linear(weights.matrix("norm_out"), modulation.out);
+  tap?.("step.0.temb", sliceRows(temb, 0, 1));
+  tap?.("step.0.mod.img", sliceRows(modulation.img, 0, 1));
+  tap?.("step.0.mod.txt", sliceRows(modulation.txt, 0, 1));
+  tap?.("step.0.mod.single", sliceRows(modulation.single, 0, 1));
+}
+
+/** Tensors for the modulation of `steps` steps, made by `make`. */
+export function modulationTensors(
+  { hiddenSize: D }: TransformerConfig,
+  steps: number,
+  make: (label: string, rows: number, cols: number) => Tensor,
+): Modulation {
+  return {
+    img: make("image modulation", steps, 6 * D),
+    txt: make("text modulation", steps, 6 * D),
+    single: make("single modulation", steps, 3 * D),
+    out: make("final modulation", steps, 2 * D),
   };
-  tap?.("step.0.mod.img", modulation.img);
-  tap?.("step.0.mod.txt", modulation.txt);
-  tap?.("step.0.mod.single", modulation.single);
-  return modulation;
 }
 
 /** Records the forward pass; returns the velocity [N, C] of the output's tokens. */
@@ -120,23 +137,24 @@ export function recordTransformer(
 function doubleBlock(forward: Forward, i: number): void {
   const { recorder, config, weights, inputs, options, txt, img } = forward;
   const { eps, mlpHiddenSize: F, hiddenSize: D } = config;
+  const block = weights.block(recorder, `double.${i}`);
   const streams = [
-    { x: txt, name: `double.${i}.txt`, modulation: inputs.modulation.txt, tokenOffset: 0 },
-    { x: img, name: `double.${i}.img`, modulation: inputs.modulation.img, tokenOffset: txt.rows },
+    { x: txt, own: withPrefix(block, "txt."), modulation: inputs.modulation.txt, tokenOffset: 0 },
+    { x: img, own: withPrefix(block, "img."), modulation: inputs.modulation.img, tokenOffset: txt.rows },
   ];
   const heads = jointHeads(forward);
-  for (const { x, name, modulation, tokenOffset } of streams) {
+  for (const { x, own, modulation, tokenOffset } of streams) {
     // A modulation is shift, scale, gate of the attention, then of the MLP.
     const norm = { label: "norm", shiftAt: 0, scaleAt: D, eps, dtype: options.operands };
     const normed = layerNormModulate(recorder, x, modulation, norm);
-    const qkv = matmul(recorder, normed, weights.matrix(`${name}.qkv`), { label: "double qkv" });
-    splitHeads(recorder, qkv, { ...heads, ...headNorms(weights, name), tokenOffset });
+    const qkv = matmul(recorder, normed, own.matrix("qkv"), { label: "double qkv" });
+    splitHeads(recorder, qkv, { ...heads, ...headNorms(own), tokenOffset });
   }
   const attended = attention(recorder, heads.q, heads.k, heads.v, heads);
-  for (const { x, name, modulation, tokenOffset } of streams) {
+  for (const { x, own, modulation, tokenOffset } of streams) {
     const into = { tensor: x, accumulate: true };
     const rows = sliceRows(attended, tokenOffset, tokenOffset + x.rows);
-    matmul(recorder, rows, weights.matrix(`${name}.proj`), {
+    matmul(recorder, rows, own.matrix("proj"), {
       operands: options.operands,
       label: "double proj",
       gate: { tensor: modulation, at: 2 * D },
@@ -145,12 +163,12 @@ function doubleBlock(forward: Forward, i: number): void {
     const norm = { label: "norm", shiftAt: 3 * D, scaleAt: 4 * D, eps, dtype: options.operands };
     const normed = layerNormModulate(recorder, x, modulation, norm);
     // SiLU gates the first half of the rows; many SwiGLU implementations gate the second.
-    const gated = matmul(recorder, normed, weights.matrix(`${name}.mlp_in`), {
+    const gated = matmul(recorder, normed, own.matrix("mlp_in"), {
       label: "double mlp in",
       weightRows: [0, F],
       upRow: F,
     });
-    matmul(recorder, gated, weights.matrix(`${name}.mlp_out`), {
+    matmul(recorder, gated, own.matrix("mlp_out"), {
       operands: options.operands,
       label: "double mlp out",
       gate: { tensor: modulation, at: 5 * D },
@@ -164,14 +182,14 @@ function singleBlock(forward: Forward, i: number): void {
   const { recorder, config, weights, inputs, options, joint } = forward;
   const { eps, mlpHiddenSize: F, hiddenSize: D } = config;
   const { single } = inputs.modulation;
-  const name = `single.${i}`;
+  const block = weights.block(recorder, `single.${i}`);
   const norm = { label: "norm", shiftAt: 0, scaleAt: D, eps, dtype: options.operands };
   const normed = layerNormModulate(recorder, joint, single, norm);
   // The weight's rows are q | k | v | gate | up.
-  const weight = weights.matrix(`${name}.qkv_mlp`);
+  const weight = block.matrix("qkv_mlp");
   const qkv = matmul(recorder, normed, weight, { label: "single qkv", weightRows: [0, 3 * D] });
   const heads = jointHeads(forward);
-  splitHeads(recorder, qkv, { ...heads, ...headNorms(weights, name), tokenOffset: 0 });
+  splitHeads(recorder, qkv, { ...heads, ...headNorms(block), tokenOffset: 0 });
   // Both halves of the next product's input, side by side in one tensor.
   const both = recorder.scratch("single attention | mlp", joint.rows, D + F);
   attention(recorder, heads.q, heads.k, heads.v, { ...heads, into: both });
@@ -181,7 +199,7 @@ function singleBlock(forward: Forward, i: number): void {
     upRow: 3 * D + F,
     into: { tensor: both, column: D },
   });
-  matmul(recorder, both, weights.matrix(`${name}.out`), {
+  matmul(recorder, both, block.matrix("out"), {
     operands: options.operands,
     label: "single out",
     gate: { tensor: single, at: 2 * D },
@@ -192,15 +210,10 @@ function singleBlock(forward: Forward, i: number): void {
 /** q, k and v of the joint sequence, and how they are made. */
 function jointHeads({ recorder, config, inputs, options, joint }: Forward) {
   const { numAttentionHeads: heads, attentionHeadDim: headDim, eps } = config;
-  const rows = heads * joint.rows;
+  const shape = { tokens: joint.rows, heads, kvHeads: heads, headDim };
   return {
-    q: recorder.scratch("q", rows, headDim, options.operands),
-    k: recorder.scratch("k", rows, headDim, options.operands),
-    v: recorder.scratch("v", rows, headDim),
-    tokens: joint.rows,
-    heads,
-    kvHeads: heads,
-    headDim,
+    ...headTensors(recorder, { ...shape, dtype: options.operands }),
+    ...shape,
     eps,
     rope: inputs.rope,
     // The transformer's RoPE rotates adjacent pairs, Qwen3's channel halves.
@@ -208,6 +221,6 @@ function jointHeads({ recorder, config, inputs, options, joint }: Forward) {
   };
 }
 
-function headNorms(weights: WeightSet, name: string) {
-  return { normQ: weights.vector(`${name}.norm_q`), normK: weights.vector(`${name}.norm_k`) };
+function headNorms(weights: Weights) {
+  return { normQ: weights.vector("norm_q"), normK: weights.vector("norm_k") };
 }

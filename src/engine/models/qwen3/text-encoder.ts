@@ -7,10 +7,10 @@ import type { Recorder } from "../../gpu/commands.js";
 import type { Tensor } from "../../gpu/tensor.js";
 import { attention } from "../../ops/attention.js";
 import { copyColumns } from "../../ops/columns.js";
-import { splitHeads } from "../../ops/heads.js";
+import { headTensors, splitHeads } from "../../ops/heads.js";
 import { matmul } from "../../ops/matmul.js";
 import { rmsNorm } from "../../ops/norm.js";
-import type { WeightSet } from "../../weights/upload.js";
+import type { WeightSet, Weights } from "../../weights/upload.js";
 import { promptHiddenStates, type TextEncoderConfig } from "./config.js";
 
 export type TextEncoderInputs = {
@@ -46,7 +46,7 @@ export function recordTextEncoder(
   tap?.("prompt.hidden.0", x);
   // Hidden state k is the residual stream after k layers: after the layers with 0-based index 8, 17 and 26.
   for (let layer = 0; layer < config.numLayersNeeded; layer++) {
-    decoderLayer(recorder, config, weights, `layer.${layer}`, inputs, options);
+    decoderLayer(recorder, config, weights.block(recorder, `layer.${layer}`), inputs, options);
     const part = promptHiddenStates.indexOf((layer + 1) as (typeof promptHiddenStates)[number]);
     if (part < 0) continue;
     // Only a model's very last hidden state has passed the final norm.
@@ -61,29 +61,21 @@ export function recordTextEncoder(
 function decoderLayer(
   recorder: Recorder,
   config: TextEncoderConfig,
-  weights: WeightSet,
-  name: string,
+  weights: Weights,
   { hidden: x, length, rope }: TextEncoderInputs,
   { operands }: ForwardOptions,
 ): void {
   const { numAttentionHeads: heads, numKeyValueHeads: kvHeads, headDim, intermediateSize, rmsNormEps: eps } = config;
   const tokens = x.rows;
-  const normed = rmsNorm(recorder, x, weights.vector(`${name}.input_norm`), { eps, dtype: operands });
-  const qkv = matmul(recorder, normed, weights.matrix(`${name}.qkv`), { label: "text qkv" });
-  const q = recorder.scratch("text q", heads * tokens, headDim, operands);
-  const k = recorder.scratch("text k", kvHeads * tokens, headDim, operands);
-  const v = recorder.scratch("text v", kvHeads * tokens, headDim);
+  const normed = rmsNorm(recorder, x, weights.vector("input_norm"), { eps, dtype: operands });
+  const qkv = matmul(recorder, normed, weights.matrix("qkv"), { label: "text qkv" });
+  const shape = { tokens, heads, kvHeads, headDim };
+  const { q, k, v } = headTensors(recorder, { ...shape, dtype: operands }, "text q | k | v");
   splitHeads(recorder, qkv, {
-    q,
-    k,
-    v,
+    ...{ q, k, v, ...shape },
     tokenOffset: 0,
-    tokens,
-    heads,
-    kvHeads,
-    headDim,
-    normQ: weights.vector(`${name}.q_norm`),
-    normK: weights.vector(`${name}.k_norm`),
+    normQ: weights.vector("q_norm"),
+    normK: weights.vector("k_norm"),
     eps,
     rope,
     // Qwen3's RoPE pairs channel i with i + D/2, the transformer's with its neighbour.
@@ -97,12 +89,12 @@ function decoderLayer(
     limit: length,
   });
   const into = { tensor: x, accumulate: true };
-  matmul(recorder, attended, weights.matrix(`${name}.o`), { label: "text o", operands, into });
-  const again = rmsNorm(recorder, x, weights.vector(`${name}.post_norm`), { eps, dtype: operands });
-  const gated = matmul(recorder, again, weights.matrix(`${name}.mlp_in`), {
+  matmul(recorder, attended, weights.matrix("o"), { label: "text o", operands, into });
+  const again = rmsNorm(recorder, x, weights.vector("post_norm"), { eps, dtype: operands });
+  const gated = matmul(recorder, again, weights.matrix("mlp_in"), {
     label: "text mlp in",
     weightRows: [0, intermediateSize],
     upRow: intermediateSize,
   });
-  matmul(recorder, gated, weights.matrix(`${name}.down`), { label: "text down", operands, into });
+  matmul(recorder, gated, weights.matrix("down"), { label: "text down", operands, into });
 }

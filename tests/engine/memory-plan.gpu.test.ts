@@ -1,0 +1,117 @@
+// Memory plans: ever smaller budgets keep less on the device and change no bit of a picture; what is allocated is what
+// was planned.
+
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { loadCheckpoint, openCheckpoint } from "../../src/engine/checkpoint.js";
+import { type Device, openDevice } from "../../src/engine/gpu/device.js";
+import { choosePlan, type MemoryPlan } from "../../src/engine/memory-plan.js";
+import { recordDecoder, recordEncoder } from "../../src/engine/models/flux2/vae.js";
+import { testDevice } from "../gpu.js";
+import { runRecorded } from "../kernels/reference.js";
+import { failure, sameBytes } from "../weights/fixtures.js";
+import { tinySource } from "./checkpoints.js";
+import { draw, openShared, openTiny, pattern, testGpu } from "./open.js";
+
+const request = { width: 256, height: 256, steps: 2, references: [pattern(96, 64)] };
+const shape = { width: 256, height: 256, references: [{ width: 96, height: 64 }], isGuided: false };
+
+describe("a smaller budget", () => {
+  let device: Device;
+  const plans: MemoryPlan[] = [];
+  beforeAll(async () => {
+    device = await openDevice({ gpu: await testGpu() });
+    const opened = await openCheckpoint(tinySource());
+    let budget = Number.POSITIVE_INFINITY;
+    for (;;) {
+      const plan = await choosePlan(opened, shape, budget, { device }).catch(() => undefined);
+      if (!plan) break;
+      plans.push(plan);
+      budget = plan.totalBytes - 1;
+    }
+  });
+  afterAll(() => device.close());
+
+  it("lets the text encoder go first, then the transformer, and takes less each time", () => {
+    const kept = plans.map(({ residencies }) => `${residencies.textEncoder} ${residencies.transformer}`);
+    const order = ["resident resident", "streamed resident", "streamed streamed"];
+    expect([...new Set(kept)]).toEqual(order);
+    expect(plans.map((plan) => plan.totalBytes)).toEqual(
+      plans.map((plan) => plan.totalBytes).toSorted((a, b) => b - a),
+    );
+    const [first, last] = [plans[0] as MemoryPlan, plans.at(-1) as MemoryPlan];
+    expect(last.weights.transformer).toBeLessThan((first.weights.transformer as number) / 4);
+    expect(last.weights.vae).toBe(first.weights.vae);
+  });
+
+  it("gives the same picture in the memory that was planned", async () => {
+    const unlimited = await openShared();
+    const whole = await draw(unlimited, request);
+    await unlimited.close();
+    for (const { totalBytes, residencies } of plans) {
+      const engine = await openTiny({ memoryBudgetBytes: totalBytes });
+      for (const prompt of ["a red circle", "a blue square", "a red circle"]) {
+        const { data } = await draw(engine, { ...request, prompt });
+        if (prompt === "a red circle") expect(sameBytes(data, whole.data)).toBe(true);
+      }
+      expect(engine.info.residencies).toEqual(residencies);
+      expect(engine.info.peakDeviceBytes).toBe(totalBytes);
+      await engine.close();
+    }
+  });
+
+  it("that nothing fits into is refused with the least that is needed, before anything is made", async () => {
+    const least = (plans.at(-1) as MemoryPlan).totalBytes;
+    const engine = await openTiny({ memoryBudgetBytes: least - 16 }).catch(() => undefined);
+    const refused = engine ? draw(engine, request) : openTiny({ memoryBudgetBytes: least - 16 });
+    const error = await failure(refused, "device.memory_budget_exceeded");
+    expect(error.message).toMatch(/takes at least \d+ bytes on the device, the memory budget is \d+: raise it/);
+  });
+});
+
+it("an engine that has room for small pictures lets weights go for a large one, and draws on", async () => {
+  const { device } = await testDevice();
+  const opened = await openCheckpoint(tinySource());
+  const large = { width: 512, height: 384, references: [], isGuided: false };
+  const needed = (await choosePlan(opened, large, undefined, { device })).totalBytes;
+  const engine = await openTiny({ memoryBudgetBytes: needed - 16 * 2 ** 20 });
+  const small = await draw(engine, { width: 64, height: 64 });
+  expect(engine.info.residencies.textEncoder).toBe("resident");
+  const { width, height } = await draw(engine, { width: 512, height: 384 });
+  expect([width, height]).toEqual([512, 384]);
+  expect(engine.info.peakDeviceBytes).toBeLessThanOrEqual(needed - 16 * 2 ** 20);
+  expect(sameBytes((await draw(engine, { width: 64, height: 64 })).data, small.data)).toBe(true);
+});
+
+it.each([
+  [5, 3],
+  [8, 16],
+])("the VAE gives the same bits in bands of any size, on a grid of %i × %i", async (w, h) => {
+  const test = await testDevice();
+  const { device } = test;
+  const checkpoint = await loadCheckpoint(device, await openCheckpoint(tinySource()));
+  const { vae: config } = checkpoint.config;
+  const [width, height] = [16 * w, 16 * h];
+  const tokens = Array.from({ length: w * h * 4 * config.latentChannels }, (_, i) => Math.sin(i * 12.9898) * 1.5);
+  const pixels = Array.from({ length: width * height * 3 }, (_, i) => Math.cos(i * 4.1414));
+  const run = (bandBytes: number, remakes: boolean) =>
+    runRecorded(test, (recorder, inputs) => {
+      const options = { bandBytes, remakes };
+      const latents = inputs.tensor("tokens", h * w, 4 * config.latentChannels, tokens);
+      const picture = { tensor: inputs.tensor("picture", height * width, 3, pixels), height, width };
+      return {
+        decoded: recordDecoder(recorder, config, checkpoint.vae, latents, { w, h }, options).tensor,
+        encoded: recordEncoder(recorder, config, checkpoint.vae, picture, options),
+      };
+    });
+  const whole = await run(Number.MAX_SAFE_INTEGER, false);
+  for (const [bandBytes, remakes] of [
+    [1, false],
+    [1, true],
+    [100_000, true],
+  ] as const) {
+    const banded = await run(bandBytes, remakes);
+    expect(banded.decoded.words).toEqual(whole.decoded.words);
+    expect(banded.encoded.words).toEqual(whole.encoded.words);
+  }
+  checkpoint.close();
+});
