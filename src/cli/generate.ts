@@ -46,6 +46,8 @@ Makes a picture and writes it as a PNG file.
   --trace FILE             also write what the stages computed, as .safetensors
   --output FILE.png        default: daybreak-SEED.png; of several pictures the further ones get -1, -2, …
   --precision auto|f32|f16 default auto: f16 on a GPU that has it, else f32
+  --memory-budget SIZE     most memory to take on the GPU, such as 6GiB; what does not fit is read whenever it is used;
+                           default: no limit
   --json                   print one JSON object a picture: {path, seed, seconds, timings}
 
 Prints a line "path seed seconds" a picture. The PNG file holds the parameters as text.
@@ -54,7 +56,7 @@ Prints a line "path seed seconds" a picture. The PNG file holds the parameters a
 export const generate: Command = {
   options: {
     values:
-      "prompt model width height steps seed guidance negative-prompt num-images latents trace output precision".split(
+      "prompt model width height steps seed guidance negative-prompt num-images latents trace output precision memory-budget".split(
         " ",
       ),
     lists: ["image"],
@@ -84,7 +86,10 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   if (trace !== undefined) {
     request.trace = { detail: false, write: (name, tensor) => void tensors.set(name, tensor) };
   }
-  const { result, info } = await compute({ model, precision, signal }, request);
+  const { result, info } = await compute(
+    { model, precision, memoryBudgetBytes: options.size("memory-budget"), signal },
+    request,
+  );
   for (const warning of new Set(result.warnings)) process.stderr.write(`warning: ${warning}\n`);
 
   const parameters = pictureParameters(resolved, info, basename(resolve(model)), request.references.length);
@@ -102,7 +107,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   return 0;
 }
 
-type EngineChoice = { model: string; precision: Precision; signal: AbortSignal };
+type EngineChoice = { model: string; precision: Precision; memoryBudgetBytes?: number; signal: AbortSignal };
 
 /** Opens the engine for this one request, with a progress line on a terminal's stderr. */
 async function compute(

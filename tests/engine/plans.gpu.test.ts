@@ -5,7 +5,7 @@ import { describe, expect, it } from "vitest";
 import type { GenerateRequest } from "../../src/engine/request.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { baseSource } from "./checkpoints.js";
-import { draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
+import { draw, openTiny, pattern, small, testGpu } from "./open.js";
 import { resetCounts, type SpiedDevice, spyOn, wrap } from "./spied-gpu.js";
 
 async function openSpied(options: Parameters<typeof openTiny>[0] = {}) {
