@@ -4,7 +4,8 @@
 
 import type { Recorder } from "../src/engine/gpu/commands.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
-import { attention, attentionWide } from "../src/engine/ops/attention.js";
+import { attention } from "../src/engine/ops/attention.js";
+import { attentionWide } from "../src/engine/ops/attention-wide.js";
 import { conv2d } from "../src/engine/ops/conv2d.js";
 import { splitHeads } from "../src/engine/ops/heads.js";
 import { matmul } from "../src/engine/ops/matmul.js";

@@ -1,5 +1,5 @@
-// Attention with streaming softmax: many heads of up to 128 channels (transformer, text encoder), and one wide head
-// (VAE). Splits by heads and queries where ranges exceed the binding limit or a dispatch would run too long, and by
+// Attention of many heads of up to 128 channels (transformer, text encoder), with streaming softmax; one wide head is in
+// attention-wide.ts. Splits by heads and queries where ranges exceed the binding limit or a dispatch would run too long, and by
 // keys where one head's keys exceed it: then maxima and sums pass from dispatch to dispatch in a state tensor.
 
 import { assert } from "../../errors.js";
@@ -167,68 +167,4 @@ export function attentionVariants(device: Device, { headSize }: AttentionShape):
   const KEYS = Math.min(16, Math.floor(256 / GROUPS));
   variants.push({ stem: "attention", tunables: { KEYS }, tileRows: 64, tileCols: headSize });
   return variants;
-}
-
-/** Rows of queries that a workgroup of attention_wide owns. */
-const wideTile = 8;
-
-/** y[i] = Σ_j softmax_j(q[i]·k[j]/√C)·v[j], one head as wide as the tensors; q: [M, C], k, v: [N, C], y: [M, C], all f32. */
-export function attentionWide(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, label = "attention"): Tensor {
-  const { device } = recorder;
-  assert(q.cols === k.cols && q.cols === v.cols && k.rows === v.rows, `${label}: q, k and v differ in shape`);
-  const y = recorder.scratch(label, q.rows, q.cols);
-  const vectors = q.pitch / 4;
-  const VECTORS = Math.ceil(vectors / 64);
-  const flopsPerQuery = 4 * k.rows * q.cols;
-  const keyStep = Math.min(k.rows, rowsPerBinding(device, k));
-  const queryStep = Math.min(
-    rowsPerBinding(device, q),
-    wholeTiles(device.limits.dispatchFlops / flopsPerQuery, wideTile),
-    65535 * wideTile,
-  );
-  const state = keyStep < k.rows ? recorder.scratch(`${label} state`, q.rows, 2) : undefined;
-  for (let query = 0; query < q.rows; query += queryStep) {
-    const queryEnd = Math.min(query + queryStep, q.rows);
-    for (let key = 0; key < k.rows; key += keyStep) {
-      const keyEnd = Math.min(key + keyStep, k.rows);
-      const qs = bindRows(q, query, queryEnd);
-      const ks = bindRows(k, key, keyEnd);
-      const vs = bindRows(v, key, keyEnd);
-      const out = bindRows(y, query, queryEnd);
-      const saved = state ? bindRows(state, query, queryEnd) : undefined;
-      recorder.dispatch({
-        kernel: kernel(device, "attention_wide", { tunables: { VECTORS } }),
-        label,
-        bindings: {
-          q: qs.binding,
-          k: ks.binding,
-          v: vs.binding,
-          y: out.binding,
-          ...(saved && { state: saved.binding }),
-        },
-        params: {
-          queries: queryEnd - query,
-          keys: keyEnd - key,
-          is_first: key === 0 ? 1 : 0,
-          is_last: keyEnd === k.rows ? 1 : 0,
-          vectors,
-          scale: log2e / Math.sqrt(q.cols),
-          q_offset: qs.offset,
-          q_pitch: q.pitch,
-          k_offset: ks.offset,
-          k_pitch: k.pitch,
-          v_offset: vs.offset,
-          v_pitch: v.pitch,
-          y_offset: out.offset,
-          y_pitch: y.pitch,
-          state_offset: saved?.offset ?? 0,
-          state_pitch: state?.pitch ?? 0,
-        },
-        workgroups: [Math.ceil((queryEnd - query) / wideTile), 1, 1],
-        flops: 4 * (queryEnd - query) * (keyEnd - key) * q.cols,
-        bytes: (queryEnd - query) * 2 * rowBytes(q) + (keyEnd - key) * 2 * rowBytes(k),
-      });
-    }
-  }
-  return y;
 }

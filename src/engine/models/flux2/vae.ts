@@ -3,7 +3,7 @@
 
 import type { Recorder } from "../../gpu/commands.js";
 import { padded8, type Tensor } from "../../gpu/tensor.js";
-import { attentionWide } from "../../ops/attention.js";
+import { attentionWide } from "../../ops/attention-wide.js";
 import { type Band, bands } from "../../ops/bands.js";
 import { type Conv2dOptions, conv1x1, conv2d, type ImageTensor, imageRows } from "../../ops/conv2d.js";
 import { packLatents, unpackLatents } from "../../ops/latents.js";
