@@ -53,8 +53,11 @@ export const decodings: readonly [Decoding, Decoding, Decoding] = [
   { bandBytes: 2 * 2 ** 20, remakes: true },
 ];
 
-/** One reference's part: its pixels [H·W, 3] in −1 … 1, and the list that encodes them. */
-type ReferencePlan = { picture: Tensor; tokens: Tensor; health: Tensor; list: CommandList };
+/** A list whose result stays on the device, and what that is the result of: it need not be computed twice. */
+type Remembered = { list: CommandList; holds: string | undefined };
+
+/** One reference's part: its pixels [H·W, 3] in −1 … 1, and the list that encodes them into tokens. */
+type ReferencePlan = Remembered & { picture: Tensor; tokens: Tensor; health: Tensor };
 
 export type PicturePlan = {
   grid: LatentGrid;
@@ -71,7 +74,7 @@ export type PicturePlan = {
   /** Encodes the prompt encoder's tokens, and what it keeps of that if it traces. */
   prompt: { list: CommandList; taps: TapTensors };
   /** Projects the prompt encoder's embeddings for the positive and, if guided, the negative pass. */
-  contexts: { positive: CommandList; negative: CommandList | undefined };
+  contexts: { positive: Remembered; negative: Remembered | undefined };
   denoise: CommandList;
   /**
    * Latents, moved by the step tensor's σ difference along the last step's velocity, to pixels. The difference 0 decodes
@@ -173,8 +176,12 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
   const references = recordReferences(recording, grids, referenceLatents, { taps, images });
   const context = own("context", maxPromptTokens, config.hiddenSize);
   const negativeContext = shape.isGuided ? own("negative context", maxPromptTokens, config.hiddenSize) : undefined;
-  const projection = (label: string, into: Tensor) =>
-    record(recording, label, (recorder) => recordContext(recorder, checkpoint.transformer, prompt.embeds, into));
+  const projection = (label: string, into: Tensor): Remembered => {
+    const list = record(recording, label, (recorder) => {
+      recordContext(recorder, checkpoint.transformer, prompt.embeds, into);
+    });
+    return { list, holds: undefined };
+  };
   const contexts = {
     positive: projection("context", context),
     negative: negativeContext && projection("negative context", negativeContext),
@@ -294,7 +301,7 @@ function recordReferences(
       recorder.copy(encoded, tokens);
       health(recorder, tokens, healthResult, 0);
     });
-    return { picture, tokens, health: healthResult, list };
+    return { picture, tokens, health: healthResult, list, holds: undefined };
   });
 }
 

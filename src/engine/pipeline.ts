@@ -77,44 +77,65 @@ export async function generateImages(
 
 /** Stage 1: the text context of the positive pass and, with guidance, of the negative one. */
 async function encodePrompts(pipeline: Pipeline, request: ResolvedRequest, watcher: Watcher): Promise<void> {
-  const { promptEncoder, plan, checkpoint, readback } = pipeline;
+  const { plan, checkpoint, readback } = pipeline;
+  const { positive, negative } = plan.contexts;
   const { trace } = watcher;
   report(watcher, request, "prompt", 0, 1, 0);
-  if (plan.contexts.negative) {
-    await promptEncoder.encode(request.negativePrompt, plan.prompt.list);
-    await plan.contexts.negative.submit();
-    if (trace) await traceMatrix(trace, readback, "negative.embeds", promptEncoder.tensors.embeds);
-  }
-  await promptEncoder.encode(request.prompt, plan.prompt.list, trace?.detail);
-  await plan.contexts.positive.submit();
-  if (trace?.detail) await traceTaps(trace, readback, plan.prompt.taps);
+  if (negative) await encodePrompt(pipeline, request.negativePrompt, negative, trace, "negative.embeds");
+  await encodePrompt(pipeline, request.prompt, positive, trace, "prompt.embeds");
   if (trace) {
     const { ids, length } = checkpoint.tokenizer.encode(request.prompt);
     trace.write("prompt.input_ids", { dtype: "I32", shape: [ids.length], data: ids });
     trace.write("prompt.length", { dtype: "I32", shape: [1], data: Int32Array.of(length) });
-    await traceMatrix(trace, readback, "prompt.embeds", promptEncoder.tensors.embeds);
+    if (trace.detail) await traceTaps(trace, readback, plan.prompt.taps);
   }
   report(watcher, request, "prompt", 1, 1, 0);
 }
 
+/** Encodes a prompt and projects it, unless that is what the context holds. */
+async function encodePrompt(
+  { plan, promptEncoder, readback }: Pipeline,
+  prompt: string,
+  context: PicturePlan["contexts"]["positive"],
+  trace: TraceSink | undefined,
+  name: string,
+): Promise<void> {
+  if (context.holds === prompt && !trace) return;
+  context.holds = undefined;
+  await promptEncoder.encode(prompt, plan.prompt.list, trace?.detail);
+  await context.list.submit();
+  context.holds = prompt;
+  if (trace) await traceMatrix(trace, readback, name, promptEncoder.tensors.embeds);
+}
+
 /** Stage 2: every reference through the VAE's encoder; the same for all images of the request. */
 async function encodeReferences(
-  pipeline: Pipeline,
+  { device, plan, readback }: Pipeline,
   request: ResolvedRequest,
   references: RgbImage[],
   watcher: Watcher,
 ): Promise<void> {
-  const { device, plan, readback } = pipeline;
   const { trace } = watcher;
   report(watcher, request, "references", 0, references.length, 0);
-  for (const [i, reference] of references.entries()) {
-    const { picture, tokens, health, list } = plan.references[i] as PicturePlan["references"][number];
-    writeTensor(device, picture, normalizeReference(reference));
-    await list.submit();
-    await judge(readback, health, [0], `the VAE's encoder of reference ${i + 1}`);
-    if (trace) await traceMatrix(trace, readback, `reference.${i}.tokens`, tokens);
+  for (const [i, image] of references.entries()) {
+    const reference = plan.references[i] as PicturePlan["references"][number];
+    const content = await contentOf(image);
+    if (reference.holds !== content || trace) {
+      reference.holds = undefined;
+      writeTensor(device, reference.picture, normalizeReference(image));
+      await reference.list.submit();
+      await judge(readback, reference.health, [0], `the VAE's encoder of reference ${i + 1}`);
+      reference.holds = content;
+    }
+    if (trace) await traceMatrix(trace, readback, `reference.${i}.tokens`, reference.tokens);
     report(watcher, request, "references", i + 1, references.length, 0);
   }
+}
+
+/** A hash of an image's pixels. */
+async function contentOf({ data }: RgbImage): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", data as Uint8Array<ArrayBuffer>);
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 /** Stage 3: the starting noise of each image, [C, h, w]. */

@@ -114,6 +114,26 @@ describe("plans of recent sizes", () => {
     expect(device.counts).toMatchObject(nothingMade);
   });
 
+  it("compute a prompt and a reference that they hold once, whatever else changes", async () => {
+    const { engine, device } = await openSpied();
+    const references = [pattern(64, 64), { ...pattern(64, 64), data: new Uint8Array(64 * 64 * 3).fill(90) }];
+    const submissions = async (request: Partial<GenerateRequest>) => {
+      resetCounts(device);
+      const { data } = await draw(engine, { references, ...request });
+      return { data, count: device.counts.submissions };
+    };
+    const first = await submissions({});
+    const again = await submissions({});
+    expect(sameBytes(again.data, first.data)).toBe(true);
+    const otherPrompt = await submissions({ prompt: "another" });
+    const otherReference = await submissions({ prompt: "another", references: references.toReversed() });
+    expect(again.count).toBeLessThan(otherPrompt.count);
+    expect(again.count).toBeLessThan(otherReference.count);
+    expect(otherPrompt.count).toBeLessThan(first.count);
+    const back = await submissions({});
+    expect(sameBytes(back.data, first.data)).toBe(true);
+  });
+
   it("that trace are destroyed with their request, and leave the kept ones alone", async () => {
     const { engine, device } = await openSpied();
     await draw(engine);
