@@ -102,7 +102,7 @@ function shareBars(results: readonly KernelResult[], peers: readonly string[], w
     if (isWide || isLimit || Math.round(at / step) % 2 === 0) ticks.push({ at, text: percent(at), isLimit });
   }
   return {
-    ...{ width, labelWidth: isWide ? 330 : 0, max, ticks, name: "Share of the ceiling by kernel" },
+    ...{ width, labelWidth: isWide ? 350 : 0, max, ticks, name: "Share of the ceiling by kernel" },
     groups: groups.filter(({ rows }) => rows.length > 0),
   };
 }

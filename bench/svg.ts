@@ -1,6 +1,6 @@
 // Charts as SVG text: a roofline and horizontal bars, for a page or as a file of their own. Knows no benchmark; colours
-// are CSS classes that the caller defines, so that one drawing serves light and dark. Text does not shrink with an SVG's width on a phone only if the drawing was
-// made for that width: callers draw each chart twice and let CSS choose.
+// are CSS classes that the caller defines, so that one drawing serves light and dark. Text does not shrink with an SVG's
+// width on a phone only if the drawing was made for that width: pages draw each chart twice and let CSS choose.
 
 /** Text for HTML and SVG, in elements and in attributes. */
 export function escapeText(text: string): string {
@@ -235,7 +235,7 @@ function drawnBar(
   let content = titled(title);
   content += element("rect", { class: `bar ${paint}`, x: left, y, width: end - left, height: barHeight, rx: 2 });
   if (isCut) {
-    const [x, low, high] = [end - 14, y + barHeight + 1, y - 1];
+    const [x, low, high] = [Math.round(end) - 14, y + barHeight + 1, y - 1];
     content += element("polygon", {
       class: "cut",
       points: `${x},${low} ${x + 4},${high} ${x + 8},${high} ${x + 4},${low}`,
