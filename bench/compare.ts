@@ -4,9 +4,7 @@
 
 import { z } from "zod";
 import { DaybreakError } from "../src/errors.js";
-
-const kinds = ["kernels", "generate", "server"] as const;
-export type ResultKind = (typeof kinds)[number];
+import { type ResultKind, storedResult } from "./stored.js";
 
 /** One figure of a result; `median` and `min` in milliseconds. */
 type Figure = { name: string; median: number; min?: number };
@@ -76,27 +74,7 @@ type ReadResult = Machine & { kind: ResultKind; settings: Settings; figures: Fig
  * Errors: `request.option_invalid` for anything else.
  */
 function readResult(value: unknown, name: string): ReadResult {
-  const refuse = (reason: string): never => {
-    throw new DaybreakError(
-      "request.option_invalid",
-      `${name} holds no result of daybreak bench: ${reason}; expected a file that --output has written`,
-    );
-  };
-  const check = <T extends z.ZodType>(schema: T): z.infer<T> => {
-    const parsed = schema.safeParse(value);
-    if (parsed.success) return parsed.data;
-    const [issue] = parsed.error.issues;
-    return refuse(`at "${issue?.path.join(".") ?? ""}": ${issue?.message}`);
-  };
-  if (typeof value !== "object" || value === null || Array.isArray(value)) return refuse("it is no JSON object");
-  const kind: ResultKind =
-    "results" in value
-      ? "kernels"
-      : "warm" in value
-        ? "generate"
-        : "healthz" in value
-          ? "server"
-          : refuse("unknown kind");
+  const { kind, check } = storedResult(value, name);
   const described = check(machine);
   switch (kind) {
     case "kernels":

@@ -76,3 +76,18 @@ export async function describeDevice(gpu: GPU): Promise<DeviceBlock> {
     load: Number(loadavg()[0]!.toFixed(2)),
   };
 }
+
+/** Why times of a machine that was busy are not to be quoted; undefined where it was not. */
+export function busyWarning({ load, cores }: DeviceBlock): string | undefined {
+  if (load <= cores / 2) return undefined;
+  return `The machine was busy before the measurement (load ${load} on ${cores} processors): these times are not to be quoted.`;
+}
+
+/**
+ * The adapter's own name in few letters: "llvmpipe" of "mesa software llvmpipe-llvm-15-0-6-256-bits-". WebGPU writes it
+ * last, with hyphens for all else; what Mesa appends in brackets is the driver's to tell.
+ */
+export function shortAdapter(adapter: string): string {
+  const name = adapter.split(" ").at(-1)!;
+  return name.replace(/-(llvm|radv)-.*$/, "").replace(/-+$/, "") || adapter;
+}

@@ -3,37 +3,32 @@
 
 import type { BenchGenerateResult } from "./generate.js";
 import type { BenchKernelsNotes, BenchKernelsResult, KernelResult } from "./kernels.js";
-import type { DeviceBlock } from "./machine.js";
+import { chartStyle, families, familyOf, fonts, meanRatio, palette, peersOf, times } from "./look.js";
+import { busyWarning, type DeviceBlock } from "./machine.js";
 import { type BarGroup, type BarsOptions, bars, digits, escapeText, rate, roofline } from "./svg.js";
 
 /** Pixels of the two drawings of each chart; CSS shows the one that fits. */
 const widths = { wide: 960, narrow: 372 };
 
-const families = [
-  { name: "matmul", paint: "paint-1", pattern: /^matmul/ },
-  { name: "attention", paint: "paint-2", pattern: /^attention/ },
-  { name: "conv2d", paint: "paint-3", pattern: /^conv/ },
-  { name: "norms", paint: "paint-4", pattern: /norm/ },
-  { name: "others", paint: "paint-5", pattern: /(?:)/ },
-] as const;
 const peerPaints = ["peer-1", "peer-2", "peer-3"];
 
-const familyOf = ({ case: name }: KernelResult) => families.find(({ pattern }) => pattern.test(name))!;
 const percent = (share: number) => `${(100 * share).toFixed(0)} %`;
-const times = (ratio: number) => `${ratio.toFixed(2)}×`;
 const ms = (value: number) => `${digits(value)} ms`;
 
 /** The report of `bench kernels`. */
 export function kernelsReport(result: BenchKernelsResult, notes?: BenchKernelsNotes): string {
   const { device, ceilings, results } = result;
-  const peers = [...new Set(results.flatMap((r) => Object.keys(r.peers)))];
+  const peers = peersOf(results);
   const used = families.filter((family) => results.some((r) => familyOf(r) === family));
   const keys = used.map(({ name, paint }) => [name, paint] as const);
   const tiles: [string, string][] = [
     ["in registers", rate(ceilings.gflops, "FLOP/s")],
     ["copied through memory", rate(ceilings.gbps, "B/s")],
     ["cases measured", String(results.length)],
-    ...peers.map((name): [string, string] => meanRatio(results, name)),
+    ...peers.map((name): [string, string] => {
+      const { mean, count } = meanRatio(results, name);
+      return [`${name}'s time over ours, mean of ${count}`, times(mean)];
+    }),
   ];
   const sections = [
     section("Under the roof", roofNote, legend(keys) + both((width) => rooflineOf(result, width))),
@@ -59,13 +54,6 @@ const roofNote =
 const shareNote =
   "The kernel's GFLOP/s or GB/s over what this device does at most, whichever is nearer. Times are minima.";
 const ratioNote = "× is the other's median time over ours: above 1, ours is faster.";
-
-/** The geometric mean of a peer's ratios, as a tile. */
-function meanRatio(results: readonly KernelResult[], name: string): [string, string] {
-  const ratios = results.flatMap((r) => r.peers[name]?.ratio ?? []);
-  const mean = Math.exp(ratios.reduce((sum, ratio) => sum + Math.log(ratio), 0) / ratios.length);
-  return [`${name}'s time over ours, mean of ${ratios.length}`, times(mean)];
-}
 
 function rooflineOf({ ceilings, results }: BenchKernelsResult, width: number): string {
   const dots = results
@@ -114,7 +102,7 @@ function shareBars(results: readonly KernelResult[], peers: readonly string[], w
     if (isWide || isLimit || Math.round(at / step) % 2 === 0) ticks.push({ at, text: percent(at), isLimit });
   }
   return {
-    ...{ width, labelWidth: isWide ? 330 : 0, max, ticks, name: "Share of the ceiling by kernel" },
+    ...{ width, labelWidth: isWide ? 350 : 0, max, ticks, name: "Share of the ceiling by kernel" },
     groups: groups.filter(({ rows }) => rows.length > 0),
   };
 }
@@ -155,8 +143,11 @@ function remarks(notes: BenchKernelsNotes | undefined): string {
   ].join("");
 }
 
+/** What the report of `bench generate` tells: all but the memory. */
+export type ReportedGenerate = Omit<BenchGenerateResult, "memory">;
+
 /** The report of `bench generate`. */
-export function generateReport(result: BenchGenerateResult): string {
+export function generateReport(result: ReportedGenerate): string {
   const { device, case: measured, cold, warm, kernels = [], peer } = result;
   const { width, height, steps, precision, runs, model } = measured;
   const tiles: [string, string][] = [
@@ -185,11 +176,11 @@ type Stage = keyof BenchGenerateResult["warm"];
 const stageName = (stage: string) => stage.replace(/_ms$/, "");
 
 /** Stages that took any time; pictures without references have none for them. */
-function stagesOf({ warm, cold }: BenchGenerateResult): Stage[] {
+function stagesOf({ warm, cold }: ReportedGenerate): Stage[] {
   return (Object.keys(warm) as Stage[]).filter((stage) => warm[stage].median > 0 || cold.first[stage] > 0);
 }
 
-function stageBars(result: BenchGenerateResult, width: number): BarsOptions {
+function stageBars(result: ReportedGenerate, width: number): BarsOptions {
   const { warm, cold, peer } = result;
   const rows = stagesOf(result).map((stage) => {
     const { min, median } = warm[stage];
@@ -258,7 +249,7 @@ function niceStep(value: number): number {
   return decade * ([1, 2, 5].find((step) => step * decade >= value) ?? 10);
 }
 
-function stageTable(result: BenchGenerateResult): string {
+function stageTable(result: ReportedGenerate): string {
   const { warm, cold } = result;
   const rows = stagesOf(result).map((s) => [stageName(s), ...[cold.first[s], warm[s].min, warm[s].median].map(digits)]);
   return table([["stage", "first ms", "warm min ms", "warm median ms"], ...rows]);
@@ -328,8 +319,7 @@ function page(
   sections: readonly string[],
   end: string,
 ): string {
-  const isBusy = device.load > device.cores / 2;
-  const warning = `The machine was busy before the measurement (load ${device.load} on ${device.cores} processors): these times are not to be quoted.`;
+  const warning = busyWarning(device);
   const tileList = tiles.map(([name, value]) => `<li><b>${escapeText(value)}</b><span>${escapeText(name)}</span></li>`);
   return `<!doctype html>
 <html lang="en">
@@ -345,7 +335,7 @@ function page(
 <main>
 <header><p class="kind">daybreak bench · ${escapeText(device.versions.daybreak ?? "")}</p><h1>${escapeText(title)}</h1>
 <p>${escapeText(device.adapter)} · ${escapeText(device.driver)} · ${escapeText(device.cpu)} × ${device.cores}</p></header>
-${isBusy ? `<p class="warning">${warning}</p>` : ""}
+${warning ? `<p class="warning">${warning}</p>` : ""}
 <ul class="tiles">${tileList.join("")}</ul>
 ${sections.join("\n")}
 ${end}
@@ -357,14 +347,9 @@ ${deviceSection(device)}
 }
 
 const style = `
-:root { --page: #f6f6f3; --card: #fff; --ink: #14140f; --soft: #5c5b55; --faint: #8b8a83; --line: #e3e2dc; --line-2: #f0efea;
-  --roof: #14140f; --under: #f4f4f0; --paint-1: #2a78d6; --paint-2: #e2602c; --paint-3: #159a6b; --paint-4: #5b48c2; --paint-5: #d99400;
-  --peer-1: #7d7c75; --peer-2: #b3b2a9; --peer-3: #d8d7cf; --warn: #fdf0d5; --warn-ink: #6b4500; }
-@media (prefers-color-scheme: dark) { :root { --page: #121210; --card: #1b1b18; --ink: #f3f2ec; --soft: #b5b4ab; --faint: #85847c;
-  --line: #33322e; --line-2: #262622; --roof: #f3f2ec; --under: #201f1c; --paint-1: #4a93ea; --paint-2: #f0764a; --paint-3: #2cb884;
-  --paint-4: #9a8df0; --paint-5: #d9a030; --peer-1: #9c9b93; --peer-2: #66655e; --peer-3: #4a4944; --warn: #3a2d10; --warn-ink: #f3d793; } }
+${palette}
 * { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; -webkit-text-size-adjust: 100%; }
+body { margin: 0; background: var(--page); color: var(--ink); font: 15px/1.5 ${fonts}; -webkit-text-size-adjust: 100%; }
 main { max-width: 1024px; margin: 0 auto; padding: 32px 16px 64px; }
 header p { margin: 0; color: var(--soft); overflow-wrap: anywhere; }
 header .kind { color: var(--faint); font-size: 13px; }
@@ -381,22 +366,9 @@ ul { margin: 0; padding: 0; list-style: none; }
 .tiles span { color: var(--soft); font-size: 13px; line-height: 1.35; display: block; }
 .legend { display: flex; flex-wrap: wrap; gap: 4px 16px; margin: 0 0 10px; font-size: 13px; color: var(--soft); }
 .swatch { display: inline-block; width: 11px; height: 11px; border-radius: 3px; margin-right: 6px; }
-svg { display: block; width: 100%; height: auto; font: 12px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; }
+svg { display: block; width: 100%; height: auto; font: 12px ${fonts}; }
 .narrow { display: none; }
-.grid { stroke: var(--line); } .faint { stroke: var(--line-2); }
-.tick, .axis { fill: var(--faint); font-size: 11.5px; } .axis { fill: var(--soft); } .strong { fill: var(--ink); }
-.roof { fill: none; stroke: var(--roof); stroke-width: 1.75; stroke-linejoin: round; }
-.under-roof { fill: var(--under); opacity: 0.55; } .roof-label { fill: var(--ink); font-size: 12px; font-weight: 600; }
-.limit { stroke: var(--ink); stroke-dasharray: 3 3; }
-.target { fill: transparent; } .mark { stroke: var(--card); stroke-width: 1.5; transition: r 0.1s; }
-.dot:hover .mark { r: 7px; } .row:hover .bar { opacity: 0.8; }
-.heading { fill: var(--ink); font-size: 13.5px; font-weight: 600; }
-/* Grid lines do not run through words. */
-.row-label, .value, .heading, .roof-label { paint-order: stroke; stroke: var(--card); stroke-width: 3px; stroke-linejoin: round; }
-.row-label { fill: var(--soft); } .value { fill: var(--soft); font-size: 11.5px; font-variant-numeric: tabular-nums; }
-.minimum { stroke: var(--ink); stroke-width: 1.5; }
-${[1, 2, 3, 4, 5].map((i) => `.paint-${i} { fill: var(--paint-${i}); background: var(--paint-${i}); }`).join("\n")}
-${[1, 2, 3].map((i) => `.peer-${i} { fill: var(--peer-${i}); background: var(--peer-${i}); }`).join("\n")}
+${chartStyle}
 .table { overflow-x: auto; margin: 12px -22px -8px; padding: 0 22px; }
 section > p + .table { margin-top: 0; }
 table { border-collapse: collapse; font-size: 13px; white-space: nowrap; }

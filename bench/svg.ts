@@ -1,6 +1,6 @@
-// Charts as SVG text: a roofline and horizontal bars. Knows no benchmark; colours are CSS classes that the page defines,
-// so that one drawing serves light and dark. Text does not shrink with an SVG's width on a phone only if the drawing was
-// made for that width: callers draw each chart twice and let CSS choose.
+// Charts as SVG text: a roofline and horizontal bars, for a page or as a file of their own. Knows no benchmark; colours
+// are CSS classes that the caller defines, so that one drawing serves light and dark. Text does not shrink with an SVG's
+// width on a phone only if the drawing was made for that width: pages draw each chart twice and let CSS choose.
 
 /** Text for HTML and SVG, in elements and in attributes. */
 export function escapeText(text: string): string {
@@ -164,16 +164,21 @@ export type Bar = {
 export type BarRow = { label: string; bars: readonly Bar[] };
 export type BarGroup = { heading?: string; rows: readonly BarRow[] };
 
+/** `note` stands above the tick's text. */
+export type Tick = { at: number; text: string; isLimit?: boolean; note?: string };
+
 export type BarsOptions = {
   width: number;
   /** Pixels for labels at the left; 0 puts them above their bars. */
   labelWidth: number;
-  /** The value at the end of the scale; longer bars are cut there. */
+  /** The value at the end of the scale; longer bars are cut there, and a gap shows it. */
   max: number;
-  ticks: readonly { at: number; text: string; isLimit?: boolean }[];
+  ticks: readonly Tick[];
   name: string;
   groups: readonly BarGroup[];
 };
+
+type UnnamedBars = Omit<BarsOptions, "name">;
 
 const barSpace = 14;
 const barHeight = 10;
@@ -181,10 +186,16 @@ const barHeight = 10;
 const textWidth = 118;
 
 /** Horizontal bars in rows, a row per thing measured and a bar per program that did it. */
-export function bars({ width, labelWidth, max, ticks, name, groups }: BarsOptions): string {
+export function bars(options: BarsOptions): string {
+  const { content, height } = barsContent(options);
+  return drawing(options.width, height, options.name, content);
+}
+
+function barsContent({ width, labelWidth, max, ticks, groups }: UnnamedBars): { content: string; height: number } {
   const [left, right] = [labelWidth, width - textWidth];
   const at = (value: number) => left + (Math.min(value, max) / max) * (right - left);
-  let y = 22;
+  const top = ticks.some(({ note }) => note) ? 15 : 0;
+  let y = top + 22;
   let content = "";
   for (const { heading, rows } of groups) {
     if (heading) {
@@ -196,33 +207,92 @@ export function bars({ width, labelWidth, max, ticks, name, groups }: BarsOption
       const labelY = labelWidth === 0 ? y - 4 : y + (row.bars.length * barSpace) / 2 + 2;
       content += label(row.label, { class: "row-label", x: 0, y: labelY });
       for (const bar of row.bars) {
-        content += drawnBar(bar, left, at, y);
+        content += drawnBar(bar, left, at, y, bar.value > max);
         y += barSpace;
       }
       y += 9;
     }
   }
   let scale = "";
-  for (const { at: value, text, isLimit } of ticks) {
+  for (const { at: value, text, isLimit, note } of ticks) {
     const x = at(value);
-    scale += element("line", { class: isLimit ? "limit" : "grid", x1: x, x2: x, y1: 20, y2: y });
-    scale += label(text, {
-      class: isLimit ? "tick strong" : "tick",
-      x,
-      y: 13,
-      "text-anchor": value === 0 ? "start" : "middle",
-    });
+    const looks = { class: isLimit ? "tick strong" : "tick", x, "text-anchor": value === 0 ? "start" : "middle" };
+    scale += element("line", { class: isLimit ? "limit" : "grid", x1: x, x2: x, y1: top + 20, y2: y });
+    scale += label(text, { ...looks, y: top + 13 });
+    if (note) scale += label(note, { ...looks, y: top - 3 });
   }
-  return drawing(width, y + 4, name, scale + content);
+  return { content: scale + content, height: y + 4 };
 }
 
-function drawnBar({ value, text, title, paint, mark }: Bar, left: number, at: (value: number) => number, y: number) {
+function drawnBar(
+  { value, text, title, paint, mark }: Bar,
+  left: number,
+  at: (value: number) => number,
+  y: number,
+  isCut: boolean,
+) {
   const end = Math.max(at(value), left + 1.5);
   let content = titled(title);
   content += element("rect", { class: `bar ${paint}`, x: left, y, width: end - left, height: barHeight, rx: 2 });
+  if (isCut) {
+    const [x, low, high] = [Math.round(end) - 14, y + barHeight + 1, y - 1];
+    content += element("polygon", {
+      class: "cut",
+      points: `${x},${low} ${x + 4},${high} ${x + 8},${high} ${x + 4},${low}`,
+    });
+  }
   if (mark !== undefined) {
     const x = at(mark);
     content += element("line", { class: "minimum", x1: x, x2: x, y1: y - 1, y2: y + barHeight + 1 });
   }
   return element("g", { class: "row" }, content + label(text, { class: "value", x: end + 6, y: y + barHeight - 1 }));
+}
+
+export type BarsFileOptions = {
+  title: string;
+  /** The picture in words, for those who cannot see it. */
+  description: string;
+  /** Below the title, a line each, as short as the picture is wide; likewise `footer`. */
+  lines: readonly string[];
+  legend: readonly { text: string; paint: string }[];
+  chart: UnnamedBars;
+  footer: readonly string[];
+  /** A style sheet with all classes of this file, and those of the texts: `card`, `title`, `note`. */
+  style: string;
+};
+
+const margin = 24;
+const lineSpace = 18;
+
+/** Bars as an SVG file that needs nothing else, with its title, legend and background. */
+export function barsFile({ title, description, lines, legend, chart, footer, style }: BarsFileOptions): string {
+  const width = chart.width + 2 * margin;
+  let y = margin + 16;
+  let content = label(title, { class: "title", x: margin, y });
+  y += 4;
+  const note = (text: string) => {
+    y += lineSpace;
+    return label(text, { class: "note", x: margin, y });
+  };
+  content += lines.map(note).join("");
+  y += 8;
+  for (const { text, paint } of legend) {
+    y += lineSpace;
+    content += element("rect", { class: paint, x: margin, y: y - 10, width: 11, height: 11, rx: 3 });
+    content += label(text, { class: "note", x: margin + 18, y });
+  }
+  y += 16;
+  const drawn = barsContent(chart);
+  content += element("g", { transform: `translate(${margin} ${y})` }, drawn.content);
+  y += drawn.height;
+  content += footer.map(note).join("");
+  const height = Math.ceil(y + margin - 4);
+  const frame = { class: "card", x: 0.5, y: 0.5, width: width - 1, height: height - 1, rx: 10 };
+  const words =
+    element("title", { id: "title" }, escapeText(title)) + element("desc", { id: "about" }, escapeText(description));
+  const root = {
+    ...{ xmlns: "http://www.w3.org/2000/svg", viewBox: `0 0 ${width} ${height}`, width, height },
+    ...{ role: "img", "aria-labelledby": "title", "aria-describedby": "about" },
+  };
+  return `${element("svg", root, `${words}<style>${style}</style>${element("rect", frame)}${content}`)}\n`;
 }

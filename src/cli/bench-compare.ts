@@ -1,9 +1,7 @@
 // `daybreak bench compare`: reads two results and prints their ratios. bench/compare.ts owns what is compared.
 
-import { readFileSync } from "node:fs";
-import { resolve } from "node:path";
 import { type Comparison, compareResults } from "../../bench/compare.js";
-import { DaybreakError } from "../errors.js";
+import { readJson } from "./bench-files.js";
 import { UsageError } from "./command.js";
 import { table } from "./table.js";
 
@@ -21,21 +19,6 @@ export function runCompare(files: readonly string[], json: boolean): number {
   const comparison = compareResults(readJson(a), readJson(b), [a, b]);
   process.stdout.write(json ? `${JSON.stringify(comparison)}\n` : describe(comparison, a, b));
   return 0;
-}
-
-function readJson(path: string): unknown {
-  let text: string;
-  try {
-    text = readFileSync(path, "utf8");
-  } catch (cause) {
-    const { message } = cause as Error;
-    throw new DaybreakError("file.unreadable", `cannot read ${resolve(path)}: ${message}`, { cause });
-  }
-  try {
-    return JSON.parse(text);
-  } catch (cause) {
-    throw new DaybreakError("request.option_invalid", `${path} is no JSON: ${(cause as Error).message}`, { cause });
-  }
 }
 
 function describe({ kind, warnings, figures, only_a, only_b, mean_ratio }: Comparison, a: string, b: string): string {

@@ -1,7 +1,7 @@
 // `daybreak bench generate`: its options, and how its result reads.
 
+import { generateDrawings } from "../../bench/drawings.js";
 import { type BenchCase, type BenchGenerateResult, benchGenerate, planGenerate } from "../../bench/generate.js";
-import { generateReport } from "../../bench/report.js";
 import type { Precision } from "../engine/request.js";
 import { embeddedModel } from "../node/open-engine.js";
 import type { Benchmark } from "./bench.js";
@@ -45,7 +45,7 @@ export const generateBenchmark: Benchmark = {
       peer: options.text("peer"),
       signal,
     });
-    return { result, text: describe(result), report: () => generateReport(result) };
+    return { result, text: describe(result), drawings: () => generateDrawings(result) };
   },
 };
 

@@ -1,7 +1,7 @@
 // `daybreak bench kernels`: its options, and how its result reads.
 
+import { kernelsDrawings } from "../../bench/drawings.js";
 import { type BenchKernelsNotes, type BenchKernelsResult, benchKernels } from "../../bench/kernels.js";
-import { kernelsReport } from "../../bench/report.js";
 import { DaybreakError } from "../errors.js";
 import type { Benchmark } from "./bench.js";
 import { table } from "./table.js";
@@ -44,7 +44,7 @@ export const kernelsBenchmark: Benchmark = {
       result,
       text: describe(result) + (remarks && `\n${remarks}`),
       remarks,
-      report: () => kernelsReport(result, notes),
+      drawings: () => kernelsDrawings(result, notes),
       failed: notes.differences.length > 0,
     };
   },

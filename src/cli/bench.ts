@@ -1,12 +1,15 @@
-// `daybreak bench`: measures on this machine, or compares two results. Owns which benchmark takes which options and
-// where results are kept; bench/ owns the measuring, a file for each benchmark how its result reads.
+// `daybreak bench`: measures on this machine, compares two results, or draws one anew. Owns which benchmark takes which
+// options and where results are kept; bench/ owns the measuring, a file for each benchmark how its result reads.
 
-import { existsSync, writeFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";
+import type { Drawings } from "../../bench/drawings.js";
 import { DaybreakError } from "../errors.js";
 import { compareHelp, runCompare } from "./bench-compare.js";
+import { checkJsonName, keep, keepDrawings } from "./bench-files.js";
 import { generateBenchmark } from "./bench-generate.js";
 import { kernelsBenchmark } from "./bench-kernels.js";
+import { reportHelp, runReport } from "./bench-report.js";
 import { serverBenchmark } from "./bench-server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 
@@ -18,8 +21,8 @@ type Measured = {
   remarks?: string;
   /** Something was found wrong while measuring, which the remarks say. */
   failed?: boolean;
-  /** The result as an HTML page. */
-  report?: () => string;
+  /** What is kept beside the result. */
+  drawings?: () => Drawings;
 };
 
 /** One kind of benchmark. */
@@ -35,15 +38,22 @@ const benchmarks: Record<string, Benchmark> = {
   kernels: kernelsBenchmark,
   server: serverBenchmark,
 };
+/** What reads results instead of measuring. */
+const readers: Record<string, (files: readonly string[], json: boolean) => number> = {
+  compare: runCompare,
+  report: runReport,
+};
 const shared = { values: ["runs", "output"], flags: ["json"] };
 
 const help = `${Object.values(benchmarks)
   .map((benchmark) => benchmark.help)
   .join("\n")}
 ${compareHelp}
+${reportHelp}
 All that measure take:
   --runs N           timed runs after a warm-up, default 5
-  --output FILE.json keep the result, and of kernels and generate a report beside it, FILE.html
+  --output FILE.json keep the result, and beside it of kernels and generate a report, FILE.html, and of kernels with
+                     peers a plot of the ratios, FILE.svg
   --json             print one JSON object instead of tables
 `;
 
@@ -61,25 +71,26 @@ export const bench: Command = {
 
 async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
   const [what = "", ...files] = options.positionals;
-  if (what === "compare") {
+  const read = Object.hasOwn(readers, what) ? readers[what] : undefined;
+  if (read) {
     refuseForeign(what, { values: [], flags: [] }, options);
-    refuseShared(options);
-    return runCompare(files, options.flag("json"));
+    refuseShared(what, options);
+    return read(files, options.flag("json"));
   }
   const benchmark = Object.hasOwn(benchmarks, what) ? benchmarks[what] : undefined;
   if (!benchmark) {
     const names = Object.keys(benchmarks).map((name) => `"${name}"`);
     const got = what ? `"${what}"` : "nothing";
-    throw new UsageError(`bench measures ${names.join(", ")}, or does "compare", got ${got}`);
+    throw new UsageError(`bench measures ${names.join(", ")}, or does "compare" or "report", got ${got}`);
   }
   if (files.length > 0) throw new UsageError(`unexpected argument "${files[0]}": bench ${what} takes no files`);
   refuseForeign(what, benchmark.options, options);
   const runs = timedRuns(options);
   const output = outputPath(options);
-  const { result, text, remarks = "", failed = false, report } = await benchmark.run(options, runs, signal);
+  const { result, text, remarks = "", failed = false, drawings } = await benchmark.run(options, runs, signal);
   if (output) {
     keep(`${JSON.stringify(result, undefined, 2)}\n`, output);
-    if (report) keep(report(), output.replace(/\.json$/i, ".html"));
+    if (drawings) keepDrawings(drawings(), output);
   }
   if (options.flag("json")) {
     process.stdout.write(`${JSON.stringify(result)}\n`);
@@ -101,9 +112,9 @@ function refuseForeign(what: string, own: Benchmark["options"], options: ParsedO
   }
 }
 
-function refuseShared(options: ParsedOptions): void {
+function refuseShared(what: string, options: ParsedOptions): void {
   for (const name of shared.values) {
-    if (options.text(name) !== undefined) throw new UsageError(`bench compare takes no option '--${name}'`);
+    if (options.text(name) !== undefined) throw new UsageError(`bench ${what} takes no option '--${name}'`);
   }
 }
 
@@ -120,21 +131,9 @@ function timedRuns(options: ParsedOptions): number {
 function outputPath(options: ParsedOptions): string | undefined {
   const path = options.text("output");
   if (path === undefined) return undefined;
-  if (!/[^/\\]\.json$/i.test(path)) {
-    throw new DaybreakError("request.option_invalid", `got --output ${path}, expected a name that ends in .json`);
-  }
+  checkJsonName("--output", path);
   if (!existsSync(dirname(resolve(path)))) {
     throw new DaybreakError("output.unwritable", `cannot write ${resolve(path)}: its folder does not exist`);
   }
   return path;
-}
-
-function keep(text: string, path: string): void {
-  try {
-    writeFileSync(path, text);
-  } catch (cause) {
-    throw new DaybreakError("output.unwritable", `cannot write ${resolve(path)}: ${(cause as Error).message}`, {
-      cause,
-    });
-  }
 }

@@ -5,12 +5,12 @@ import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
 import { buildProgram, daybreak } from "../cli/program.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { kernels } from "./results.js";
+import { generate, kernels } from "./results.js";
 
 beforeAll(buildProgram);
 
 test.each([
-  [["bench"], /bench measures "generate", "kernels", "server", or does "compare", got nothing/],
+  [["bench"], /bench measures "generate", "kernels", "server", or does "compare" or "report", got nothing/],
   [["bench", "speed"], /got "speed"/],
   [["bench", "kernels", "--model", "x"], /bench kernels takes no option '--model'/],
   [["bench", "generate", "--peers"], /bench generate takes no option '--peers'/],
@@ -20,6 +20,10 @@ test.each([
   [["bench", "compare", "a.json"], /bench compare needs two files, got 1/],
   [["bench", "compare", "a.json", "b.json", "--runs", "3"], /bench compare takes no option '--runs'/],
   [["bench", "compare", "a.json", "b.json", "--peers"], /bench compare takes no option '--peers'/],
+  [["bench", "report"], /bench report needs one file, got 0/],
+  [["bench", "report", "a.json", "b.json"], /bench report needs one file, got 2/],
+  [["bench", "report", "a.json", "--output", "b.json"], /bench report takes no option '--output'/],
+  [["bench", "report", "a.json", "--kernels"], /bench report takes no option '--kernels'/],
 ])("%j is wrong usage", (args, message) => {
   const run = daybreak(args, { cwd: temporaryFolder().path });
   expect(run.status).toBe(2);
@@ -111,4 +115,38 @@ test("a comparison as text and as JSON", () => {
   expect(text.stdout).toContain("geometric mean of 4 ratios: 1.00×");
   const json = daybreak(["bench", "compare", "a.json", "b.json", "--json"], { cwd: folder.path });
   expect(JSON.parse(json.stdout)).toMatchObject({ kind: "kernels", mean_ratio: 1, only_b: [] });
+});
+
+test.each([
+  ["is absent", "a.json", undefined, /file\.unreadable: cannot read .*a\.json/],
+  ["is no JSON", "a.json", "{", /request\.option_invalid: a\.json is no JSON/],
+  ["is no result", "a.json", "{}", /request\.option_invalid: a\.json holds no result of daybreak bench/],
+  [
+    "is the server's",
+    "a.json",
+    '{"healthz": {}}',
+    /request\.option_invalid: a\.json .* bench server, which has no report/,
+  ],
+  ["is named otherwise", "a.html", "{}", /request\.option_invalid: got the file a\.html, expected .* ends in \.json/],
+])("a file to draw that %s", (_, name, content, message) => {
+  const folder = temporaryFolder();
+  if (content !== undefined) folder.write(name, content);
+  const run = daybreak(["bench", "report", name], { cwd: folder.path });
+  expect(run.status).toBe(1);
+  expect(run.errors).toEqual([expect.stringMatching(message)]);
+  expect(readdirSync(folder.path)).toEqual(content === undefined ? [] : [name]);
+});
+
+test("kept results are drawn anew", () => {
+  const folder = temporaryFolder();
+  folder.write("kernels.json", JSON.stringify(kernels));
+  folder.write("generate.json", JSON.stringify(generate));
+  const drawn = daybreak(["bench", "report", "kernels.json"], { cwd: folder.path });
+  expect([drawn.status, drawn.stdout], drawn.stderr).toEqual([0, "kernels.html\nkernels.svg\n"]);
+  expect(readFileSync(join(folder.path, "kernels.html"), "utf8")).toContain("<td>matmul 64×64×64</td>");
+  expect(readFileSync(join(folder.path, "kernels.svg"), "utf8")).toContain(">3.50×</text>");
+  const json = daybreak(["bench", "report", "generate.json", "--json"], { cwd: folder.path });
+  expect(JSON.parse(json.stdout)).toEqual({ files: ["generate.html"] });
+  expect(readFileSync(join(folder.path, "generate.html"), "utf8")).toContain("<td>denoise</td>");
+  expect(readdirSync(folder.path)).not.toContain("generate.svg");
 });

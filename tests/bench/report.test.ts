@@ -1,7 +1,10 @@
-// The reports are whole, valid pages that load nothing and leave nothing out. Read as text: what a browser would forgive
-// must not be there.
+// The reports are whole, valid pages that load nothing and leave nothing out; the plot is a valid SVG file. Read as text:
+// what a browser would forgive must not be there.
 
 import { expect, test } from "vitest";
+import { kernelsDrawings, storedDrawings } from "../../bench/drawings.js";
+import { shortAdapter } from "../../bench/machine.js";
+import { peersPlot } from "../../bench/plot.js";
 import { generateReport, kernelsReport } from "../../bench/report.js";
 import { escapeText } from "../../bench/svg.js";
 import { device, generate, kernelRow, kernels } from "./results.js";
@@ -48,17 +51,20 @@ const pages = {
   }),
 };
 
-test.each(Object.entries(pages))("%s: valid, and loads nothing", (_, html) => {
-  const tags = parsePage(html);
-  for (const { name, attributes } of tags) {
+function expectSelfContained(markup: string): void {
+  for (const { name, attributes } of parsePage(markup)) {
     expect(["script", "img", "link", "iframe", "object", "image", "use", "a"], name).not.toContain(name);
     for (const key of Object.keys(attributes)) expect(key).not.toMatch(/^(src|href|xlink:href|on\w+|action)$/);
     for (const key of ["x", "y", "x1", "y1", "width", "height", "cx", "cy", "points", "viewBox"]) {
       expect(attributes[key] ?? "", `${name} ${key}`).toMatch(/^(-?[\d.]+[ ,]?)*$/);
     }
   }
-  expect(html).not.toMatch(/https?:|\/\/\w|url\(|@import|NaN|Infinity|undefined/);
-  expect(html).toContain("prefers-color-scheme: dark");
+  expect(markup).not.toMatch(/https?:|\/\/\w|url\(|@import|NaN|Infinity|undefined/);
+  expect(markup).toContain("prefers-color-scheme: dark");
+}
+
+test.each(Object.entries(pages))("%s: valid, and loads nothing", (_, html) => {
+  expectSelfContained(html);
   expect(html).toContain(escapeText(device.adapter));
 });
 
@@ -124,4 +130,125 @@ test("the report of whole pictures has a bar per stage that took time, and per k
   expect(stages).not.toContain("references");
   for (const name of ["single out", "vae conv"]) expect(byKernel).toContain(`>${name}</text>`);
   expect(pages["generate with a peer"]).toContain("<title>peer: median 70.0 ms, minimum 60.0 ms</title>");
+});
+
+const ratios = { "onnxruntime-webgpu": 12.5, "tfjs-webgpu": 0.75 };
+const plotted = {
+  ...kernels,
+  results: [
+    ...kernels.results,
+    kernelRow("matmul 1×64×64", 5, ratios),
+    { ...kernelRow("matmul 9×64×64", 5, { "tfjs-webgpu": 6.66 }), dtype: "f16×bf16" },
+    kernelRow("group_norm+silu <16> & co", 5, { "tfjs-webgpu": 8 }),
+  ],
+};
+
+const namespace = ' xmlns="http://www.w3.org/2000/svg"';
+
+test("the plot is an XML file that loads nothing, and says what was measured on which machine", () => {
+  const svg = peersPlot(plotted)!;
+  expect(svg.startsWith(`<svg${namespace} `)).toBe(true);
+  expectSelfContained(svg.replace(namespace, ""));
+  // XML knows fewer entities than HTML, and no raw text in a style sheet.
+  expect(svg).not.toMatch(/&(?!(amp|lt|gt|quot|#39);)/);
+  expect(/<style>([\s\S]*)<\/style>/.exec(svg)![1]).not.toMatch(/[<&]/);
+  const [root] = parsePage(svg);
+  expect(root!.attributes).toMatchObject({ role: "img", "aria-labelledby": "title", "aria-describedby": "about" });
+  expect(root!.attributes.viewBox).toBe(`0 0 ${root!.attributes.width} ${root!.attributes.height}`);
+  const title = "Speed of daybreak’s kernels against onnxruntime-webgpu and tfjs-webgpu";
+  expect(svg).toContain(`<title id="title">${title}</title><desc id="about">4 cases. `);
+  for (const text of [title, "co · acme: 1.2.3", "Test CPU × 8", "the peer’s own speed"]) {
+    expect(svg).toContain(`>${text}</text>`);
+  }
+  // The geometric means of 1.25, 0.5 and 12.5, and of 3.5, 0.75 and 8.
+  expect(svg).toContain(">against onnxruntime-webgpu: 1.98×, geometric mean of 3</text>");
+  expect(svg).toContain(">against tfjs-webgpu: 2.76×, geometric mean of 3</text>");
+});
+
+/** The plot's bars by their tooltips' first lines and peers, in pixels of length and with the text beside them. */
+function plottedBars(svg: string): Record<string, { length: number; text: string; isCut: boolean }> {
+  const rows = svg.matchAll(
+    /<title>([^\n<]+)\nmedian: [\d.]+ ms, ([\w-]+) [^<]*<\/title><rect class="bar [^"]*" x="[\d.]+" y="[\d.]+" width="([\d.]+)"[^>]*><\/rect>(<polygon class="cut"[^>]*><\/polygon>)?<text [^>]*>([^<]*)</g,
+  );
+  return Object.fromEntries(
+    [...rows].map(([, name, peer, length, cut, text]) => [
+      `${name} ${peer}`,
+      { length: Number(length), text: text!, isCut: cut !== undefined },
+    ]),
+  );
+}
+
+test("the plot has every ratio of f32 operands, as long as it is; what is too long is cut and told", () => {
+  const svg = peersPlot(plotted)!;
+  const bars = plottedBars(svg);
+  const shown = plotted.results
+    .filter(({ dtype }) => dtype.startsWith("f32"))
+    .flatMap((r) =>
+      Object.entries(r.peers).map(([peer, { ratio }]) => ({ key: escapeText(`${r.case} ${r.dtype} ${peer}`), ratio })),
+    );
+  expect(Object.keys(bars).sort()).toEqual(shown.map(({ key }) => key).sort());
+  const unit = bars["group_norm+silu &lt;16&gt; &amp; co f32×bf16 tfjs-webgpu"]!.length / 8;
+  for (const { key, ratio } of shown) {
+    const isCut = ratio > 8;
+    expect(bars[key]).toMatchObject({ text: `${ratio.toFixed(2)}×${isCut ? ", cut" : ""}`, isCut });
+    expect(bars[key]!.length).toBeCloseTo(unit * Math.min(ratio, 8), 0);
+  }
+  expect(svg).toContain("Bars of more than 8× are cut");
+  // The peer's own speed stands one unit from where bars begin.
+  const from = Number(/<rect class="bar [^"]*" x="([\d.]+)"/.exec(svg)![1]);
+  expect(Number(/<line class="limit" x1="([\d.]+)"/.exec(svg)![1])).toBeCloseTo(from + unit, 0);
+});
+
+test("nothing is cut where the longest bar fits, and the line at 1× is there where all are slower", () => {
+  const svg = peersPlot({ ...kernels, results: [kernelRow("matmul 8×8×8", 5, { "tfjs-webgpu": 0.3 })] })!;
+  expect(svg).not.toMatch(/class="cut"|, cut|are cut/);
+  expect(svg).toContain(">1.25×</text>");
+  expect(svg).toContain('<line class="limit"');
+});
+
+test("without peers, or with f16 alone, there is no plot", () => {
+  const own = kernels.results.map((r) => ({ ...r, peers: {} }));
+  const half = kernels.results.map((r) => ({ ...r, dtype: "f16" }));
+  for (const results of [own, half, []])
+    expect(Object.keys(kernelsDrawings({ ...kernels, results }))).toEqual(["html"]);
+});
+
+test("a busy machine is said in the plot", () => {
+  expect(peersPlot({ ...plotted, device: { ...device, load: 5 } })).toContain("The machine was busy");
+  expect(peersPlot(plotted)).not.toContain("The machine was busy");
+});
+
+test.each([
+  ["mesa software llvmpipe-llvm-15-0-6-256-bits-", "llvmpipe"],
+  ["amd rdna-3 amd-radeon-rx-7900-xtx-radv-navi31-", "amd-radeon-rx-7900-xtx"],
+  ["intel xe-hpg intel-r-arc-tm-a770-graphics-dg2-", "intel-r-arc-tm-a770-graphics-dg2"],
+  ["unknown", "unknown"],
+])("the short name of %s is %s", (adapter, name) => {
+  expect(shortAdapter(adapter)).toBe(name);
+});
+
+test("a kept result is drawn as it was when it was measured", () => {
+  const again = (result: object) => storedDrawings(JSON.parse(JSON.stringify(result)), "x.json");
+  expect(again(plotted)).toEqual(kernelsDrawings(plotted));
+  expect(again(kernels).svg).toBe(peersPlot(kernels));
+  expect(again(generate)).toEqual({ html: generateReport(generate) });
+  expect(again({ ...generate, kernels: undefined }).html).not.toContain("By kernel");
+});
+
+test.each([
+  ["no object", 7, /x\.json holds no result of daybreak bench: it is no JSON object/],
+  ["something else", { name: "daybreak" }, /unknown kind/],
+  [
+    "the server's",
+    { healthz: {} },
+    /x\.json is a result of bench server, which has no report: expected one of bench k/,
+  ],
+  ["an old device", { ...generate, device: undefined, machine: {} }, /at "device"/],
+  ["a time of zero", { ...kernels, results: [{ ...kernels.results[0], ms_min: 0 }] }, /at "results\.0\.ms_min"/],
+  ["no ceiling", { ...kernels, ceilings: { gflops: 1 } }, /at "ceilings\.gbps"/],
+  ["a missing stage", { ...generate, warm: {} }, /at "warm\.prompt_ms"/],
+])("%s is not drawn", (_, value, message) => {
+  const draw = () => storedDrawings(value, "x.json");
+  expect(draw).toThrow(expect.objectContaining({ code: "request.option_invalid" }));
+  expect(draw).toThrow(message);
 });
