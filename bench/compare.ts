@@ -5,7 +5,7 @@
 import { z } from "zod";
 import { DaybreakError } from "../src/errors.js";
 
-const kinds = ["kernels", "generate", "server"] as const;
+const kinds = ["kernels", "generate", "load", "server"] as const;
 export type ResultKind = (typeof kinds)[number];
 
 /** One figure of a result; `median` and `min` in milliseconds. */
@@ -59,6 +59,10 @@ const generateResult = z.object({
     .array(z.object({ stage: z.string(), label: z.string(), kernel: z.string(), ms: z.number().nonnegative() }))
     .optional(),
 });
+const loadResult = z.object({
+  case: z.record(z.string(), z.union([z.string(), z.number()])),
+  stages: z.record(z.string(), spread),
+});
 const load = z.object({ per_second: z.number().nonnegative(), generator: z.string(), connections: z.number() });
 const serverResult = z.object({
   listener: z.string(),
@@ -94,9 +98,11 @@ function readResult(value: unknown, name: string): ReadResult {
       ? "kernels"
       : "warm" in value
         ? "generate"
-        : "healthz" in value
-          ? "server"
-          : refuse("unknown kind");
+        : "stages" in value
+          ? "load"
+          : "healthz" in value
+            ? "server"
+            : refuse("unknown kind");
   const described = check(machine);
   switch (kind) {
     case "kernels":
@@ -104,6 +110,11 @@ function readResult(value: unknown, name: string): ReadResult {
     case "generate": {
       const result = check(generateResult);
       return { kind, ...described, settings: result.case, figures: generateFigures(result) };
+    }
+    case "load": {
+      const result = check(loadResult);
+      const figures = Object.entries(result.stages).map(([name, { min, median }]) => ({ name, min, median }));
+      return { kind, ...described, settings: result.case, figures };
     }
     case "server": {
       const result = check(serverResult);

@@ -7,6 +7,7 @@ import { DaybreakError } from "../errors.js";
 import { compareHelp, runCompare } from "./bench-compare.js";
 import { generateBenchmark } from "./bench-generate.js";
 import { kernelsBenchmark } from "./bench-kernels.js";
+import { loadBenchmark } from "./bench-load.js";
 import { serverBenchmark } from "./bench-server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 
@@ -33,6 +34,7 @@ export type Benchmark = {
 const benchmarks: Record<string, Benchmark> = {
   generate: generateBenchmark,
   kernels: kernelsBenchmark,
+  load: loadBenchmark,
   server: serverBenchmark,
 };
 const shared = { values: ["runs", "output"], flags: ["json"] };
