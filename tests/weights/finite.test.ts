@@ -94,6 +94,7 @@ describe("without WebAssembly", () => {
       },
     ],
   ])("%s: script answers", (_, replacement) => {
+    checkedMemory(100); // takes what others have closed
     vi.stubGlobal("WebAssembly", replacement);
     const { bytes, allFinite } = checkedMemory(100);
     expect(bytes.length).toBe(100);
@@ -103,6 +104,19 @@ describe("without WebAssembly", () => {
     bytes[98] = 0x80;
     expect(allFinite("F32", bytes)).toBe(false);
   });
+});
+
+it("memory that was closed is given out again where it suffices, and never twice", () => {
+  const [first, second] = [checkedMemory(100_000), checkedMemory(100_000)];
+  expect(second.bytes.buffer).not.toBe(first.bytes.buffer);
+  first.close();
+  const third = checkedMemory(5);
+  expect(third.bytes.buffer).toBe(first.bytes.buffer);
+  expect(third.bytes.length).toBe(5);
+  const fourth = checkedMemory(5);
+  expect([first, second].map(({ bytes }) => bytes.buffer)).not.toContain(fourth.bytes.buffer);
+  third.close();
+  expect(checkedMemory(1_000_000).bytes.length).toBe(1_000_000);
 });
 
 it("memory of no bytes is memory", () => {

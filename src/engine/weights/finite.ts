@@ -10,29 +10,41 @@ export type CheckedMemory = {
   bytes: Uint8Array;
   /** Whether all elements of `part`, a part of `bytes` that is aligned to them, are finite. */
   allFinite(dtype: WeightDtype, part: Uint8Array): boolean;
+  /** Nobody reads into it or uses it any more. */
+  close(): void;
 };
 
-const pageBytes = 65536;
-
-/** Memory of `length` bytes. `scripted` does without WebAssembly, with the same answers. */
+/** Memory of `length` bytes, to be closed. `scripted` does without WebAssembly, with the same answers. */
 export function checkedMemory(length: number, { scripted = false } = {}): CheckedMemory {
   const scanned = scripted ? undefined : scannedMemory(length);
-  if (!scanned) return { bytes: new Uint8Array(length), allFinite: finiteByScript };
-  const { bytes, scan } = scanned;
+  if (!scanned) return { bytes: new Uint8Array(length), allFinite: finiteByScript, close: () => undefined };
   const allFinite = (dtype: WeightDtype, part: Uint8Array): boolean => {
     const whole = part.length - (part.length % scanBytes);
     const { exponents, lowest, signs } = patterns[dtype];
-    if (whole > 0 && scan(part.byteOffset, part.byteOffset + whole, exponents, lowest, signs)) return false;
+    if (whole > 0 && scanned.scan(part.byteOffset, part.byteOffset + whole, exponents, lowest, signs)) return false;
     return whole === part.length || finiteByScript(dtype, part.subarray(whole));
   };
-  return { bytes, allFinite };
+  const close = () => {
+    idle = scanned;
+  };
+  return { bytes: new Uint8Array(scanned.memory.buffer, 0, length), allFinite, close };
 }
 
+type Scanned = { memory: WebAssembly.Memory; scan: Scan };
+
+const pageBytes = 65536;
+
+/** The one closed last: blocks that are streamed need one each, and each reserves gigabytes of address space. */
+let idle: Scanned | undefined;
+
 /** Undefined where there is no WebAssembly, a page's policy forbids it, or its memory cannot be reserved. */
-function scannedMemory(length: number): { bytes: Uint8Array; scan: Scan } | undefined {
+function scannedMemory(length: number): Scanned | undefined {
+  const kept = idle;
+  idle = undefined;
+  if (kept && kept.memory.buffer.byteLength >= length) return kept;
   try {
     const memory = new WebAssembly.Memory({ initial: Math.ceil(length / pageBytes) });
-    return { bytes: new Uint8Array(memory.buffer, 0, length), scan: compileScan(memory) };
+    return { memory, scan: compileScan(memory) };
   } catch {
     return undefined;
   }

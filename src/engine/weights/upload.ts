@@ -236,6 +236,7 @@ async function* readAhead(
     throwIfCancelled(signal);
   } finally {
     await Promise.allSettled(pending);
+    memory.close();
   }
 }
 
