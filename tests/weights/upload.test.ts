@@ -1,6 +1,7 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { WeightDtype } from "../../src/engine/weights/dtypes.js";
+import { checkedMemory } from "../../src/engine/weights/finite.js";
 import { openTensorFiles } from "../../src/engine/weights/safetensors.js";
 import { type SlotKind, type SlotTable, slotBuilder } from "../../src/engine/weights/slots.js";
 import { bytesSource, type CheckpointSource } from "../../src/engine/weights/source.js";
@@ -164,6 +165,27 @@ describe("loading", () => {
     await loadWeights(fakeDevice(), files, table);
     expect(most).toBe(3);
     expect(reads).toBeGreaterThan(7);
+  });
+
+  it("gives the same bytes, and refuses the same, where there is no WebAssembly", async () => {
+    const vector: SlotSpec = { kind: "vector", tail: [], parts: [{ extent: 3, dtype: "F16" }] };
+    const padded: SlotSpec = { kind: "matrix", tail: [33], parts: [{ extent: 100, dtype: "F32" }] };
+    const { table, tensors, file } = component([vector, ...big.slice(0, 2), padded]);
+    checkedMemory(0); // takes what an earlier load has left
+    vi.stubGlobal("WebAssembly", undefined);
+    try {
+      const device = fakeDevice();
+      const set = await loadWeights(device, await openFile(file), table);
+      for (const slot of ["s1", "s2", "s3"]) {
+        const { bytes } = expectedLayout(table.slots.get(slot)!, tensors);
+        const buffer = set.matrix(slot).storage.buffer as GPUBuffer;
+        expect(sameBytes(device.memory.get(buffer)!, bytes)).toBe(true);
+      }
+      tensors["t2.0"]!.data.set([0xc0, 0x7f], 4_000_000);
+      await failure(loadWeights(device, await openFile(safetensorsOf(tensors)), table), "weights.non_finite");
+    } finally {
+      vi.unstubAllGlobals();
+    }
   });
 
   it("works with a source that can only read", async () => {
