@@ -57,6 +57,10 @@ const generateResult = z.object({
     .array(z.object({ stage: z.string(), label: z.string(), kernel: z.string(), ms: z.number().nonnegative() }))
     .optional(),
 });
+const loadResult = z.object({
+  case: z.record(z.string(), z.union([z.string(), z.number()])),
+  stages: z.record(z.string(), spread),
+});
 const load = z.object({ per_second: z.number().nonnegative(), generator: z.string(), connections: z.number() });
 const serverResult = z.object({
   listener: z.string(),
@@ -82,6 +86,11 @@ function readResult(value: unknown, name: string): ReadResult {
     case "generate": {
       const result = check(generateResult);
       return { kind, ...described, settings: result.case, figures: generateFigures(result) };
+    }
+    case "load": {
+      const result = check(loadResult);
+      const figures = Object.entries(result.stages).map(([name, { min, median }]) => ({ name, min, median }));
+      return { kind, ...described, settings: result.case, figures };
     }
     case "server": {
       const result = check(serverResult);

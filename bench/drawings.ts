@@ -77,10 +77,11 @@ export function storedDrawings(value: unknown, name: string): Drawings {
       return kernelsDrawings(check(kernelsResult));
     case "generate":
       return generateDrawings(check(generateResult));
+    case "load":
     case "server":
       throw new DaybreakError(
         "request.option_invalid",
-        `${name} is a result of bench server, which has no report: expected one of bench kernels or bench generate`,
+        `${name} is a result of bench ${kind}, which has no report: expected one of bench kernels or bench generate`,
       );
   }
 }

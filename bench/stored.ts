@@ -4,7 +4,7 @@
 import type { z } from "zod";
 import { DaybreakError } from "../src/errors.js";
 
-export type ResultKind = "kernels" | "generate" | "server";
+export type ResultKind = "kernels" | "generate" | "load" | "server";
 
 export type StoredResult = {
   kind: ResultKind;
@@ -30,9 +30,11 @@ export function storedResult(value: unknown, name: string): StoredResult {
       ? "kernels"
       : "warm" in value
         ? "generate"
-        : "healthz" in value
-          ? "server"
-          : refuse("unknown kind");
+        : "stages" in value
+          ? "load"
+          : "healthz" in value
+            ? "server"
+            : refuse("unknown kind");
   return {
     kind,
     check: (schema) => {

@@ -227,36 +227,22 @@ function filesOf({ transformer, textEncoder, vae }: SyntheticModel): Map<string,
 
 type StoredTensor = { name: string; dtype: "BF16" | "I64"; shape: readonly number[] };
 
-function tensorsOf(table: SlotTable): StoredTensor[] {
+/** The tensors of a component's files, all BF16. */
+export function tensorsOf(table: SlotTable): StoredTensor[] {
   const parts = [...table.slots.values()].flatMap((slot) => slot.parts);
   return parts.map(({ name, shape }) => ({ name, dtype: "BF16", shape }));
 }
 
 /** A safetensors file as the reference writer lays it out; of its data only `embedding` can be read, and its end. */
 function safetensors(tensors: StoredTensor[], embedding?: string): File {
-  const elementBytes = { BF16: 2, I64: 8 };
-  const sorted = tensors.toSorted(
-    (a, b) => elementBytes[b.dtype] - elementBytes[a.dtype] || (a.name < b.name ? -1 : 1),
-  );
-  const header: Json = { __metadata__: { format: "pt" } };
-  let dataBytes = 0;
-  let rows = { begin: 0, end: 0 };
-  for (const { name, dtype, shape } of sorted) {
-    const begin = dataBytes;
-    dataBytes += shape.reduce((product, extent) => product * extent, elementBytes[dtype]);
-    header[name] = { dtype, shape, data_offsets: [begin, dataBytes] };
-    if (name === embedding) rows = { begin, end: dataBytes };
-  }
-  const text = new TextEncoder().encode(JSON.stringify(header));
-  const dataBegin = 8 + Math.ceil(text.length / 8) * 8;
-  const head = new Uint8Array(dataBegin).fill(0x20);
-  new DataView(head.buffer).setBigUint64(0, BigInt(dataBegin - 8), true);
-  head.set(text, 8);
+  const { head, dataBytes, offsets } = safetensorsHead(tensors);
+  const dataBegin = head.length;
+  const [rowsBegin, rowsEnd] = offsets.get(embedding ?? "") ?? [0, 0];
   return (begin, end) => {
     const last = Math.min(end, dataBegin + dataBytes);
     if (last <= dataBegin) return head.slice(begin, last);
-    if (begin >= dataBegin + rows.begin && last <= dataBegin + rows.end) {
-      return embeddings(begin - dataBegin - rows.begin, last - dataBegin - rows.begin);
+    if (begin >= dataBegin + rowsBegin && last <= dataBegin + rowsEnd) {
+      return randomBf16(begin - dataBegin - rowsBegin, last - dataBegin - rowsBegin);
     }
     // Whoever opens the file looks whether it ends where it should.
     assert(begin >= dataBegin + dataBytes - 1, `got bytes [${begin}, ${end}) of weights, which are made on the device`);
@@ -264,14 +250,42 @@ function safetensors(tensors: StoredTensor[], embedding?: string): File {
   };
 }
 
-/** Bytes [begin, end) of the embedding table in BF16: about as large as the text encoder's residual stream. */
-function embeddings(begin: number, end: number): Uint8Array {
+/**
+ * A safetensors file up to its data, as the reference writer lays it out; the bytes of its data; and where in those each
+ * tensor lies.
+ */
+export function safetensorsHead(tensors: StoredTensor[]): {
+  head: Uint8Array;
+  dataBytes: number;
+  offsets: Map<string, [begin: number, end: number]>;
+} {
+  const elementBytes = { BF16: 2, I64: 8 };
+  const sorted = tensors.toSorted(
+    (a, b) => elementBytes[b.dtype] - elementBytes[a.dtype] || (a.name < b.name ? -1 : 1),
+  );
+  const header: Json = { __metadata__: { format: "pt" } };
+  const offsets = new Map<string, [number, number]>();
+  let dataBytes = 0;
+  for (const { name, dtype, shape } of sorted) {
+    const begin = dataBytes;
+    dataBytes += shape.reduce((product, extent) => product * extent, elementBytes[dtype]);
+    header[name] = { dtype, shape, data_offsets: [begin, dataBytes] };
+    offsets.set(name, [begin, dataBytes]);
+  }
+  const text = new TextEncoder().encode(JSON.stringify(header));
+  const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
+  new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
+  head.set(text, 8);
+  return { head, dataBytes, offsets };
+}
+
+/** Bytes [begin, end) of an endless row of random numbers in BF16, uniform with a variance of 1: a residual stream's. */
+export function randomBf16(begin: number, end: number): Uint8Array {
   const bits = new Uint16Array((end - begin) / 2);
   const float = new Float32Array(1);
   const word = new Uint32Array(float.buffer);
   for (let i = 0; i < bits.length; i++) {
     const hash = mixed(begin / 2 + i);
-    // Uniform with a variance of 1.
     float[0] = (hash / 2 ** 32 - 0.5) * Math.sqrt(12);
     bits[i] = word[0]! >>> 16;
   }

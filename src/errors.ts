@@ -22,6 +22,7 @@ export const errorCodes = [
   "weights.tensor_unknown",
   "weights.shape_mismatch",
   "weights.dtype_unsupported",
+  "weights.non_finite", // NaN or infinities in a tensor
   // what a caller asks for
   "request.size_invalid",
   "request.steps_invalid",

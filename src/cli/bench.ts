@@ -9,6 +9,7 @@ import { compareHelp, runCompare } from "./bench-compare.js";
 import { checkJsonName, keep, keepDrawings } from "./bench-files.js";
 import { generateBenchmark } from "./bench-generate.js";
 import { kernelsBenchmark } from "./bench-kernels.js";
+import { loadBenchmark } from "./bench-load.js";
 import { reportHelp, runReport } from "./bench-report.js";
 import { serverBenchmark } from "./bench-server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
@@ -36,6 +37,7 @@ export type Benchmark = {
 const benchmarks: Record<string, Benchmark> = {
   generate: generateBenchmark,
   kernels: kernelsBenchmark,
+  load: loadBenchmark,
   server: serverBenchmark,
 };
 /** What reads results instead of measuring. */

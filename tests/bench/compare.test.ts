@@ -44,6 +44,19 @@ test("whole pictures: stages and kernels; a stage that took no time has no ratio
   expect([only_a, only_b]).toEqual([[], []]);
 });
 
+test("loading: stage by stage", () => {
+  const stage = { min: 10, median: 20, gbps: 0.5 };
+  const a = { device, case: { model: "m", bytes: 5e6, runs: 5 }, stages: { read: stage, load: stage } };
+  const b = { ...a, stages: { read: stage, load: { min: 5, median: 5, gbps: 1 } } };
+  const { kind, figures, warnings } = compareResults(a, b);
+  expect(kind).toBe("load");
+  expect(figures).toMatchObject([
+    { name: "read", ratio: 1, ratio_min: 1 },
+    { name: "load", ratio: 0.25, ratio_min: 0.5 },
+  ]);
+  expect(warnings).toEqual([]);
+});
+
 test("the server: answers a second become the time of one", () => {
   const load = { generator: "wrk", connections: 64, per_second: 2000, errors: 0 };
   const a = {

@@ -3,16 +3,18 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, test } from "vitest";
-import { buildProgram, daybreak } from "../cli/program.js";
+import { buildProgram, daybreak, expectFailure, repository } from "../cli/program.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { generate, kernels } from "./results.js";
 
 beforeAll(buildProgram);
 
 test.each([
-  [["bench"], /bench measures "generate", "kernels", "server", or does "compare" or "report", got nothing/],
+  [["bench"], /bench measures "generate", "kernels", "load", "server", or does "compare" or "report", got nothing/],
   [["bench", "speed"], /got "speed"/],
   [["bench", "kernels", "--model", "x"], /bench kernels takes no option '--model'/],
+  [["bench", "load", "--model", "x", "--size", "1GiB"], /--model and --size exclude each other/],
+  [["bench", "load", "--size", "large"], /option '--size'/],
   [["bench", "generate", "--peers"], /bench generate takes no option '--peers'/],
   [["bench", "kernels", "--max-seconds", "soon"], /expected a number/],
   [["bench", "kernels", "a.json"], /unexpected argument "a.json"/],
@@ -86,6 +88,45 @@ test("whole pictures with the same device block and a report", () => {
   expect(Object.keys(device)).toEqual(keys);
   expect(warm.total_ms.min).toBeGreaterThan(0);
   expect(readFileSync(join(path, "out.html"), "utf8")).toContain("<td>denoise</td>");
+});
+
+test("loading a checkpoint that is written for it, of which nothing is left, and one that is there", () => {
+  const { path } = temporaryFolder();
+  const temporary = temporaryFolder().path;
+  const args = ["bench", "load", "--size", "8MiB", "--runs", "2"];
+  const run = daybreak([...args, "--json", "--output", "out.json"], { cwd: path, env: { TMPDIR: temporary } });
+  expect(run.status, run.stderr).toBe(0);
+  const printed = JSON.parse(run.stdout);
+  expect(Object.keys(printed)).toEqual(["device", "case", "stages"]);
+  expect(printed.case).toMatchObject({ model: "synthetic transformer", runs: 2 });
+  expect(Math.abs(printed.case.bytes / 2 ** 23 - 1)).toBeLessThan(0.1);
+  expect(Object.keys(printed.stages)).toEqual(["read", "check", "write", "load"]);
+  for (const { min, median, gbps } of Object.values<Record<string, number>>(printed.stages)) {
+    expect(min).toBeGreaterThan(0);
+    expect(median).toBeGreaterThanOrEqual(min!);
+    expect(gbps).toBeCloseTo(printed.case.bytes / min! / 1e6, 6);
+  }
+  expect(readdirSync(temporary)).toEqual([]);
+  const people = daybreak(["bench", "load", "--model", join(repository, "models/tiny-shapes"), "--runs", "1"], {
+    cwd: path,
+  });
+  expect(people.stdout).toMatch(/models.tiny-shapes: [78]\.\d MiB, 1 runs\n/);
+  expect(people.stdout).toMatch(/^load +\d+ ms +\d+ ms +[\d.]+ +all of it$/m);
+  const compared = daybreak(["bench", "compare", "out.json", "out.json"], { cwd: path });
+  expect(compared.stdout).toMatch(/^load +[\d.]+ +[\d.]+ +1\.00× +1\.00×$/m);
+});
+
+test.each([
+  [
+    "a size that is too small",
+    ["--size", "1000"],
+    "request.option_invalid",
+    /got a size of 1000 bytes, expected \d+ to/,
+  ],
+  ["a folder that is absent", ["--model", "absent"], "model.not_found", /there is no folder absent/],
+])("loading %s is refused, and nothing is left", (_, args, code, message) => {
+  const { path } = temporaryFolder();
+  expectFailure(daybreak(["bench", "load", ...args], { cwd: path, env: { TMPDIR: path } }), code, message, path);
 });
 
 test.each([

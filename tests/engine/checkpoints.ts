@@ -83,11 +83,6 @@ export function watched(source: CheckpointSource, onRead: (path: string, begin: 
   };
 }
 
-/** Sets the element at `index` to the given bits of a BF16. */
-export function setBits(index: number, bits: number): Change {
-  return (bytes) => new DataView(bytes.buffer, bytes.byteOffset).setUint16(2 * index, bits, true);
-}
-
 /** Multiplies elements [begin, end) by 2^power, exactly; a BF16 is the upper half of a float32. */
 export function scaled(power: number, begin = 0, end = Number.POSITIVE_INFINITY): Change {
   return (bytes, dtype) => {
@@ -103,6 +98,15 @@ export function scaled(power: number, begin = 0, end = Number.POSITIVE_INFINITY)
     }
   };
 }
+
+/** Makes every element of a BF16 tensor ±3.4·10³⁸: finite, as loading demands, but what is computed with it is not. */
+export const enormous: Change = (bytes, dtype) => {
+  if (dtype !== "BF16") throw new TypeError(`got ${dtype}, expected BF16`);
+  for (let i = 0; i < bytes.length; i += 2) {
+    bytes[i] = 0x7f;
+    bytes[i + 1] = (bytes[i + 1]! & 0x80) | 0x7f;
+  }
+};
 
 export const zeroed: Change = (bytes) => {
   bytes.fill(0);

@@ -44,13 +44,22 @@ function bigComponent() {
   return { table: builder.table, tensors };
 }
 
-it("loading 3 GiB takes less than 96 MiB of array buffers", async () => {
+it("loading 3 GiB takes less than 96 MiB of memory", async () => {
   mkdirSync(join(dir, "part"));
   const { table, tensors } = bigComponent();
   const fileBytes = writeSparse(join(dir, "part/model.safetensors"), tensors);
   expect(fileBytes).toBeGreaterThan(2.7 * 1024 * MiB);
 
-  const source = await folderSource(dir);
+  const folder = await folderSource(dir);
+  // Memory of WebAssembly is not among the array buffers that the process counts.
+  const readInto = new Map<ArrayBufferLike, number>();
+  const source: typeof folder = {
+    ...folder,
+    readInto: (path, begin, target) => {
+      readInto.set(target.buffer, target.buffer.byteLength);
+      return folder.readInto(path, begin, target);
+    },
+  };
   const device = fakeDevice({ keep: false });
   const { queue } = device.gpu;
   const write = queue.writeBuffer.bind(queue) as (...args: unknown[]) => undefined;
@@ -63,8 +72,9 @@ it("loading 3 GiB takes less than 96 MiB of array buffers", async () => {
   const set = await loadWeights(device, await openTensorFiles(source, "part", "model"), table);
   const seconds = (performance.now() - started) / 1000;
   await source.close();
+  peak += [...readInto.values()].reduce((sum, bytes) => sum + bytes, 0);
   console.log(
-    `peak of array buffers ${(peak / MiB).toFixed(1)} MiB; ${(fileBytes / 1e9).toFixed(2)} GB read and packed in ${seconds.toFixed(2)} s`,
+    `peak of memory for reading and packing ${(peak / MiB).toFixed(1)} MiB; ${(fileBytes / 1e9).toFixed(2)} GB read and packed in ${seconds.toFixed(2)} s`,
   );
   expect(device.writtenBytes).toBeGreaterThan(fileBytes * 0.99);
   expect(device.writtenBytes).toBeLessThanOrEqual(set.byteLength);

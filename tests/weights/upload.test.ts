@@ -1,6 +1,7 @@
 import fc from "fast-check";
-import { describe, expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import type { WeightDtype } from "../../src/engine/weights/dtypes.js";
+import { checkedMemory } from "../../src/engine/weights/finite.js";
 import { openTensorFiles } from "../../src/engine/weights/safetensors.js";
 import { type SlotKind, type SlotTable, slotBuilder } from "../../src/engine/weights/slots.js";
 import { bytesSource, type CheckpointSource } from "../../src/engine/weights/source.js";
@@ -11,7 +12,7 @@ import { type FileTensor, failure, safetensorsOf, sameBytes } from "./fixtures.j
 
 type SlotSpec = { kind: SlotKind; tail: number[]; parts: { extent: number; dtype: WeightDtype }[] };
 
-/** A table of slots s0, s1, … and a file with their tensors in `order`, of random bits. */
+/** A table of slots s0, s1, … and a file with their tensors in `order`, of random bits that are finite numbers. */
 function component(specs: SlotSpec[], order = (names: string[]) => names) {
   const builder = slotBuilder("part", "model");
   const tensors: Record<string, FileTensor> = {};
@@ -25,10 +26,12 @@ function component(specs: SlotSpec[], order = (names: string[]) => names) {
     );
     for (const [part, { extent, dtype }] of parts.entries()) {
       const count = tail.reduce((product, side) => product * side, extent);
-      const data = new Uint8Array(count * (dtype === "F32" ? 4 : 2));
+      const size = dtype === "F32" ? 4 : 2;
+      const data = new Uint8Array(count * size);
       for (let i = 0; i < data.length; i++) {
         random = (Math.imul(random, 1664525) + 1013904223) >>> 0;
-        data[i] = random >>> 24;
+        const isLast = i % size === size - 1;
+        data[i] = (random >>> 24) & (isLast ? 0xbf : 0xff); // one bit of the exponent is never set
       }
       tensors[`t${index}.${part}`] = { dtype, shape: [extent, ...tail], data };
     }
@@ -164,6 +167,27 @@ describe("loading", () => {
     expect(reads).toBeGreaterThan(7);
   });
 
+  it("gives the same bytes, and refuses the same, where there is no WebAssembly", async () => {
+    const vector: SlotSpec = { kind: "vector", tail: [], parts: [{ extent: 3, dtype: "F16" }] };
+    const padded: SlotSpec = { kind: "matrix", tail: [33], parts: [{ extent: 100, dtype: "F32" }] };
+    const { table, tensors, file } = component([vector, ...big.slice(0, 2), padded]);
+    checkedMemory(0); // takes what an earlier load has left
+    vi.stubGlobal("WebAssembly", undefined);
+    try {
+      const device = fakeDevice();
+      const set = await loadWeights(device, await openFile(file), table);
+      for (const slot of ["s1", "s2", "s3"]) {
+        const { bytes } = expectedLayout(table.slots.get(slot)!, tensors);
+        const buffer = set.matrix(slot).storage.buffer as GPUBuffer;
+        expect(sameBytes(device.memory.get(buffer)!, bytes)).toBe(true);
+      }
+      tensors["t2.0"]!.data.set([0xc0, 0x7f], 4_000_000);
+      await failure(loadWeights(device, await openFile(safetensorsOf(tensors)), table), "weights.non_finite");
+    } finally {
+      vi.unstubAllGlobals();
+    }
+  });
+
   it("works with a source that can only read", async () => {
     const { table, tensors, file } = component(big);
     const device = fakeDevice();
@@ -224,7 +248,7 @@ describe("a failed load leaves no buffer and no read behind", () => {
     tail: [1024],
     parts: [{ extent: 3000, dtype: "BF16" }],
   }));
-  const { table, file } = component(specs);
+  const { table, tensors, file } = component(specs);
 
   const load = async (options: {
     device?: ReturnType<typeof fakeDevice>;
@@ -290,6 +314,25 @@ describe("a failed load leaves no buffer and no read behind", () => {
     expect((await failure(load({ source: short }), "safetensors.truncated")).message).toContain(
       "part/model.safetensors",
     );
+  });
+
+  it.each([
+    ["the first value", 0, 0],
+    ["the last value", 2, 3000 * 1024 - 1],
+    ["one in the middle", 4, 1234567],
+  ])("values that are not finite: %s", async (_, tensor, element) => {
+    const spoilt = {
+      ...tensors,
+      [`t${tensor}.0`]: { ...tensors[`t${tensor}.0`]!, data: tensors[`t${tensor}.0`]!.data.slice() },
+    };
+    spoilt[`t${tensor}.0`]!.data.set([0x80, 0xff], element * 2); // BF16's -infinity
+    const device = fakeDevice();
+    const error = await failure(
+      loadWeights(device, await openFile(safetensorsOf(spoilt)), table),
+      "weights.non_finite",
+    );
+    expect(error.message).toContain(`part/model.safetensors: "t${tensor}.0" holds NaN`);
+    expect(device.alive.size).toBe(0);
   });
 
   it("a weight above the device's limit, and a device without memory", async () => {

@@ -25,6 +25,8 @@ export type Target = {
 /** Consecutive rows of one stored tensor and where they go; a vector's part is one row. */
 export type Piece = {
   target: Target;
+  /** The tensor's. */
+  name: string;
   stored: WeightDtype;
   path: string;
   /** Bytes [begin, end) of the file. */
@@ -78,6 +80,7 @@ export function planPieces(target: Target, files: TensorFileSet, pieceBytes: num
       const rows = Math.min(step, partRows - row);
       pieces.push({
         target,
+        name,
         stored: storedDtype(entry),
         path: entry.path,
         begin: entry.begin + row * storedRowBytes,

@@ -8,6 +8,7 @@ import type { Recorder } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
 import type { Storage } from "../gpu/tensor.js";
 import { bufferUsage } from "../gpu/usage.js";
+import { type CheckedMemory, checkedMemory } from "./finite.js";
 import {
   type DeviceDtype,
   type PlannedRead,
@@ -20,7 +21,7 @@ import {
 } from "./layout.js";
 import { type TensorFileSet, truncated } from "./safetensors.js";
 import { checkTensors, type SlotTable } from "./slots.js";
-import { oneLine, readRangeInto } from "./source.js";
+import { oneLine, quote, readRangeInto } from "./source.js";
 
 /** Bytes of one read; several small tensors share one. */
 const readBytes = 4 * 1024 * 1024;
@@ -86,8 +87,9 @@ export type LoadOptions = {
 /**
  * Loads the slots of `table` from `files` onto the device. Elements keep the file's type; vectors and stacks of
  * different types are widened to f32.
- * Errors: `weights.*` ({@link checkTensors}), `device.limit_exceeded`, `device.out_of_memory`, `device.lost`,
- * `safetensors.truncated`, `request.cancelled`, those of the source. No buffer is left after an error.
+ * Errors: `weights.*` (those of {@link checkTensors}, and `weights.non_finite`), `device.limit_exceeded`,
+ * `device.out_of_memory`, `device.lost`, `safetensors.truncated`, `request.cancelled`, those of the source. No buffer is
+ * left after an error.
  */
 export async function loadWeights(
   device: UploadDevice,
@@ -198,21 +200,23 @@ function submitted(device: UploadDevice): Promise<unknown> {
 }
 
 /**
- * Performs reads in order, `readsAhead` at a time. What is yielded is valid until the next one is asked for, when its
- * memory takes a further read. No read is under way after the loop, however it ends.
+ * Performs reads in order, `readsAhead` at a time, and refuses what is not finite. What is yielded is valid until the
+ * next one is asked for, when its memory takes a further read. No read is under way after the loop, however it ends.
  */
 async function* readAhead(
   files: TensorFileSet,
   reads: PlannedRead[],
   signal: AbortSignal | undefined,
 ): AsyncGenerator<{ read: PlannedRead; bytes: Uint8Array }> {
-  const slotBytes = reads.reduce((most, read) => Math.max(most, read.end - read.begin), 0);
-  const memory = Array.from({ length: Math.min(readsAhead, reads.length) }, () => new Uint8Array(slotBytes));
+  const longest = reads.reduce((most, read) => Math.max(most, read.end - read.begin), 0);
+  const slotBytes = Math.ceil(longest / 16) * 16; // a slot's typed views need it aligned
+  const memory = checkedMemory(slotBytes * Math.min(readsAhead, reads.length));
   const pending: Promise<Uint8Array>[] = [];
   const start = (index: number): void => {
     const read = reads[index];
     if (!read) return;
-    const bytes = memory[index % readsAhead]!.subarray(0, read.end - read.begin);
+    const slot = (index % readsAhead) * slotBytes;
+    const bytes = memory.bytes.subarray(slot, slot + read.end - read.begin);
     const whole = readRangeInto(files.source, read.path, read.begin, bytes).then((count) => {
       if (count < bytes.length) throw truncated(read.path, read.end, read.begin + count);
       return bytes;
@@ -224,12 +228,25 @@ async function* readAhead(
     for (let index = 0; index < readsAhead; index++) start(index);
     for (const [index, read] of reads.entries()) {
       throwIfCancelled(signal);
-      yield { read, bytes: await pending[index % readsAhead]! };
+      const bytes = await pending[index % readsAhead]!;
+      checkFinite(read, bytes, memory);
+      yield { read, bytes };
       start(index + readsAhead);
     }
     throwIfCancelled(signal);
   } finally {
     await Promise.allSettled(pending);
+    memory.close();
+  }
+}
+
+function checkFinite(read: PlannedRead, bytes: Uint8Array, memory: CheckedMemory): void {
+  for (const { name, stored, path, begin, end } of read.pieces) {
+    if (memory.allFinite(stored, bytes.subarray(begin - read.begin, end - read.begin))) continue;
+    throw new DaybreakError(
+      "weights.non_finite",
+      `${path}: ${quote(name)} holds NaN or an infinity, expected finite numbers: fetch the file again, or use another checkpoint`,
+    );
   }
 }
 
