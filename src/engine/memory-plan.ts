@@ -14,6 +14,7 @@ import {
 } from "./checkpoint.js";
 import type { Device } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
+import { listenForProblems, type Problem } from "./ops/variants.js";
 import { buildPicturePlan, type Decoding, decodings, type PictureShape } from "./picture-plan.js";
 import { PromptEncoder } from "./prompt-encoder.js";
 import { planTargets } from "./weights/layout.js";
@@ -39,6 +40,8 @@ export type PlanOptions = {
   operands?: "f32" | "f16";
   /** The device whose limits and kernels count; default: an ordinary GPU. */
   device?: Device;
+  /** Is told every problem of the plan, each time that it is posed. */
+  onProblem?: (problem: Problem) => void;
 };
 
 /** What stays on the device, from the fastest to what needs the least. */
@@ -91,10 +94,11 @@ function keepsMore(a: Residencies, b: Residencies): boolean {
 export async function planMemory(
   checkpoint: OpenCheckpoint,
   shape: PictureShape,
-  { operands = "f32", device: real }: PlanOptions = {},
+  { operands = "f32", device: real, onProblem }: PlanOptions = {},
   { residencies, decoding }: Strategy = { residencies: allResident, decoding: whole },
 ): Promise<MemoryPlan> {
   const device = countingDevice(real);
+  if (onProblem) listenForProblems(device, onProblem);
   const { config, tokenizer, components } = checkpoint;
   const sets = components.map((component) => plannedWeights(component, residencies, device.limits.bufferBytes));
   const [textEncoder, transformer, vae] = sets as [WeightSet, WeightSet, WeightSet];

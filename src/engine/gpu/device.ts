@@ -287,7 +287,7 @@ function allLimits(limits: GPUSupportedLimits): Record<string, number> {
 }
 
 /** The adapter's matrix configurations as plain data; they come as objects of getters. */
-function matrixConfigsOf(info: GPUAdapterInfo): MatrixConfig[] {
+export function matrixConfigsOf(info: GPUAdapterInfo): MatrixConfig[] {
   const { subgroupMatrixConfigs = [] } = info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> };
   return [...subgroupMatrixConfigs].map(({ M, N, K, componentType, resultComponentType }) => {
     return { M, N, K, componentType, resultComponentType };

@@ -1,0 +1,115 @@
+// When kernels are measured and which measured choices an engine gets: joins the engine's tuning with the cache. Knows no
+// kernel. Choices are a matter of speed alone, so nothing that goes wrong with them keeps an engine from opening.
+
+import type { DeviceLimits, Tuning } from "../engine/gpu/device.js";
+import type { Precision, ProgressEvent } from "../engine/request.js";
+import { defaultTuneSeconds, sha256, type TunedProblems, tuneKernels, tuningKey, tuningOf } from "../engine/tuning.js";
+import type { CheckpointSource } from "../engine/weights/source.js";
+import { DaybreakError } from "../errors.js";
+import { dawnFacts } from "./dawn.js";
+import { addTuning, type CachedTuning, readTuning, tuningFile } from "./tuning-cache.js";
+
+/**
+ * `auto`: take what was measured on this device, and what was not, measure now, which happens once for a checkpoint and
+ * size and takes about ten seconds at most. `cached`: take what was measured, measure nothing. `off`: the built-in choices.
+ */
+export type TuneMode = "auto" | "cached" | "off";
+
+const modes: readonly TuneMode[] = ["auto", "cached", "off"];
+
+/**
+ * The mode that holds: what the environment variable DAYBREAK_TUNE says, which is for a whole machine or test run, else
+ * what the caller asks for, else `cached`. Errors: `request.option_invalid`.
+ */
+export function tuneMode(asked: TuneMode = "cached"): TuneMode {
+  const text = process.env.DAYBREAK_TUNE || asked;
+  const mode = modes.find((known) => known === text);
+  if (mode) return mode;
+  throw new DaybreakError("request.option_invalid", `got the tuning mode ${text}, expected ${modes.join(", ")}`);
+}
+
+/** What is drawn, as far as it decides which problems there are. */
+export type TuneCase = {
+  gpu: GPU;
+  /** Whether `gpu` is the caller's and not this program's Dawn. */
+  isForeign?: boolean;
+  source: CheckpointSource;
+  precision?: Precision;
+  limits?: Partial<DeviceLimits>;
+  width?: number;
+  height?: number;
+  onProgress?: (event: ProgressEvent) => void;
+  signal?: AbortSignal;
+};
+
+/**
+ * The choices for an engine. Whatever goes wrong gives the choices that are known; the engine meets the same trouble and
+ * says so, if it is the checkpoint's or the device's. Errors: `request.cancelled`.
+ */
+export async function choicesFor(mode: TuneMode, what: TuneCase): Promise<Tuning> {
+  if (mode === "off") return new Map();
+  let known: CachedTuning | undefined;
+  try {
+    const key = await deviceKey(what.gpu, what.isForeign);
+    if (key === undefined) return new Map();
+    known = await readTuning(key);
+    if (mode === "cached") return tuningOf(known?.problems ?? {});
+    const name = await caseName(what);
+    if (known?.cases.includes(name)) return tuningOf(known.problems);
+    const problems = await tuneKernels({ ...what, known: known?.problems, seconds: defaultTuneSeconds });
+    await addTuning({ key, problems, cases: [name] }).catch(ignoreUnwritable);
+    return tuningOf(problems);
+  } catch (error) {
+    if (!(error instanceof DaybreakError) || error.code === "request.cancelled") throw error;
+    return tuningOf(known?.problems ?? {});
+  }
+}
+
+/** A cache that cannot be written is measured anew the next time; the choices hold all the same. */
+function ignoreUnwritable(error: unknown): void {
+  if (!(error instanceof DaybreakError) || error.code !== "output.unwritable") throw error;
+}
+
+export type TuneResult = {
+  /** Those of the case. */
+  problems: TunedProblems;
+  /** Where they are kept. */
+  file: string;
+  /** When choices were last added to it, as an ISO date. */
+  tuned_at: string;
+};
+
+/**
+ * Measures what was not measured before, or with `force` everything, and keeps it.
+ * Errors: those of `tuneKernels`; `device.no_adapter`; `output.unwritable`.
+ */
+export async function tuneAndKeep(
+  what: TuneCase,
+  { seconds, force = false }: { seconds: number; force?: boolean },
+): Promise<TuneResult> {
+  const key = await deviceKey(what.gpu, what.isForeign);
+  if (key === undefined) {
+    throw new DaybreakError("device.no_adapter", "no WebGPU adapter answered: see `daybreak doctor`");
+  }
+  const known = force ? {} : (await readTuning(key))?.problems;
+  const problems = await tuneKernels({ ...what, known, seconds, complete: true });
+  const { tuned_at } = await addTuning({ key, problems, cases: [await caseName(what)] });
+  return { problems, file: tuningFile(key), tuned_at };
+}
+
+/** The key of the device that an engine gets from `gpu`; undefined if there is none. */
+export async function deviceKey(gpu: GPU, isForeign = false): Promise<string | undefined> {
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) return undefined;
+  return tuningKey(adapter, isForeign ? ["the caller's GPU object"] : dawnFacts());
+}
+
+const configFiles = ["model_index.json", "transformer/config.json", "text_encoder/config.json", "vae/config.json"];
+const mostConfigBytes = 1024 * 1024;
+
+/** What decides which problems there are, short of the weights' types. */
+async function caseName({ source, precision, limits, width, height }: TuneCase): Promise<string> {
+  const configs = await Promise.all(configFiles.map((path) => source.read(path, 0, mostConfigBytes)));
+  const texts = configs.map((bytes) => new TextDecoder().decode(bytes));
+  return (await sha256(JSON.stringify([texts, precision ?? "auto", limits ?? {}, width, height]))).slice(0, 32);
+}
