@@ -34,10 +34,14 @@ const errorBound = { f32: 1e-5, f16: 1e-3 } as const;
 /** A timed sample should take this long, so that waiting for it does not show. */
 const sample_ms = 20;
 const mostRepeats = 100;
-const rounds = 5;
-/** Times of fewer rounds say too little. */
-const fewestRounds = 2;
-/** A variant that takes so many times as long as the best is given up, the second time and the first. */
+/** Runs of each variant, the first of them to warm up. */
+const rounds = 6;
+/** Fewer say too little. */
+const fewestRounds = 3;
+/**
+ * A variant that takes so many times as long as the best is given up; after one run, which may have been disturbed, only
+ * if it takes much longer.
+ */
 const hopeless = 1.5;
 const hopelessAtFirst = 4;
 
@@ -124,25 +128,24 @@ async function timeVariants(trial: Trial, small: Samples, sound: readonly number
   const { device, problem, options, variants, candidates } = trial;
   const { deadline, onVariant, signal } = options;
   const first = variants[sound[0] as number] as Variant;
-  const small_ms = await guarded(device, () => small.time(first, 1));
+  const { ms: small_ms } = await repeatsFor(trial, small, first, sample_ms / 4);
   const { submissionFlops } = device.limits;
   const most = Math.max(small.units, Math.min(problem.units, (problem.units * submissionFlops) / problem.flops));
   const units = clamped((small.units * sample_ms) / small_ms, small.units, most);
-  const repeats = clamped(sample_ms / ((small_ms * units) / small.units), 1, mostRepeats);
   const samples = units === small.units ? small : new Samples(device, problem, units);
   const times = new Map<number, number[]>(sound.map((i) => [i, []]));
   const least = (i: number) => Math.min(...(times.get(i) as number[]));
   let racing = [...sound];
   try {
-    // Round 0 is the warm-up: its times count only for what is not run again.
-    for (let round = 0; round <= rounds; round++) {
+    const { repeats } = await repeatsFor(trial, samples, first, sample_ms);
+    for (let round = 0; round < rounds; round++) {
       for (const i of racing) {
         signal?.throwIfAborted();
         if (performance.now() > deadline) return;
         onVariant?.((candidates[i] as Candidate).variant);
         try {
           const ms = await guarded(device, () => samples.time(variants[i] as Variant, round === 0 ? 1 : repeats));
-          times.set(i, round === 1 ? [ms] : [...(times.get(i) as number[]), ms]);
+          times.get(i)?.push(ms);
         } catch (error) {
           device.check();
           (candidates[i] as Candidate).error = error instanceof Error ? error.message : String(error);
@@ -150,7 +153,8 @@ async function timeVariants(trial: Trial, small: Samples, sound: readonly number
       }
       racing = racing.filter((i) => (candidates[i] as Candidate).error === undefined);
       const best = Math.min(...racing.map(least));
-      racing = racing.filter((i) => least(i) <= (round === 0 ? hopelessAtFirst : hopeless) * best);
+      // The built-in choice runs to the end: everything else is measured by it.
+      racing = racing.filter((i) => i === 0 || least(i) <= (round === 0 ? hopelessAtFirst : hopeless) * best);
     }
   } finally {
     if (samples !== small) samples.close();
@@ -164,6 +168,19 @@ async function timeVariants(trial: Trial, small: Samples, sound: readonly number
       candidate.ms = whole * (sorted[0] as number);
       candidate.median_ms = whole * (sorted[Math.floor(sorted.length / 2)] as number);
     }
+  }
+}
+
+/** How often a sample has to be run on end to take about `total_ms`, and how long one run takes then. */
+async function repeatsFor({ device }: Trial, samples: Samples, variant: Variant, total_ms: number) {
+  let repeats = 1;
+  for (;;) {
+    const ms = await guarded(device, () => samples.time(variant, repeats));
+    if (repeats * ms >= total_ms / 2 || repeats === mostRepeats) {
+      return { repeats: clamped(total_ms / ms, 1, mostRepeats), ms };
+    }
+    // Waiting takes a millisecond or so by itself: of a short run nothing else may be seen.
+    repeats = Math.min(mostRepeats, 8 * repeats);
   }
 }
 
