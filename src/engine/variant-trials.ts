@@ -3,7 +3,7 @@
 // with NaN before each check, so that a variant which computes nothing cannot pass with another's result.
 
 import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
-import type { Device } from "./gpu/device.js";
+import { type Device, oneLine, reasonOf } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { byteLength, type Tensor } from "./gpu/tensor.js";
 import { type Problem, type Variant, variantName } from "./ops/variants.js";
@@ -52,11 +52,9 @@ const hopelessAtFirst = 4;
  */
 export async function tryVariants(device: Device, problem: Problem, options: TrialOptions): Promise<Candidate[]> {
   const variants = problem.variants(device);
-  const candidates = variants.map(
-    (variant): Candidate => ({
-      ...{ variant: variantName(variant), ms: null, median_ms: null },
-    }),
-  );
+  const candidates = variants.map((variant): Candidate => {
+    return { variant: variantName(variant), ms: null, median_ms: null };
+  });
   const trial: Trial = { device, problem, options, variants, candidates };
   const checked = clamped((problem.units * device.limits.dispatchFlops) / 10 / problem.flops, 1, problem.units);
   const small = new Samples(device, problem, checked);
@@ -79,8 +77,9 @@ type Trial = {
 };
 
 /** Variants that compute what the reference does, all of them unless the time runs out; errors go to the candidates. */
-async function checkVariants({ device, problem, options, variants, candidates }: Trial, samples: Samples) {
-  const { deadline, excluded, onVariant, signal } = options;
+async function checkVariants(trial: Trial, samples: Samples): Promise<number[]> {
+  const { device, problem, options, variants, candidates } = trial;
+  const { deadline, excluded, signal } = options;
   const readback = new Readback(device);
   const sound: number[] = [];
   let expected: Float32Array | undefined;
@@ -91,16 +90,11 @@ async function checkVariants({ device, problem, options, variants, candidates }:
       const candidate = candidates[i] as Candidate;
       candidate.error = excluded?.get(candidate.variant);
       if (candidate.error !== undefined) continue;
-      onVariant?.(candidate.variant);
-      try {
-        const values = await guarded(device, () => samples.values(variants[i] as Variant, readback));
-        if (i === variants.length - 1) expected = values;
-        candidate.error = difference(values, expected, errorBound[problem.operands]);
-        if (candidate.error === undefined) sound.unshift(i);
-      } catch (error) {
-        device.check();
-        candidate.error = error instanceof Error ? error.message : String(error);
-      }
+      const values = await attempt(trial, i, () => samples.values(variants[i] as Variant, readback));
+      if (!values) continue;
+      if (i === variants.length - 1) expected = values;
+      candidate.error = difference(values, expected, errorBound[problem.operands]);
+      if (candidate.error === undefined) sound.unshift(i);
     }
   } finally {
     readback.close();
@@ -126,9 +120,10 @@ function difference(values: Float32Array, expected: Float32Array | undefined, bo
 /** Times the sound variants in turns on samples as large as the time allows. */
 async function timeVariants(trial: Trial, small: Samples, sound: readonly number[]): Promise<void> {
   const { device, problem, options, variants, candidates } = trial;
-  const { deadline, onVariant, signal } = options;
-  const first = variants[sound[0] as number] as Variant;
-  const { ms: small_ms } = await repeatsFor(trial, small, first, sample_ms / 4);
+  const { deadline, signal } = options;
+  const first = sound[0] as number;
+  const small_ms = (await repeatsFor(trial, small, first, sample_ms / 4))?.ms;
+  if (small_ms === undefined) return;
   const { submissionFlops } = device.limits;
   const most = Math.max(small.units, Math.min(problem.units, (problem.units * submissionFlops) / problem.flops));
   const units = clamped((small.units * sample_ms) / small_ms, small.units, most);
@@ -137,19 +132,14 @@ async function timeVariants(trial: Trial, small: Samples, sound: readonly number
   const least = (i: number) => Math.min(...(times.get(i) as number[]));
   let racing = [...sound];
   try {
-    const { repeats } = await repeatsFor(trial, samples, first, sample_ms);
+    const repeats = (await repeatsFor(trial, samples, first, sample_ms))?.repeats;
+    if (repeats === undefined) return;
     for (let round = 0; round < rounds; round++) {
       for (const i of racing) {
         signal?.throwIfAborted();
         if (performance.now() > deadline) return;
-        onVariant?.((candidates[i] as Candidate).variant);
-        try {
-          const ms = await guarded(device, () => samples.time(variants[i] as Variant, round === 0 ? 1 : repeats));
-          times.get(i)?.push(ms);
-        } catch (error) {
-          device.check();
-          (candidates[i] as Candidate).error = error instanceof Error ? error.message : String(error);
-        }
+        const ms = await attempt(trial, i, () => samples.time(variants[i] as Variant, round === 0 ? 1 : repeats));
+        if (ms !== undefined) times.get(i)?.push(ms);
       }
       racing = racing.filter((i) => (candidates[i] as Candidate).error === undefined);
       const best = Math.min(...racing.map(least));
@@ -172,10 +162,16 @@ async function timeVariants(trial: Trial, small: Samples, sound: readonly number
 }
 
 /** How often a sample has to be run on end to take about `total_ms`, and how long one run takes then. */
-async function repeatsFor({ device }: Trial, samples: Samples, variant: Variant, total_ms: number) {
+async function repeatsFor(
+  trial: Trial,
+  samples: Samples,
+  variant: number,
+  total_ms: number,
+): Promise<{ repeats: number; ms: number } | undefined> {
   let repeats = 1;
   for (;;) {
-    const ms = await guarded(device, () => samples.time(variant, repeats));
+    const ms = await attempt(trial, variant, () => samples.time(trial.variants[variant] as Variant, repeats));
+    if (ms === undefined) return undefined;
     if (repeats * ms >= total_ms / 2 || repeats === mostRepeats) {
       return { repeats: clamped(total_ms / ms, 1, mostRepeats), ms };
     }
@@ -241,22 +237,29 @@ class Samples {
   }
 }
 
-/** Runs something whose device errors are to be thrown here, and not to end the device. */
-async function guarded<T>(device: Device, work: () => Promise<T>): Promise<T> {
+/**
+ * Runs a variant. What goes wrong without ending the device becomes the candidate's error, and nothing is returned; the
+ * device's own errors outside of calls are caught as well.
+ */
+async function attempt<T>(
+  { device, options, candidates }: Trial,
+  variant: number,
+  work: () => Promise<T>,
+): Promise<T | undefined> {
+  const candidate = candidates[variant] as Candidate;
+  options.onVariant?.(candidate.variant);
   const filters: GPUErrorFilter[] = ["validation", "internal", "out-of-memory"];
   for (const filter of filters) device.gpu.pushErrorScope(filter);
-  let thrown: { error: unknown } | undefined;
   let result: T | undefined;
   try {
     result = await work();
   } catch (error) {
-    thrown = { error };
+    candidate.error = reasonOf(error);
   }
   const reported = await device.settled(Promise.all(filters.map(() => device.gpu.popErrorScope())));
   const failure = reported.find((error) => error !== null);
-  if (failure) throw new Error(failure.message.replace(/\s+/g, " ").slice(0, 300));
-  if (thrown) throw thrown.error;
-  return result as T;
+  if (failure) candidate.error = oneLine(failure.message);
+  return candidate.error === undefined ? result : undefined;
 }
 
 function clamped(value: number, least: number, most: number): number {

@@ -334,10 +334,10 @@ function adapterName({ description, vendor }: GPUAdapterInfo): string {
 }
 
 /** What a rejected promise says; browsers give some of them no message, only a name. */
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   return oneLine(error instanceof Error ? error.message || error.name : String(error));
 }
 
-function oneLine(text: string): string {
+export function oneLine(text: string): string {
   return text.replace(/\s+/g, " ").trim().slice(0, 500);
 }
