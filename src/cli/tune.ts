@@ -45,9 +45,9 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   const progress = progressLine(process.stderr);
   const source = await folderSource(options.text("model") ?? embeddedModel());
   try {
-    const what = { gpu: await createGpu(), source, precision, onProgress: progress.show, signal };
+    const what = { gpu: await createGpu(), source, precision, seconds, onProgress: progress.show, signal };
     const size = { width: options.number("width"), height: options.number("height") };
-    const result = await tuneAndKeep({ ...what, ...size }, { seconds, force: options.flag("force") });
+    const result = await tuneAndKeep({ ...what, ...size }, { force: options.flag("force") });
     progress.clear();
     const text = options.flag("json") ? `${JSON.stringify(result)}\n` : describe(result.problems, result.file);
     process.stdout.write(text);

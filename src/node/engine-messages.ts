@@ -32,7 +32,10 @@ export type EngineMemory = {
 };
 
 /** As `openEngine` takes them. */
-export type LoadOptions = Pick<OpenEngineOptions, "model" | "precision" | "memoryBudgetBytes" | "tune" | "tuneSize">;
+export type LoadOptions = Pick<
+  OpenEngineOptions,
+  "model" | "precision" | "memoryBudgetBytes" | "tune" | "tuneSize" | "tuneSeconds"
+>;
 
 export type ToEngine =
   | { type: "open"; options: LoadOptions }

@@ -19,6 +19,8 @@ export type OpenEngineOptions = Omit<EngineOptions, "gpu" | "source"> & {
   tune?: TuneMode;
   /** The size of the pictures to measure for; default: the checkpoint's. */
   tuneSize?: { width?: number; height?: number };
+  /** Most seconds that measuring takes, short of a kernel that is being compiled; default 10. */
+  tuneSeconds?: number;
 };
 
 /** The folder of the model that comes with this package. */
@@ -32,13 +34,13 @@ export function embeddedModel(): string {
  * `request.cancelled` if `signal` is aborted.
  */
 export async function openEngine(opened: OpenEngineOptions = {}): Promise<Engine> {
-  const { model, gpu, tune, tuneSize, ...options } = opened;
+  const { model, gpu, tune, tuneSize, tuneSeconds, ...options } = opened;
   const mode = options.tuning ? "off" : tuneMode(tune);
   const source = await folderSource(model ?? embeddedModel());
   const chosen = chosenDrivers(); // before Dawn is made, which may set one of them
   try {
     const used = gpu ?? (await createGpu());
-    const what = { gpu: used, isForeign: gpu !== undefined, source, ...tuneSize, ...options };
+    const what = { gpu: used, isForeign: gpu !== undefined, source, seconds: tuneSeconds, ...tuneSize, ...options };
     const tuning = options.tuning ?? (await choicesFor(mode, what));
     const engine = await Engine.open({ ...options, gpu: used, source, tuning });
     const closeEngine = engine.close.bind(engine);

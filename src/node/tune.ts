@@ -3,11 +3,18 @@
 
 import type { DeviceLimits, Tuning } from "../engine/gpu/device.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
-import { defaultTuneSeconds, sha256, type TunedProblems, tuneKernels, tuningKey, tuningOf } from "../engine/tuning.js";
+import {
+  type defaultTuneSeconds,
+  sha256,
+  type TunedProblems,
+  tuneKernels,
+  tuningKey,
+  tuningOf,
+} from "../engine/tuning.js";
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
 import { dawnFacts } from "./dawn.js";
-import { addTuning, type CachedTuning, readTuning, tuningFile } from "./tuning-cache.js";
+import { addTuning, type CachedTuning, type MeasuredCase, readTuning, tuningFile } from "./tuning-cache.js";
 
 /**
  * `auto`: take what was measured on this device, and what was not, measure now, which happens once for a checkpoint and
@@ -38,6 +45,8 @@ export type TuneCase = {
   limits?: Partial<DeviceLimits>;
   width?: number;
   height?: number;
+  /** Default {@link defaultTuneSeconds}. */
+  seconds?: number;
   onProgress?: (event: ProgressEvent) => void;
   signal?: AbortSignal;
 };
@@ -55,13 +64,38 @@ export async function choicesFor(mode: TuneMode, what: TuneCase): Promise<Tuning
     known = await readTuning(key);
     if (mode === "cached") return tuningOf(known?.problems ?? {});
     const name = await caseName(what);
-    if (known?.cases.includes(name)) return tuningOf(known.problems);
-    const problems = await tuneKernels({ ...what, known: known?.problems, seconds: defaultTuneSeconds });
-    await addTuning({ key, problems, cases: [name] }).catch(ignoreUnwritable);
-    return tuningOf(problems);
+    if (!isDue(known?.cases[name])) return tuningOf(known?.problems ?? {});
+    return tuningOf(await measureOnce(key, name, known?.problems ?? {}, what));
   } catch (error) {
     if (!(error instanceof DaybreakError) || error.code === "request.cancelled") throw error;
     return tuningOf(known?.problems ?? {});
+  }
+}
+
+/**
+ * A measurement that has not ended is another program's, or the driver ended the process: then the next one must not
+ * meet the same end. After a day it is tried again.
+ */
+const retryAfter_ms = 24 * 3600 * 1000;
+
+function isDue(earlier: MeasuredCase | undefined): boolean {
+  return !earlier || (!earlier.isDone && Date.now() - earlier.begun_ms > retryAfter_ms);
+}
+
+/** Measures within the ordinary time, and keeps what was found, also that nothing was. */
+async function measureOnce(key: string, name: string, known: TunedProblems, what: TuneCase): Promise<TunedProblems> {
+  const begun_ms = Date.now();
+  const keep = (problems: TunedProblems, measured: MeasuredCase) =>
+    addTuning({ key, problems, cases: { [name]: measured } }).catch(ignoreUnwritable);
+  await keep({}, { begun_ms, isDone: false });
+  try {
+    const problems = await tuneKernels({ ...what, known });
+    await keep(problems, { begun_ms, isDone: true });
+    return problems;
+  } catch (error) {
+    // Whoever cancels may want it the next time; what failed would fail again.
+    await keep({}, what.signal?.aborted ? { begun_ms: 0, isDone: false } : { begun_ms, isDone: true });
+    throw error;
   }
 }
 
@@ -83,17 +117,15 @@ export type TuneResult = {
  * Measures what was not measured before, or with `force` everything, and keeps it.
  * Errors: those of `tuneKernels`; `device.no_adapter`; `output.unwritable`.
  */
-export async function tuneAndKeep(
-  what: TuneCase,
-  { seconds, force = false }: { seconds: number; force?: boolean },
-): Promise<TuneResult> {
+export async function tuneAndKeep(what: TuneCase, { force = false }: { force?: boolean } = {}): Promise<TuneResult> {
   const key = await deviceKey(what.gpu, what.isForeign);
   if (key === undefined) {
     throw new DaybreakError("device.no_adapter", "no WebGPU adapter answered: see `daybreak doctor`");
   }
   const known = force ? {} : (await readTuning(key))?.problems;
-  const problems = await tuneKernels({ ...what, known, seconds, complete: true });
-  const { tuned_at } = await addTuning({ key, problems, cases: [await caseName(what)] });
+  const problems = await tuneKernels({ ...what, known, complete: true });
+  const cases = { [await caseName(what)]: { begun_ms: Date.now(), isDone: true } };
+  const { tuned_at } = await addTuning({ key, problems, cases });
   return { problems, file: tuningFile(key), tuned_at };
 }
 

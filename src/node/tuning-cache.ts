@@ -17,9 +17,12 @@ export type CachedTuning = {
   /** When choices were last added, as an ISO date. */
   tuned_at: string;
   problems: TunedProblems;
-  /** Checkpoints and sizes whose problems are all among them: nothing has to be planned to know that. */
-  cases: string[];
+  /** Checkpoints and sizes that were measured: what has to be planned to know their problems need not be. */
+  cases: Record<string, MeasuredCase>;
 };
+
+/** When measuring was begun, as Date.now() says it, and whether it came to its end. */
+export type MeasuredCase = { begun_ms: number; isDone: boolean };
 
 /** The folder of all choices; it need not exist. */
 export function tuningFolder(): string {
@@ -55,7 +58,7 @@ export async function addTuning(
     key,
     tuned_at: new Date().toISOString(),
     problems: { ...known?.problems, ...problems },
-    cases: [...new Set([...(known?.cases ?? []), ...cases])],
+    cases: { ...known?.cases, ...cases },
   };
   const path = tuningFile(key, folder);
   const aside = `${path}.${randomBytes(8).toString("hex")}${asideSuffix}`;
@@ -101,11 +104,15 @@ function isCachedTuning(value: unknown): value is CachedTuning {
   return (
     typeof key === "string" &&
     typeof tuned_at === "string" &&
-    Array.isArray(cases) &&
-    cases.every((name) => typeof name === "string") &&
+    isObject(cases) &&
+    Object.values(cases).every(isMeasuredCase) &&
     isObject(problems) &&
     Object.values(problems).every(isTunedProblem)
   );
+}
+
+function isMeasuredCase(value: unknown): value is MeasuredCase {
+  return isObject(value) && typeof value.begun_ms === "number" && typeof value.isDone === "boolean";
 }
 
 function isTunedProblem(value: unknown): value is TunedProblem {

@@ -22,19 +22,21 @@ const choice = (variant: string): TunedProblem => ({
   ],
 });
 
+const done = { begun_ms: 1, isDone: true };
+
 /** A folder that does not exist yet. */
 const newFolder = () => join(temporaryFolder().path, "daybreak", "tuning");
 
 it("gives back what was added, and keeps what was there", async () => {
   const folder = newFolder();
   expect(await readTuning(key, folder)).toBeUndefined();
-  const first = await addTuning({ key, problems: { p: choice("a"), q: choice("b") }, cases: ["1"] }, folder);
+  const first = await addTuning({ key, problems: { p: choice("a"), q: choice("b") }, cases: { 1: done } }, folder);
   expect(await readTuning(key, folder)).toEqual(first);
   expect(Date.now() - Date.parse(first.tuned_at)).toBeLessThan(60_000);
-  await addTuning({ key, problems: { q: choice("c"), r: choice("d") }, cases: ["1", "2"] }, folder);
+  await addTuning({ key, problems: { q: choice("c"), r: choice("d") }, cases: { 1: done, 2: done } }, folder);
   expect(await readTuning(key, folder)).toMatchObject({
     problems: { p: choice("a"), q: choice("c"), r: choice("d") },
-    cases: ["1", "2"],
+    cases: { 1: done, 2: done },
   });
   expect(readdirSync(folder)).toHaveLength(1);
 });
@@ -50,24 +52,24 @@ describe("a file that is no good counts as none and is replaced", () => {
     ["without choices", (text) => text.replace('"problems"', '"problem"')],
     ["with a choice that is none", (text) => text.replace('"variant": "a"', '"variant": 7')],
     ["with a time that is none", (text) => text.replace('"median_ms": 2', '"median_ms": "2"')],
-    ["with cases that are none", (text) => text.replace('"cases": [', '"cases": [0,')],
+    ["with cases that are none", (text) => text.replace('"isDone": true', '"isDone": 1')],
   ])("%s", async (_, damage) => {
     const folder = newFolder();
-    await addTuning({ key, problems, cases: ["1"] }, folder);
+    await addTuning({ key, problems, cases: { 1: done } }, folder);
     const path = tuningFile(key, folder);
     const text = readFileSync(path, "utf8");
     expect(damage(text)).not.toBe(text);
     writeFileSync(path, damage(text));
     expect(await readTuning(key, folder)).toBeUndefined();
-    await addTuning({ key, problems, cases: ["2"] }, folder);
-    expect(await readTuning(key, folder)).toMatchObject({ problems, cases: ["2"] });
+    await addTuning({ key, problems, cases: { 2: done } }, folder);
+    expect(await readTuning(key, folder)).toMatchObject({ problems, cases: { 2: done } });
   });
 });
 
 it("a folder that cannot be made is an error with a code", async () => {
   const { write } = temporaryFolder();
   const file = write("file", "");
-  const error = await failure(addTuning({ key, problems: {}, cases: [] }, join(file, "tuning")), "output.unwritable");
+  const error = await failure(addTuning({ key, problems: {}, cases: {} }, join(file, "tuning")), "output.unwritable");
   expect(error.message).toContain(file);
 });
 
@@ -79,7 +81,7 @@ it("what a killed program has written aside is not read, and is removed a while 
   for (const aside of [old, fresh]) writeFileSync(aside, '{"format": 1, "ke');
   utimesSync(old, new Date(0), new Date(0));
   expect(await readTuning(key, folder)).toBeUndefined();
-  await addTuning({ key, problems: { p: choice("a") }, cases: [] }, folder);
+  await addTuning({ key, problems: { p: choice("a") }, cases: {} }, folder);
   expect([existsSync(old), existsSync(fresh)]).toEqual([false, true]);
 });
 
@@ -93,7 +95,7 @@ describe("several programs at once", () => {
       const { addTuning } = await import(${JSON.stringify(module)});
       const choice = ${JSON.stringify(choice(name))};
       const problems = Object.fromEntries(Array.from({ length: 500 }, (_, i) => ["${name}" + i, choice]));
-      for (;;) await addTuning({ key: "${key}", problems, cases: ["${name}"] }, ${JSON.stringify(folder)});
+      for (;;) await addTuning({ key: "${key}", problems, cases: { "${name}": { begun_ms: 1, isDone: true } } }, ${JSON.stringify(folder)});
     `;
     const child = spawn(process.execPath, ["--input-type=module", "--eval", program], { stdio: "inherit" });
     onTestFinished(() => void child.kill("SIGKILL"));
@@ -105,7 +107,7 @@ describe("several programs at once", () => {
     const writers = [writer(folder, "a"), writer(folder, "b")];
     const until = performance.now() + 15_000;
     while (!existsSync(tuningFile(key, folder)) && performance.now() < until) await sleep(20);
-    for (let i = 0; i < 200; i++) expect((await readTuning(key, folder))?.cases.length).toBeGreaterThan(0);
+    for (let i = 0; i < 200; i++) expect(Object.keys((await readTuning(key, folder))?.cases ?? {})).not.toEqual([]);
     const ended = writers.map((child) => new Promise((resolve) => child.once("exit", resolve)));
     for (const child of writers) child.kill("SIGKILL");
     await Promise.all(ended);
