@@ -317,7 +317,7 @@ function checkReferences(references: RgbImage[] = []): RgbImage[] {
   return references;
 }
 
-function checkPrecision(precision: Precision): void {
+export function checkPrecision(precision: Precision): void {
   if (["auto", "f32", "f16"].includes(precision)) return;
   throw new DaybreakError("request.option_invalid", `got precision ${precision}, expected auto, f32 or f16`);
 }

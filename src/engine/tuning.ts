@@ -4,7 +4,7 @@
 
 import { DaybreakError } from "../errors.js";
 import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
-import { chooseOperands } from "./engine.js";
+import { checkPrecision, chooseOperands } from "./engine.js";
 import { type Device, type DeviceLimits, matrixConfigsOf, openDevice, shownLimits, type Tuning } from "./gpu/device.js";
 import { kernelSources } from "./gpu/kernel-sources.js";
 import { planMemory } from "./memory-plan.js";
@@ -60,15 +60,16 @@ export type TuneOptions = {
 /**
  * Chooses kernels for the pictures of one checkpoint and size. Returns the choices for every problem that has several
  * variants on this device, the most expensive one first: measured as far as the time allows, else the built-in ones.
- * Errors: those of opening the checkpoint and the device, `request.size_invalid`, `request.cancelled`. A device that is
- * lost to a variant is none: the variant is excluded.
+ * Errors: those of opening the checkpoint and the device, `request.size_invalid`, `request.option_invalid` for a
+ * precision, `request.cancelled`. A device that is lost to a variant is no error: the variant is excluded.
  */
 export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> {
   const { gpu, limits, source, precision = "auto", width, height, signal } = options;
+  checkPrecision(precision);
   const checkpoint = await openCheckpoint(source);
-  const device = await openDevice({ gpu, limits });
   const asked = resolveRequest({ prompt: "", width, height }, requestDefaults(checkpoint.config));
   const shape = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
+  const device = await openDevice({ gpu, limits });
   try {
     const problems = await posedProblems(device, checkpoint, shape, chooseOperands(device, precision));
     return await tuneProblems(problems, device, { ...options, reopen: () => openDevice({ gpu, limits }) });

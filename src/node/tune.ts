@@ -3,14 +3,7 @@
 
 import type { DeviceLimits, Tuning } from "../engine/gpu/device.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
-import {
-  type defaultTuneSeconds,
-  sha256,
-  type TunedProblems,
-  tuneKernels,
-  tuningKey,
-  tuningOf,
-} from "../engine/tuning.js";
+import { sha256, type TunedProblems, tuneKernels, tuningKey, tuningOf } from "../engine/tuning.js";
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
 import { dawnFacts } from "./dawn.js";
@@ -45,7 +38,7 @@ export type TuneCase = {
   limits?: Partial<DeviceLimits>;
   width?: number;
   height?: number;
-  /** Default {@link defaultTuneSeconds}. */
+  /** As `tuneKernels` takes them; default 10. */
   seconds?: number;
   onProgress?: (event: ProgressEvent) => void;
   signal?: AbortSignal;
