@@ -7,6 +7,7 @@ import { sha256, type TunedProblems, tuneKernels, tuningKey, tuningOf } from "..
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
 import { dawnFacts } from "./dawn.js";
+import { packageManifest } from "./package.js";
 import { addTuning, type CachedTuning, type MeasuredCase, readTuning, tuningFile } from "./tuning-cache.js";
 
 /**
@@ -126,7 +127,9 @@ export async function tuneAndKeep(what: TuneCase, { force = false }: { force?: b
 export async function deviceKey(gpu: GPU, isForeign = false): Promise<string | undefined> {
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) return undefined;
-  return tuningKey(adapter, isForeign ? ["the caller's GPU object"] : dawnFacts());
+  // Another version may have other variants of the same kernels.
+  const { version } = packageManifest();
+  return tuningKey(adapter, [`daybreak ${version}`, ...(isForeign ? ["the caller's GPU object"] : dawnFacts())]);
 }
 
 const configFiles = ["model_index.json", "transformer/config.json", "text_encoder/config.json", "vae/config.json"];
