@@ -24,7 +24,6 @@ import { encodePng } from "../media/png.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { embeddedModel, type OpenEngineOptions, openEngine } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
-import type { TuneMode } from "../node/tune.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { readLatents, readReferences } from "./input-files.js";
 import { checkOutput, writeFiles } from "./output-files.js";
