@@ -40,8 +40,8 @@ export type PlanOptions = {
   operands?: "f32" | "f16";
   /** The device whose limits and kernels count; default: an ordinary GPU. */
   device?: Device;
-  /** Is told every problem of the plan, each time that it is posed. */
-  onProblem?: (problem: Problem) => void;
+  /** Is told every problem, each time that it is posed, and the list that poses it, such as "denoise". */
+  onProblem?: (problem: Problem, list: string) => void;
 };
 
 /** What stays on the device, from the fastest to what needs the least. */
@@ -98,7 +98,11 @@ export async function planMemory(
   { residencies, decoding }: Strategy = { residencies: allResident, decoding: whole },
 ): Promise<MemoryPlan> {
   const device = countingDevice(real);
-  if (onProblem) listenForProblems(device, onProblem);
+  let list = "";
+  const onList = (label: string) => {
+    list = label;
+  };
+  if (onProblem) listenForProblems(device, (problem) => onProblem(problem, list));
   const { config, tokenizer, components } = checkpoint;
   const sets = components.map((component) => plannedWeights(component, residencies, device.limits.bufferBytes));
   const [textEncoder, transformer, vae] = sets as [WeightSet, WeightSet, WeightSet];
@@ -116,7 +120,7 @@ export async function planMemory(
   };
   const { tensors } = await PromptEncoder.open(device, new Readback(device), planned);
   const promptBytes = device.allocatedBytes;
-  await buildPicturePlan(device, planned, tensors, shape, { operands, decoding });
+  await buildPicturePlan(device, planned, tensors, shape, { operands, decoding, onList });
   const pictureBytes = device.allocatedBytes - promptBytes;
   const totalBytes = weightBytes + promptBytes + pictureBytes;
   return { residencies, decoding, weights, promptBytes, pictureBytes, totalBytes };

@@ -68,9 +68,10 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> 
   checkPrecision(precision);
   const checkpoint = await openCheckpoint(source);
   const asked = resolveRequest({ prompt: "", width, height }, requestDefaults(checkpoint.config));
-  const shape = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
+  const picture = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
   const device = await openDevice({ gpu, limits });
   try {
+    const shape = { ...picture, steps: asked.steps };
     const problems = await posedProblems(device, checkpoint, shape, chooseOperands(device, precision));
     return await tuneProblems(problems, device, { ...options, reopen: () => openDevice({ gpu, limits }) });
   } catch (error) {
@@ -82,20 +83,21 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> 
 }
 
 /**
- * The problems that have several variants on `device`, the most expensive ones first, by the FLOPs of a prompt, a step
- * and a decoding. Of those that share a name the largest one stands for all.
+ * The problems that have several variants on `device`, the most expensive ones first, by their FLOPs in a picture of so
+ * many steps. Of those that share a name the largest one stands for all.
  */
 export async function posedProblems(
   device: Device,
   checkpoint: OpenCheckpoint,
-  shape: PictureShape,
+  { steps, ...shape }: PictureShape & { steps: number },
   operands: "f32" | "f16",
 ): Promise<Problem[]> {
   const posed = new Map<string, { problem: Problem; flops: number }>();
-  const onProblem = (problem: Problem) => {
+  const onProblem = (problem: Problem, list: string) => {
+    const runs = list === "denoise" ? steps : 1;
     const known = posed.get(problem.name);
     const largest = known && known.problem.flops >= problem.flops ? known.problem : problem;
-    posed.set(problem.name, { problem: largest, flops: (known?.flops ?? 0) + problem.flops });
+    posed.set(problem.name, { problem: largest, flops: (known?.flops ?? 0) + runs * problem.flops });
   };
   await planMemory(checkpoint, shape, { operands, device, onProblem });
   return [...posed.values()]

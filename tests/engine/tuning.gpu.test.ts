@@ -158,7 +158,7 @@ describe("time", () => {
     const running = tuneKernels({ ...what, signal: stop.signal, onProgress: () => stop.abort() });
     const { device } = await testDevice();
     const checkpoint = await openCheckpoint(tinySource());
-    const shape = { width: 64, height: 64, references: [], isGuided: false };
+    const shape = { width: 64, height: 64, references: [], isGuided: false, steps: 4 };
     if ((await posedProblems(device, checkpoint, shape, "f32")).length > 0) await failure(running, "request.cancelled");
     else expect(await running).toEqual({});
   });
@@ -167,7 +167,7 @@ describe("time", () => {
 it("problems are those that a picture poses, the most expensive first, and what is chosen for them is taken", async () => {
   const { device } = await testDevice();
   const checkpoint = await openCheckpoint(tinySource());
-  const shape = { width: 64, height: 64, references: [], isGuided: false };
+  const shape = { width: 64, height: 64, references: [], isGuided: false, steps: 4 };
   const problems = await posedProblems(device, checkpoint, shape, "f32");
   expect(new Set(problems.map(({ name }) => name)).size).toBe(problems.length);
   for (const problem of problems) expect(problem.variants(device).length).toBeGreaterThan(1);

@@ -26,7 +26,7 @@ it.each(["f32", "f16"] as const)("%s", async (precision) => {
   if (!trace) return expect(process.env.DAYBREAK_TRACE_FILTER).toBeTruthy();
   const source = await traceCheckpoint(trace.checkpoint);
   const device = await openDevice({ gpu: await createGpu() });
-  const shape = { width: 96, height: 64, references: [], isGuided: false };
+  const shape = { width: 96, height: 64, references: [], isGuided: false, steps: 4 };
   const problems = await posedProblems(device, await openCheckpoint(source), shape, precision);
   const namesOf = (problem: Problem) => problem.variants(device).map(variantName);
   const most = Math.max(1, ...problems.map((problem) => namesOf(problem).length));
