@@ -2,6 +2,7 @@
 // take, in turns. Chooses nothing. Small samples come first, so that a slow variant trips no watchdog; buffers are filled
 // with NaN before each check, so that a variant which computes nothing cannot pass with another's result.
 
+import { assert } from "../errors.js";
 import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
 import { type Device, oneLine, reasonOf } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
@@ -46,8 +47,8 @@ const hopeless = 1.5;
 const hopelessAtFirst = 4;
 
 /**
- * Tries the variants of a problem, in the order of their list; the last one is the reference of the check. Where the time
- * runs out, variants stay without times.
+ * Tries the variants of a problem: checks all against the portable one, then times those that are right, in turns. Where
+ * the time runs out, variants stay without times.
  * Errors: those that end the device; what `signal` was aborted with. Whatever else goes wrong is the variant's.
  */
 export async function tryVariants(device: Device, problem: Problem, options: TrialOptions): Promise<Candidate[]> {
@@ -81,10 +82,12 @@ async function checkVariants(trial: Trial, samples: Samples): Promise<number[]> 
   const { device, problem, options, variants, candidates } = trial;
   const { deadline, excluded, signal } = options;
   const readback = new Readback(device);
-  const sound: number[] = [];
+  const sound = new Set<number>();
+  const portable = variants.findIndex(({ stem }) => stem === problem.portable);
+  assert(portable >= 0, `${problem.name}: none of its variants is of the kernel ${problem.portable}`);
   let expected: Float32Array | undefined;
   try {
-    for (let i = variants.length - 1; i >= 0; i--) {
+    for (const i of new Set([portable, ...variants.keys()])) {
       signal?.throwIfAborted();
       if (performance.now() > deadline) return [];
       const candidate = candidates[i] as Candidate;
@@ -92,19 +95,19 @@ async function checkVariants(trial: Trial, samples: Samples): Promise<number[]> 
       if (candidate.error !== undefined) continue;
       const values = await attempt(trial, i, () => samples.values(variants[i] as Variant, readback));
       if (!values) continue;
-      if (i === variants.length - 1) expected = values;
+      if (i === portable) expected = values;
       candidate.error = difference(values, expected, errorBound[problem.operands]);
-      if (candidate.error === undefined) sound.unshift(i);
+      if (candidate.error === undefined) sound.add(i);
     }
   } finally {
     readback.close();
   }
-  return sound;
+  return [...sound].sort((a, b) => a - b);
 }
 
 /** What is wrong with the values, if anything is. */
 function difference(values: Float32Array, expected: Float32Array | undefined, bound: number): string | undefined {
-  if (!expected) return "the variant to check it against failed";
+  if (!expected) return "the portable kernel, against which it is checked, failed";
   let error = 0;
   let power = 0;
   for (let i = 0; i < expected.length; i++) {

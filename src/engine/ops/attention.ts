@@ -160,6 +160,7 @@ export function attentionProblem(shape: AttentionShape): Problem {
     flops: 4 * tokens * tokens * headSize * heads,
     units: heads,
     operands: dtype,
+    portable: "attention",
     variants: (device) => attentionVariants(device, shape),
     sample: (recorder, inputs, units, variant) => {
       const q = inputs.tensor("q", units * tokens, headSize, dtype);
@@ -170,7 +171,7 @@ export function attentionProblem(shape: AttentionShape): Problem {
   };
 }
 
-/** The kernels that compute attention on this device, the built-in choice first, the portable one last. */
+/** The kernels that compute attention on this device, the built-in choice first. */
 export function attentionVariants(device: Device, { headSize }: AttentionShape): Variant[] {
   const GROUPS = padded8(headSize) / 8;
   assert(GROUPS <= 64, `heads of ${headSize} channels: at most 512`);

@@ -188,6 +188,7 @@ export function convolutionProblem(convolution: Convolution): Problem {
     flops: 2 * pixels * outputs * 9 * channels,
     units: Math.ceil(pixels / width),
     operands: "f32",
+    portable: "conv2d",
     variants: (device) => conv2dVariants(device, convolution),
     sample: (recorder, inputs, units, variant) => {
       const x = { tensor: inputs.tensor("x", units * width, channels), height: units, width };
@@ -197,7 +198,7 @@ export function convolutionProblem(convolution: Convolution): Problem {
   };
 }
 
-/** The kernels that compute a convolution on this device, the built-in choice first, the portable one last. */
+/** The kernels that compute a convolution on this device, the built-in choice first. */
 export function conv2dVariants(device: Device, { outputs }: Convolution): Variant[] {
   const variants: Variant[] = [];
   if (usesSubgroupKernels(device)) {

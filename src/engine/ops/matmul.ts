@@ -186,6 +186,7 @@ export function matmulProblem(product: Product): Problem {
     flops: 2 * rows * k * cols * (isGated ? 2 : 1),
     units: rows,
     operands,
+    portable: "matmul",
     variants: (device) => matmulVariants(device, product),
     sample: (recorder, inputs, units, variant) => {
       const x = inputs.tensor("a", units, k, a);
@@ -195,7 +196,7 @@ export function matmulProblem(product: Product): Problem {
   };
 }
 
-/** The kernels that compute a product on this device, the built-in choice first, the portable one last. */
+/** The kernels that compute a product on this device, the built-in choice first. */
 export function matmulVariants(device: Device, { rows, isNarrow }: Product): Variant[] {
   const variants: Variant[] = [];
   if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device));

@@ -1,6 +1,6 @@
 // Several kernels may compute one operation; which one is fastest depends on the device. An operation lists its
-// variants, the built-in choice first and the most portable one last, and the device's tuning may name another. An
-// operation can also be sampled on made-up inputs, which is how tuning measures. Knows no operation.
+// variants, the built-in choice first, and the device's tuning may name another. An operation can also be sampled on
+// made-up inputs, which is how tuning measures. Knows no operation.
 
 import type { Recorder } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
@@ -28,7 +28,9 @@ export type Problem = {
   units: number;
   /** Bounds what a right variant may differ by from another. */
   operands: "f32" | "f16";
-  /** Those that the device can run, the built-in choice first, the one that others are checked against last. */
+  /** The kernel file that runs on every device: the first variant of it is what the others are checked against. */
+  portable: string;
+  /** Those that the device can run, the built-in choice first. */
   variants(device: Device): readonly Variant[];
   /** Records `units` of it on made-up inputs, with this variant. */
   sample(recorder: Recorder, inputs: SampleInputs, units: number, variant: Variant): Tensor;
