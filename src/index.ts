@@ -3,7 +3,7 @@
 // device stay inside.
 
 export { Engine, type EngineInfo, type EngineOptions } from "./engine/engine.js";
-export type { DeviceLimits } from "./engine/gpu/device.js";
+export type { DeviceLimits, Tuning } from "./engine/gpu/device.js";
 export type {
   GeneratedImage,
   GenerateRequest,
@@ -28,5 +28,6 @@ export {
   maxWalkFrames,
   sizeMultiple,
 } from "./engine/request.js";
+export { type TunedProblem, type TunedProblems, type TuneOptions, tuneKernels, tuningOf } from "./engine/tuning.js";
 export { blobSource, bytesSource, type CheckpointSource, urlSource } from "./engine/weights/source.js";
 export { DaybreakError, type ErrorCode, errorCodes } from "./errors.js";

@@ -163,7 +163,7 @@ async function drawInPage() {
 async function drawInNode() {
   const { openEngine } = await import("../dist/src/node/index.js");
   const { precision, ...rest } = request;
-  const engine = await openEngine({ model, precision });
+  const engine = await openEngine({ model, precision, tune: "off" });
   const { images } = await engine.generate({ ...rest, seed });
   const said = engine.info.adapter;
   await engine.close();

@@ -12,6 +12,8 @@ import { videoEncoders } from "../media/mp4.js";
 import { createGpu, providedDriverFolder } from "../node/dawn.js";
 import { packageManifest, packageRoot } from "../node/package.js";
 import { chosenDrivers } from "../node/software-driver.js";
+import { deviceKey, tuneMode } from "../node/tune.js";
+import { readTuning, tuningFile } from "../node/tuning-cache.js";
 import { hasUws } from "../server/listen-uws.js";
 import type { Command, ParsedOptions } from "./command.js";
 import { formatBytes, table } from "./table.js";
@@ -42,6 +44,15 @@ type DeviceReport = {
   limits: Record<(typeof shownLimits)[number], number>;
 };
 
+type TuningReport = {
+  file: string;
+  /** ISO date of the last measurement. */
+  tuned_at: string;
+  /** Operations at one size, and those of them that another kernel than the built-in choice computes faster. */
+  operations: number;
+  faster: number;
+};
+
 type Report = {
   daybreak: string;
   node: string;
@@ -49,6 +60,8 @@ type Report = {
   /** What decides on the driver: the machine, set-up's own driver, or variables that the user set. */
   driver: { from: "system" | "set-up" | "environment"; folder?: string; variables?: Record<string, string> };
   device: DeviceReport | null;
+  /** Which kernels are taken: measured choices, unless there are none or they are turned off. */
+  tuning: { by: "measured" | "built-in"; measured: TuningReport | null } | null;
   /** Why there is no device. */
   failure?: { code: ErrorCode; message: string };
   /** Package → its version, or null if it is not installed. */
@@ -70,7 +83,7 @@ async function run(options: ParsedOptions): Promise<number> {
 
 async function examine(): Promise<Report> {
   const chosen = chosenDrivers(); // before Dawn is made, which may set one of them
-  const [device, failure] = await examineDevice();
+  const { device, tuning, failure } = await examineDevice();
   const folder = providedDriverFolder();
   const driver: Report["driver"] =
     folder !== null
@@ -91,6 +104,7 @@ async function examine(): Promise<Report> {
     system: `${platform()} ${release()} ${arch()}`,
     driver,
     device,
+    tuning,
     ...(failure && { failure }),
     packages,
     serving: {
@@ -101,22 +115,35 @@ async function examine(): Promise<Report> {
   };
 }
 
-/** Opens the device as the engine does, and describes it; or why that failed. */
-async function examineDevice(): Promise<[DeviceReport | null, Report["failure"]]> {
+/** Opens the device as the engine does, and describes it and its kernels; or why that failed. */
+async function examineDevice(): Promise<Pick<Report, "device" | "tuning" | "failure">> {
   let device: Device | undefined;
+  const failed = (code: ErrorCode, message: string) => ({ device: null, tuning: null, failure: { code, message } });
   try {
     const gpu = await createGpu();
     device = await openDevice({ gpu });
     // The device has the features that the engine asks for; the adapter may have more.
     const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-    return [describeDevice(device, new Set(adapter?.features ?? device.features)), undefined];
+    const offered = new Set(adapter?.features ?? device.features);
+    return { device: describeDevice(device, offered), tuning: await examineTuning(gpu) };
   } catch (error) {
-    if (error instanceof DaybreakError) return [null, { code: error.code, message: error.message }];
+    if (error instanceof DaybreakError) return failed(error.code, error.message);
     const message = error instanceof Error ? error.message : String(error);
-    return [null, { code: "device.error", message: `the device cannot be opened: ${message.replace(/\s+/g, " ")}` }];
+    return failed("device.error", `the device cannot be opened: ${message.replace(/\s+/g, " ")}`);
   } finally {
     device?.close();
   }
+}
+
+async function examineTuning(gpu: GPU): Promise<Report["tuning"]> {
+  const key = await deviceKey(gpu);
+  const cached = key === undefined ? undefined : await readTuning(key);
+  if (key === undefined || !cached) return { by: "built-in", measured: null };
+  const timed = Object.values(cached.problems).filter(({ ms }) => ms !== null);
+  const faster = timed.filter(({ variant, candidates }) => variant !== candidates[0]?.variant);
+  const { tuned_at } = cached;
+  const measured = { file: tuningFile(key), tuned_at, operations: timed.length, faster: faster.length };
+  return { by: tuneMode() === "off" ? "built-in" : "measured", measured };
 }
 
 function describeDevice({ info, gpu, features, isSoftware }: Device, offered: ReadonlySet<string>): DeviceReport {
@@ -228,6 +255,7 @@ function describe(report: Report): string {
     ],
     ["driver", driverText],
     ...(device ? deviceRows(device) : []),
+    ...(report.tuning ? [["kernels", tuningText(report.tuning)]] : []),
     [
       "packages",
       Object.entries(packages)
@@ -266,6 +294,14 @@ function deviceRows({ features, limits }: DeviceReport): string[][] {
     ["features", featureTexts.join("; ")],
     ["limits", `\n${table(limitRows).trimEnd()}`],
   ];
+}
+
+function tuningText({ by, measured }: NonNullable<Report["tuning"]>): string {
+  if (!measured) return 'the built-in choice; "daybreak tune" measures which are the fastest here';
+  const { file, tuned_at, operations, faster } = measured;
+  const result = `measured on ${tuned_at.slice(0, 10)}: another than the built-in one for ${faster} of ${operations} operations`;
+  const unused = by === "built-in" ? "not used because of DAYBREAK_TUNE=off; " : "";
+  return `${unused}${result} (${file}; "daybreak tune --force" measures again)`;
 }
 
 function yesNo(value: boolean): string {

@@ -22,7 +22,7 @@ import {
 import { type PictureParameters, parameterTexts } from "../media/parameters.js";
 import { encodePng } from "../media/png.js";
 import { folderSource } from "../node/checkpoint-folder.js";
-import { embeddedModel, openEngine } from "../node/open-engine.js";
+import { embeddedModel, type OpenEngineOptions, openEngine } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { readLatents, readReferences } from "./input-files.js";
@@ -48,6 +48,7 @@ Makes a picture and writes it as a PNG file.
   --precision auto|f32|f16 default auto: f16 on a GPU that has it, else f32
   --memory-budget SIZE     most memory to take on the GPU, such as 6GiB; what does not fit is read whenever it is used;
                            default: no limit
+  --no-tune                do not measure kernels at the first use of a device and size, which takes about 10 s
   --json                   print one JSON object a picture: {path, seed, seconds, timings}
 
 Prints a line "path seed seconds" a picture. The PNG file holds the parameters as text.
@@ -60,7 +61,7 @@ export const generate: Command = {
         " ",
       ),
     lists: ["image"],
-    flags: ["json"],
+    flags: ["json", "no-tune"],
   },
   help,
   run,
@@ -86,8 +87,13 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   if (trace !== undefined) {
     request.trace = { detail: false, write: (name, tensor) => void tensors.set(name, tensor) };
   }
+  const { width, height } = resolved;
   const { result, info } = await compute(
-    { model, precision, memoryBudgetBytes: options.size("memory-budget"), signal },
+    {
+      ...{ model, precision, tuneSize: { width, height }, signal },
+      memoryBudgetBytes: options.size("memory-budget"),
+      tune: options.flag("no-tune") ? "cached" : "auto",
+    },
     request,
   );
   for (const warning of new Set(result.warnings)) process.stderr.write(`warning: ${warning}\n`);
@@ -107,7 +113,9 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   return 0;
 }
 
-type EngineChoice = { model: string; precision: Precision; memoryBudgetBytes?: number; signal: AbortSignal };
+type EngineChoice = Pick<OpenEngineOptions, "model" | "precision" | "memoryBudgetBytes" | "tune" | "tuneSize"> & {
+  signal: AbortSignal;
+};
 
 /** Opens the engine for this one request, with a progress line on a terminal's stderr. */
 async function compute(

@@ -22,6 +22,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: "which GPU is used, what it can do, what is missing and how to fix it",
     load: async () => (await import("./doctor.js")).doctor,
   },
+  tune: {
+    summary: "measure which kernels are the fastest on this device, and keep the choice",
+    load: async () => (await import("./tune.js")).tune,
+  },
   inspect: {
     summary: "a checkpoint's parts, sizes and memory",
     load: async () => (await import("./inspect.js")).inspect,

@@ -32,6 +32,8 @@ export function progressLine(terminal: Terminal): ProgressLine {
 function progressText({ stage, done, total, image, numImages }: ProgressEvent): string {
   const percent = total > 0 ? `${Math.floor((100 * done) / total)} %` : "";
   switch (stage) {
+    case "tune":
+      return `choosing the fastest kernels for this device, once: ${percent}`;
     case "load":
       return `loading the model ${percent}`;
     case "prompt":

@@ -26,6 +26,7 @@ Serves pictures over the OpenResponses API (POST /v1/responses), OpenAI's images
   --default-size WxH       size where neither request nor reference says; default: the checkpoint's
   --precision auto|f32|f16 default auto: f16 on a GPU that has it, else f32
   --memory-budget SIZE     most memory to take on the GPU, such as 6GiB; default: no limit
+  --no-tune                do not measure kernels at the first start on a device, which takes about 10 s
   --listener auto|uws|node default auto: uWebSockets.js where it loads, else node:http
   --data-dir DIR           pictures, videos and responses; default: daybreak/media in the user's cache
   --media-budget SIZE      most bytes to keep there, least recently read go first; default 1GiB; 0: no limit
@@ -52,7 +53,7 @@ export const serve: Command = {
       ...["media-budget", "media-ttl", "public-url", "api-key-file", "state-key", "log-level", "grace"],
     ],
     lists: ["allow-image-host", "cors"],
-    flags: ["trust-proxy", "protect-media", "no-metadata", "log-prompts", "demo"],
+    flags: ["trust-proxy", "protect-media", "no-metadata", "log-prompts", "demo", "no-tune"],
   },
   help,
   run,
@@ -95,6 +96,7 @@ function readOptions(options: ParsedOptions): StartOptions {
     modelName: options.text("model-name") ?? (isDemo(options) ? demoName : undefined),
     precision: choice<Precision>(options, "precision", ["auto", "f32", "f16"]),
     memoryBudgetBytes: options.size("memory-budget"),
+    tune: options.flag("no-tune") ? "cached" : "auto",
     dataDir: resolve(options.text("data-dir") ?? join(cacheFolder(), "media")),
     mediaBudgetBytes: options.size("media-budget") ?? defaultMediaBudget,
     mediaTtlMs: duration(options, "media-ttl") ?? defaultMediaTtlMs,

@@ -13,7 +13,7 @@ import {
   openCheckpoint,
   type Residencies,
 } from "./checkpoint.js";
-import { type Device, type DeviceLimits, openDevice } from "./gpu/device.js";
+import { type Device, type DeviceLimits, openDevice, type Tuning } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { choosePlan, type PlanOptions } from "./memory-plan.js";
 import { checkReference, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
@@ -45,6 +45,8 @@ export type EngineOptions = {
   memoryBudgetBytes?: number;
   /** Smaller limits than the device's, to plan with. */
   limits?: Partial<DeviceLimits>;
+  /** Measured choices of kernels, see tuning.ts; default: the built-in ones. */
+  tuning?: Tuning;
   /** Makes the weights on the device instead of reading them, to measure a checkpoint that is not there. */
   fillWeights?: FillWeights;
   /** Loading progress. */
@@ -119,7 +121,7 @@ export class Engine {
     const { precision = "auto", memoryBudgetBytes, signal, onProgress, fillWeights } = options;
     checkPrecision(precision);
     throwIfAborted(signal, "loading");
-    const device = await openDevice({ gpu: options.gpu, limits: options.limits });
+    const device = await openDevice({ gpu: options.gpu, limits: options.limits, tuning: options.tuning });
     try {
       throwIfAborted(signal, "loading");
       const operands = chooseOperands(device, precision);
@@ -315,12 +317,13 @@ function checkReferences(references: RgbImage[] = []): RgbImage[] {
   return references;
 }
 
-function checkPrecision(precision: Precision): void {
+export function checkPrecision(precision: Precision): void {
   if (["auto", "f32", "f16"].includes(precision)) return;
   throw new DaybreakError("request.option_invalid", `got precision ${precision}, expected auto, f32 or f16`);
 }
 
-function chooseOperands(device: Device, precision: Precision): "f32" | "f16" {
+/** What `precision` means on a device. */
+export function chooseOperands(device: Device, precision: Precision): "f32" | "f16" {
   if (precision !== "auto") return precision;
   // Packing pays where memory bandwidth is short; a CPU has enough of it and no instructions to unpack with.
   return device.features.has("shader-f16") && !device.isSoftware ? "f16" : "f32";

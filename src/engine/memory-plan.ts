@@ -14,6 +14,7 @@ import {
 } from "./checkpoint.js";
 import type { Device } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
+import { listenForProblems, type Problem } from "./ops/variants.js";
 import { buildPicturePlan, type Decoding, decodings, type PictureShape } from "./picture-plan.js";
 import { PromptEncoder } from "./prompt-encoder.js";
 import { planTargets } from "./weights/layout.js";
@@ -39,6 +40,8 @@ export type PlanOptions = {
   operands?: "f32" | "f16";
   /** The device whose limits and kernels count; default: an ordinary GPU. */
   device?: Device;
+  /** Is told every problem, each time that it is posed, and the list that poses it, such as "denoise". */
+  onProblem?: (problem: Problem, list: string) => void;
 };
 
 /** What stays on the device, from the fastest to what needs the least. */
@@ -91,10 +94,15 @@ function keepsMore(a: Residencies, b: Residencies): boolean {
 export async function planMemory(
   checkpoint: OpenCheckpoint,
   shape: PictureShape,
-  { operands = "f32", device: real }: PlanOptions = {},
+  { operands = "f32", device: real, onProblem }: PlanOptions = {},
   { residencies, decoding }: Strategy = { residencies: allResident, decoding: whole },
 ): Promise<MemoryPlan> {
   const device = countingDevice(real);
+  let list = "";
+  const onList = (label: string) => {
+    list = label;
+  };
+  if (onProblem) listenForProblems(device, (problem) => onProblem(problem, list));
   const { config, tokenizer, components } = checkpoint;
   const sets = components.map((component) => plannedWeights(component, residencies, device.limits.bufferBytes));
   const [textEncoder, transformer, vae] = sets as [WeightSet, WeightSet, WeightSet];
@@ -112,7 +120,7 @@ export async function planMemory(
   };
   const { tensors } = await PromptEncoder.open(device, new Readback(device), planned);
   const promptBytes = device.allocatedBytes;
-  await buildPicturePlan(device, planned, tensors, shape, { operands, decoding });
+  await buildPicturePlan(device, planned, tensors, shape, { operands, decoding, onList });
   const pictureBytes = device.allocatedBytes - promptBytes;
   const totalBytes = weightBytes + promptBytes + pictureBytes;
   return { residencies, decoding, weights, promptBytes, pictureBytes, totalBytes };

@@ -41,6 +41,8 @@ export type PictureOptions = {
   decoding?: Decoding;
   /** `stages` keeps what the stages compute, `detail` the inner tensors of the first step and the VAE as well. */
   trace?: "stages" | "detail";
+  /** Is told the label of each list before it is recorded. */
+  onList?: (label: string) => void;
 };
 
 /** How much memory the VAE gets; see {@link VaeOptions}. */
@@ -252,7 +254,9 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
 }
 
 /** Records one list and files it. */
-function record({ device, places, lists }: Recording, label: string, body: (recorder: Recorder) => void): CommandList {
+function record(recording: Recording, label: string, body: (recorder: Recorder) => void): CommandList {
+  const { device, places, lists, options } = recording;
+  options.onList?.(label);
   const recorder = new Recorder(device);
   body(recorder);
   const list = recorder.finish(label, places);

@@ -72,12 +72,12 @@ export type TraceTensor = {
 };
 export type TraceSink = { detail: boolean; write: (name: string, tensor: TraceTensor) => void };
 
-/** The stages of one request, in the order of the main path. */
-export type Stage = "load" | "prompt" | "references" | "denoise" | "decode";
+/** What an engine is busy with: `tune` and `load` while it opens, then the stages of a request in their order. */
+export type Stage = "tune" | "load" | "prompt" | "references" | "denoise" | "decode";
 
 /**
- * `done` of `total` units of `stage` are complete: bytes while loading, references, steps while denoising (of `image`),
- * 0 or 1 otherwise. Each stage begins with 0 and ends with `total`.
+ * `done` of `total` units of `stage` are complete: operations while tuning, bytes while loading, references, steps while
+ * denoising (of `image`), 0 or 1 otherwise. Each stage begins with 0 and ends with `total`.
  */
 export type ProgressEvent = { stage: Stage; done: number; total: number; image: number; numImages: number };
 

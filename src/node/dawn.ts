@@ -5,6 +5,7 @@
 // stderr itself (two lines "… artificially reduced from …" for most drivers), and no option or toggle of 0.6 stops it.
 
 import { DaybreakError } from "../errors.js";
+import { packageManifest } from "./package.js";
 import { type SoftwareDriver, softwareDriver } from "./software-driver.js";
 
 /** The Dawn instances made so far; a collected one crashes the process at its next asynchronous call. */
@@ -15,6 +16,11 @@ const instances: GPU[] = [];
  * which Dawn counts among the unsafe interfaces until they are standardised; f16 on NVIDIA drivers before 615.71.
  */
 const defaultToggles = ["disable_workgroup_init", "allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
+
+/** What of Dawn decides how kernels run: its version, and the toggles of every instance. */
+export function dawnFacts(): string[] {
+  return [`webgpu ${packageManifest().dependencies.webgpu}`, ...defaultToggles];
+}
 
 let activeDriver: SoftwareDriver | null = null;
 

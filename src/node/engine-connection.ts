@@ -102,8 +102,11 @@ export class EngineConnection {
     try {
       await new Promise<void>((resolve, reject) => {
         connection.#opening = { resolve, reject };
-        const { model, precision, memoryBudgetBytes } = options;
-        connection.#send({ type: "open", options: { model, precision, memoryBudgetBytes } });
+        const { model, precision, memoryBudgetBytes, tune, tuneSize, tuneSeconds } = options;
+        connection.#send({
+          type: "open",
+          options: { model, precision, memoryBudgetBytes, tune, tuneSize, tuneSeconds },
+        });
       });
     } finally {
       signal.removeEventListener("abort", stop);

@@ -7,12 +7,12 @@ import type {
   GeneratedImage,
   GenerateRequest,
   PartialImagePosition,
-  Precision,
   ProgressEvent,
   RgbImage,
   Timings,
 } from "../engine/request.js";
 import type { PlainError } from "../errors.js";
+import type { OpenEngineOptions } from "./open-engine.js";
 
 /** A request without what cannot cross, or is asked for in another way. */
 export type DrawRequest = Omit<
@@ -31,7 +31,11 @@ export type EngineMemory = {
   rssBytes: number;
 };
 
-export type LoadOptions = { model?: string; precision?: Precision; memoryBudgetBytes?: number };
+/** As `openEngine` takes them. */
+export type LoadOptions = Pick<
+  OpenEngineOptions,
+  "model" | "precision" | "memoryBudgetBytes" | "tune" | "tuneSize" | "tuneSeconds"
+>;
 
 export type ToEngine =
   | { type: "open"; options: LoadOptions }

@@ -4,6 +4,7 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { EngineInfo } from "../engine/engine.js";
+import type { ProgressEvent } from "../engine/request.js";
 import { DaybreakError } from "../errors.js";
 import { type ConnectionOptions, type DrawHooks, EngineConnection } from "./engine-connection.js";
 import { type DrawRequest, type DrawResult, type EngineMemory, probeRequest } from "./engine-messages.js";
@@ -47,7 +48,7 @@ export class EngineProcess {
 
   private constructor(options: EngineProcessOptions) {
     this.#options = options;
-    this.#connection = EngineConnection.open(options, this.#life.signal);
+    this.#connection = openFirst(options, this.#life.signal);
   }
 
   /**
@@ -219,6 +220,21 @@ export class EngineProcess {
     const cancelled = (cause: unknown) =>
       new DaybreakError("request.cancelled", "the request was cancelled", { cause });
     return unlessAborted(unlessAborted(work, this.#life.signal, closed), signal, cancelled);
+  }
+}
+
+/** Opens the first process. One that a driver ends while kernels are measured is followed by one that measures none. */
+async function openFirst(options: EngineProcessOptions, signal: AbortSignal): Promise<EngineConnection> {
+  let isTuning = false;
+  const onProgress = (event: ProgressEvent) => {
+    isTuning = event.stage === "tune";
+    options.onProgress?.(event);
+  };
+  try {
+    return await EngineConnection.open({ ...options, onProgress }, signal);
+  } catch (error) {
+    if (!isTuning || !(error instanceof DaybreakError) || error.code !== "engine.crashed") throw error;
+    return EngineConnection.open({ ...options, tune: "cached" }, signal);
   }
 }
 

@@ -13,3 +13,4 @@ export {
   type ProbeResult,
 } from "./engine-process.js";
 export { embeddedModel, type OpenEngineOptions, openEngine } from "./open-engine.js";
+export type { TuneMode } from "./tune.js";

@@ -8,12 +8,19 @@ import { folderSource } from "./checkpoint-folder.js";
 import { createGpu } from "./dawn.js";
 import { packageRoot } from "./package.js";
 import { chosenDrivers } from "./software-driver.js";
+import { choicesFor, type TuneMode, tuneMode } from "./tune.js";
 
 export type OpenEngineOptions = Omit<EngineOptions, "gpu" | "source"> & {
   /** A checkpoint folder of diffusers' layout; default: {@link embeddedModel}. */
   model?: string;
   /** Default: Dawn, on the machine's GPU or else on the software driver that set-up provided. */
   gpu?: GPU;
+  /** Whether kernels are measured where that was not done yet; default `cached`. The variable DAYBREAK_TUNE overrides it. */
+  tune?: TuneMode;
+  /** The size of the pictures to measure for; default: the checkpoint's. */
+  tuneSize?: { width?: number; height?: number };
+  /** Most seconds that measuring takes, short of a kernel that is being compiled; default 10. */
+  tuneSeconds?: number;
 };
 
 /** The folder of the model that comes with this package. */
@@ -26,11 +33,16 @@ export function embeddedModel(): string {
  * Errors: `model.*`, `safetensors.*`, `weights.*`, `file.unreadable` for the checkpoint; `device.*`;
  * `request.cancelled` if `signal` is aborted.
  */
-export async function openEngine({ model, gpu, ...options }: OpenEngineOptions = {}): Promise<Engine> {
+export async function openEngine(opened: OpenEngineOptions = {}): Promise<Engine> {
+  const { model, gpu, tune, tuneSize, tuneSeconds, ...options } = opened;
+  const mode = options.tuning ? "off" : tuneMode(tune);
   const source = await folderSource(model ?? embeddedModel());
   const chosen = chosenDrivers(); // before Dawn is made, which may set one of them
   try {
-    const engine = await Engine.open({ gpu: gpu ?? (await createGpu()), source, ...options });
+    const used = gpu ?? (await createGpu());
+    const what = { gpu: used, isForeign: gpu !== undefined, source, seconds: tuneSeconds, ...tuneSize, ...options };
+    const tuning = options.tuning ?? (await choicesFor(mode, what));
+    const engine = await Engine.open({ ...options, gpu: used, source, tuning });
     const closeEngine = engine.close.bind(engine);
     engine.close = async () => {
       try {

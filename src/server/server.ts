@@ -15,6 +15,7 @@ import { folderSource } from "../node/checkpoint-folder.js";
 import { EngineProcess } from "../node/engine-process.js";
 import { embeddedModel } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
+import type { TuneMode } from "../node/tune.js";
 import { checkAddress } from "./address.js";
 import { type App, createApp } from "./app.js";
 import type { ServerContext } from "./context.js";
@@ -38,6 +39,8 @@ export type StartOptions = {
   listener: ListenerChoice;
   precision?: Precision;
   memoryBudgetBytes?: number;
+  /** Whether kernels are measured where that was not done yet; default `cached`. */
+  tune?: TuneMode;
   /** Stored media and responses; made if it does not exist. */
   dataDir: string;
   /** 0: no limit. */
@@ -120,7 +123,14 @@ async function start(
     model,
     precision: options.precision,
     memoryBudgetBytes: options.memoryBudgetBytes,
-    onProgress: options.onLoading,
+    tune: options.tune,
+    tuneSize: options.defaultSize,
+    onProgress: (event) => {
+      if (event.stage === "tune" && event.done === 0) {
+        log.info({ operations: event.total }, "choosing the fastest kernels for this device, once: about 10 s at most");
+      }
+      options.onLoading?.(event);
+    },
     onRestart: (reason) => log.error({ err: reason }, "the engine failed and is being replaced"),
     // Drivers are talkative; what went wrong comes as an error of its own.
     onLog: (line) => log.debug({ engine: line }, "the engine says"),

@@ -25,7 +25,7 @@ describe("help and version", () => {
     const run = daybreak(["--help"], { cwd: repository });
     expect([run.status, run.stderr]).toEqual([0, ""]);
     const commands = [...run.stdout.matchAll(/^ {2}([a-z]+) {2,}\S/gm)].map((match) => match[1]!);
-    expect(commands).toEqual(expect.arrayContaining(["generate", "doctor", "inspect"]));
+    expect(commands).toEqual(expect.arrayContaining(["generate", "doctor", "tune", "inspect"]));
     for (const command of commands) {
       const help = daybreak([command, "--help"], { cwd: repository });
       expect([help.status, help.stderr]).toEqual([0, ""]);
@@ -37,7 +37,7 @@ describe("help and version", () => {
     const { stdout } = daybreak(["generate", "--help"], { cwd: repository });
     for (const option of [
       ...["prompt", "model", "width", "height", "steps", "seed", "guidance", "negative-prompt", "image"],
-      ...["num-images", "latents", "trace", "output", "precision", "json"],
+      ...["num-images", "latents", "trace", "output", "precision", "no-tune", "json"],
     ]) {
       expect(stdout).toContain(`--${option}`);
     }
@@ -62,6 +62,8 @@ describe("wrong usage: status 2 and a hint", () => {
     [[...prompt, "--guidance", "NaN"], /'--guidance' got "NaN", expected a number/],
     [[...prompt, "--num-images", "two"], /'--num-images' got "two", expected a number/],
     [["doctor", "now"], /unexpected argument "now"/],
+    [["tune", "--seconds", "long"], /'--seconds' got "long", expected a number/],
+    [["tune", "it"], /unexpected argument "it"/],
     [["inspect"], /folder is missing/],
     [["inspect", ".", "--width", "w"], /'--width' got "w", expected a number/],
   ])("daybreak %j", (args, message) => {
@@ -95,6 +97,12 @@ describe("values that are refused: status 1, one line with a code, nothing writt
   ])("%s %s", (option, value, code, message) => {
     const cwd = temporaryFolder().path;
     expectFailure(daybreak([...prompt, option, value], { cwd }), code, message, cwd);
+  });
+
+  it.each(["0", "-1"])("tune --seconds %s", (seconds) => {
+    const cwd = temporaryFolder().path;
+    const run = daybreak(["tune", "--seconds", seconds], { cwd });
+    expectFailure(run, "request.option_invalid", /--seconds -?\d, expected more than 0/, cwd);
   });
 
   it.each(["--latents", "--trace"])("%s goes with one picture", (option) => {

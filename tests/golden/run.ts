@@ -4,6 +4,7 @@
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Engine } from "../../src/engine/engine.js";
+import type { Tuning } from "../../src/engine/gpu/device.js";
 import type { GenerateRequest, Precision, RgbImage, TraceTensor } from "../../src/engine/request.js";
 import { decodeSafetensors, type RawTensor } from "../../src/engine/weights/safetensors.js";
 import type { CheckpointSource } from "../../src/engine/weights/source.js";
@@ -33,6 +34,8 @@ export type TestEngineOptions = {
   precision: Precision;
   /** Features that the device shall not seem to have; what uses them has a second kernel. */
   without?: readonly string[];
+  /** Choices of kernels in the place of the built-in ones. */
+  tuning?: Tuning;
 };
 
 /**
@@ -41,12 +44,12 @@ export type TestEngineOptions = {
  */
 export async function openTestEngine(
   source: CheckpointSource,
-  { precision, without = [] }: TestEngineOptions,
+  { precision, without = [], tuning }: TestEngineOptions,
 ): Promise<Engine> {
   const bindingBytes = Number(process.env.DAYBREAK_TEST_BINDING_BYTES ?? 0);
   const matrixRows = Number(process.env.DAYBREAK_TEST_MATRIX_ROWS ?? 0);
   const limits = { ...(bindingBytes > 0 && { bindingBytes }), ...(matrixRows > 0 && { matrixRows }) };
-  return Engine.open({ gpu: hideFeatures(await createGpu(), without), source, precision, limits });
+  return Engine.open({ gpu: hideFeatures(await createGpu(), without), source, precision, limits, tuning });
 }
 
 /** A GPU whose adapters lack some features. */

@@ -287,7 +287,7 @@ function allLimits(limits: GPUSupportedLimits): Record<string, number> {
 }
 
 /** The adapter's matrix configurations as plain data; they come as objects of getters. */
-function matrixConfigsOf(info: GPUAdapterInfo): MatrixConfig[] {
+export function matrixConfigsOf(info: GPUAdapterInfo): MatrixConfig[] {
   const { subgroupMatrixConfigs = [] } = info as { subgroupMatrixConfigs?: Iterable<MatrixConfig> };
   return [...subgroupMatrixConfigs].map(({ M, N, K, componentType, resultComponentType }) => {
     return { M, N, K, componentType, resultComponentType };
@@ -334,10 +334,10 @@ function adapterName({ description, vendor }: GPUAdapterInfo): string {
 }
 
 /** What a rejected promise says; browsers give some of them no message, only a name. */
-function reasonOf(error: unknown): string {
+export function reasonOf(error: unknown): string {
   return oneLine(error instanceof Error ? error.message || error.name : String(error));
 }
 
-function oneLine(text: string): string {
+export function oneLine(text: string): string {
   return text.replace(/\s+/g, " ").trim().slice(0, 500);
 }

@@ -8,7 +8,7 @@ import type { Device } from "../gpu/device.js";
 import { kernel } from "../gpu/kernel.js";
 import { padded8, rowBytes, type Tensor } from "../gpu/tensor.js";
 import { usesSubgroupKernels, wholeTiles } from "./matmul.js";
-import { chooseVariant, sizeClass, type Variant } from "./variants.js";
+import { chooseVariant, type Problem, sizeClass, type Variant } from "./variants.js";
 
 export type AttentionOptions = {
   label?: string;
@@ -21,6 +21,8 @@ export type AttentionOptions = {
   limit?: Tensor;
   /** Writes head h's result into columns [h·D, (h + 1)·D) of this tensor instead of a new [tokens, heads·D] one. */
   into?: Tensor;
+  /** The kernel to take instead of the device's choice, to measure it. */
+  variant?: Variant;
 };
 
 /** Scores are exponents of two, so the scale carries log2(e). */
@@ -45,7 +47,7 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
   const y = options.into ?? recorder.scratch(label, tokens, heads * headSize);
   const perKv = heads / kvHeads;
   const shape: AttentionShape = { tokens, heads, headSize, dtype: q.dtype === "f16" ? "f16" : "f32" };
-  const variant = chooseVariant(device, attentionName(shape), attentionVariants(device, shape));
+  const variant = options.variant ?? chooseVariant(device, attentionProblem(shape));
   const tileQueries = variant.tileRows;
   const chosen = kernel(device, variant.stem, {
     tunables: { QK_TYPE: q.dtype === "f16" ? 2 : 0, GROUPS: padded8(headSize) / 8, ...variant.tunables },
@@ -148,6 +150,25 @@ export type AttentionShape = {
 /** The name under which measured choices are kept. */
 export function attentionName({ tokens, heads, headSize, dtype }: AttentionShape): string {
   return `attention ${heads}×${headSize}, ${sizeClass(tokens)} tokens ${dtype}`;
+}
+
+/** Attention as tuning sees it: every query sees every key; samples are of fewer heads. */
+export function attentionProblem(shape: AttentionShape): Problem {
+  const { tokens, heads, headSize, dtype } = shape;
+  return {
+    name: attentionName(shape),
+    flops: 4 * tokens * tokens * headSize * heads,
+    units: heads,
+    operands: dtype,
+    portable: "attention",
+    variants: (device) => attentionVariants(device, shape),
+    sample: (recorder, inputs, units, variant) => {
+      const q = inputs.tensor("q", units * tokens, headSize, dtype);
+      const k = inputs.tensor("k", units * tokens, headSize, dtype);
+      const v = inputs.tensor("v", units * tokens, headSize);
+      return attention(recorder, q, k, v, { heads: units, kvHeads: units, variant });
+    },
+  };
 }
 
 /** The kernels that compute attention on this device, the built-in choice first. */

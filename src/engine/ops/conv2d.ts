@@ -6,11 +6,11 @@ import { assert } from "../../errors.js";
 import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
 import { kernel } from "../gpu/kernel.js";
-import { rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
+import { padded8, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
 import { matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
-import { chooseVariant, sizeClass, type Variant } from "./variants.js";
+import { chooseVariant, type Problem, sizeClass, type Variant } from "./variants.js";
 
 /** An image on the device: [height · width, C] f32. */
 export type ImageTensor = {
@@ -34,6 +34,8 @@ export type Conv2dOptions = {
   rows?: readonly [begin: number, end: number];
   /** Where these rows go instead of into a new tensor, and whether they are added to what it holds. */
   into?: { tensor: Tensor; accumulate?: boolean };
+  /** The kernel to take instead of the device's choice, to measure it. */
+  variant?: Variant;
 };
 
 /** Rows [begin, end) of an image as a band of it; the image must have them. */
@@ -75,8 +77,8 @@ export function conv2d(
   );
 
   const convolution = { pixels: height * width, inputs: x.tensor.cols, outputs: weight.rows, weight: weight.dtype };
-  const variants = conv2dVariants(device, convolution);
-  const { stem, tunables, tileRows, tileCols } = chooseVariant(device, convolutionName(convolution), variants);
+  const { stem, tunables, tileRows, tileCols } =
+    options.variant ?? chooseVariant(device, convolutionProblem(convolution));
   const chosen = kernel(device, stem, {
     tunables: { WEIGHT_TYPE: weightType(weight), ...tunables },
     overrides: { ACCUMULATE: into?.accumulate ? 1 : 0 },
@@ -175,6 +177,25 @@ export type Convolution = {
 /** The name under which measured choices are kept. */
 export function convolutionName({ pixels, inputs, outputs, weight }: Convolution): string {
   return `conv2d ${inputs}→${outputs}, ${sizeClass(pixels)} pixels ${weight}`;
+}
+
+/** A convolution as tuning sees it: on a square image, of which samples have fewer rows. */
+export function convolutionProblem(convolution: Convolution): Problem {
+  const { pixels, inputs: channels, outputs, weight } = convolution;
+  const width = Math.ceil(Math.sqrt(pixels));
+  return {
+    name: convolutionName(convolution),
+    flops: 2 * pixels * outputs * 9 * channels,
+    units: Math.ceil(pixels / width),
+    operands: "f32",
+    portable: "conv2d",
+    variants: (device) => conv2dVariants(device, convolution),
+    sample: (recorder, inputs, units, variant) => {
+      const x = { tensor: inputs.tensor("x", units * width, channels), height: units, width };
+      const w = inputs.weight("weight", outputs, 9 * padded8(channels), weight);
+      return conv2d(recorder, x, w, inputs.vector("bias", outputs), { variant }).tensor;
+    },
+  };
 }
 
 /** The kernels that compute a convolution on this device, the built-in choice first. */

@@ -11,7 +11,7 @@ import type { Vector, Weight } from "../weights/upload.js";
 import { matrixVariants } from "./matrix-tiles.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 import { tensorRowScales, weightRowScales } from "./row-scale.js";
-import { chooseVariant, sizeClass, type Variant } from "./variants.js";
+import { chooseVariant, type Problem, sizeClass, type Variant } from "./variants.js";
 
 export type MatmulOptions = {
   label?: string;
@@ -27,6 +27,8 @@ export type MatmulOptions = {
   into?: { tensor: Tensor; column?: number; accumulate?: boolean };
   /** "f16": a kernel may round a and the weight to f16 on the way, where that is faster. An a in f16 says so by itself. */
   operands?: "f32" | "f16";
+  /** The kernel to take instead of the device's choice, to measure it. */
+  variant?: Variant;
 };
 
 /**
@@ -63,7 +65,7 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
     ...{ rows: a.rows, k: a.cols, cols, a: a.dtype === "f16" ? "f16" : "f32", weight: weight.dtype },
     ...{ isNarrow, isGated: isSiluGate },
   };
-  const variant = chooseVariant(device, productName(product), matmulVariants(device, product));
+  const variant = options.variant ?? chooseVariant(device, matmulProblem(product));
   const types = { A_TYPE: a.dtype === "f16" ? 2 : 0, WEIGHT_TYPE: weightType(weight) };
   const chosen = kernel(device, variant.stem, { tunables: { ...types, ...variant.tunables }, overrides });
   const tileRows = variant.tileRows;
@@ -173,6 +175,25 @@ export type Product = {
 /** The name under which measured choices are kept. */
 export function productName({ rows, k, cols, a, weight, isNarrow, isGated }: Product): string {
   return `matmul ${sizeClass(rows)}×${k}×${cols} ${a}×${weight}${isNarrow ? " narrow" : ""}${isGated ? " gated" : ""}`;
+}
+
+/** A product as tuning sees it; samples are of fewer rows. */
+export function matmulProblem(product: Product): Problem {
+  const { rows, k, cols, a, weight, isNarrow, isGated } = product;
+  const operands = isNarrow ? "f16" : "f32";
+  return {
+    name: productName(product),
+    flops: 2 * rows * k * cols * (isGated ? 2 : 1),
+    units: rows,
+    operands,
+    portable: "matmul",
+    variants: (device) => matmulVariants(device, product),
+    sample: (recorder, inputs, units, variant) => {
+      const x = inputs.tensor("a", units, k, a);
+      const w = inputs.weight("weight", isGated ? 2 * cols : cols, k, weight);
+      return matmul(recorder, x, w, { weightRows: [0, cols], upRow: isGated ? cols : undefined, operands, variant });
+    },
+  };
 }
 
 /** The kernels that compute a product on this device, the built-in choice first. */

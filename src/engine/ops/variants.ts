@@ -1,7 +1,11 @@
 // Several kernels may compute one operation; which one is fastest depends on the device. An operation lists its
-// variants, the built-in choice first, and the device's tuning may name another. Knows no operation.
+// variants, the built-in choice first, and the device's tuning may name another. An operation can also be sampled on
+// made-up inputs, which is how tuning measures. Knows no operation.
 
+import type { Recorder } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
+import type { Dtype, Tensor } from "../gpu/tensor.js";
+import type { Vector, Weight } from "../weights/upload.js";
 
 /** One way to compute an operation: a kernel file, and the tunables that shape it. */
 export type Variant = {
@@ -14,6 +18,31 @@ export type Variant = {
   tileCols: number;
 };
 
+/** An operation at one size: what a variant is chosen for. */
+export type Problem = {
+  /** The name under which measured choices are kept. */
+  name: string;
+  /** Of one run. */
+  flops: number;
+  /** What it can be cut into to make a smaller sample: rows, rows of pixels, heads. */
+  units: number;
+  /** Bounds what a right variant may differ by from another. */
+  operands: "f32" | "f16";
+  /** The kernel file that runs on every device: the first variant of it is what the others are checked against. */
+  portable: string;
+  /** Those that the device can run, the built-in choice first. */
+  variants(device: Device): readonly Variant[];
+  /** Records `units` of it on made-up inputs, with this variant. */
+  sample(recorder: Recorder, inputs: SampleInputs, units: number, variant: Variant): Tensor;
+};
+
+/** Makes inputs of samples: seeded values with zeros up to the pitch, the same ones for the same label and shape. */
+export type SampleInputs = {
+  tensor(label: string, rows: number, cols: number, dtype?: Exclude<Dtype, "u32">): Tensor;
+  weight(label: string, rows: number, cols: number, dtype: Weight["dtype"]): Weight;
+  vector(label: string, length: number): Vector;
+};
+
 /** "matmul_subgroup COLS=4 ROWS=4": tells a variant from its operation's others. */
 export function variantName({ stem, tunables }: Variant): string {
   const named = Object.entries(tunables).sort(([a], [b]) => (a < b ? -1 : 1));
@@ -21,12 +50,21 @@ export function variantName({ stem, tunables }: Variant): string {
 }
 
 /**
- * The variant that was measured to be the fastest for `problem` on this device, else the first. A name that is not
- * among `variants` counts as none: it may come from another version.
+ * The variant that was measured to be the fastest for a problem on this device, else the first. A name that is not
+ * among its variants counts as none: it may come from another version.
  */
-export function chooseVariant(device: Device, problem: string, variants: readonly Variant[]): Variant {
-  const tuned = device.tuning.get(problem);
+export function chooseVariant(device: Device, problem: Problem): Variant {
+  listeners.get(device)?.(problem);
+  const variants = problem.variants(device);
+  const tuned = device.tuning.get(problem.name);
   return variants.find((variant) => variantName(variant) === tuned) ?? (variants[0] as Variant);
+}
+
+const listeners = new WeakMap<Device, (problem: Problem) => void>();
+
+/** Has `listener` told of every problem for which a variant is chosen on this device from now on. */
+export function listenForProblems(device: Device, listener: (problem: Problem) => void): void {
+  listeners.set(device, listener);
 }
 
 /** Sizes that are tuned together: the next power of two. */

@@ -1,0 +1,143 @@
+// When kernels are measured and which measured choices an engine gets: joins the engine's tuning with the cache. Knows no
+// kernel. Choices are a matter of speed alone, so nothing that goes wrong with them keeps an engine from opening.
+
+import type { DeviceLimits, Tuning } from "../engine/gpu/device.js";
+import type { Precision, ProgressEvent } from "../engine/request.js";
+import { sha256, type TunedProblems, tuneKernels, tuningKey, tuningOf } from "../engine/tuning.js";
+import type { CheckpointSource } from "../engine/weights/source.js";
+import { DaybreakError } from "../errors.js";
+import { dawnFacts } from "./dawn.js";
+import { packageManifest } from "./package.js";
+import { addTuning, type CachedTuning, type MeasuredCase, readTuning, tuningFile } from "./tuning-cache.js";
+
+/**
+ * `auto`: take what was measured on this device, and what was not, measure now, which happens once for a checkpoint and
+ * size and takes about ten seconds at most. `cached`: take what was measured, measure nothing. `off`: the built-in choices.
+ */
+export type TuneMode = "auto" | "cached" | "off";
+
+const modes: readonly TuneMode[] = ["auto", "cached", "off"];
+
+/**
+ * The mode that holds: what the environment variable DAYBREAK_TUNE says, which is for a whole machine or test run, else
+ * what the caller asks for, else `cached`. Errors: `request.option_invalid`.
+ */
+export function tuneMode(asked: TuneMode = "cached"): TuneMode {
+  const text = process.env.DAYBREAK_TUNE || asked;
+  const mode = modes.find((known) => known === text);
+  if (mode) return mode;
+  throw new DaybreakError("request.option_invalid", `got the tuning mode ${text}, expected ${modes.join(", ")}`);
+}
+
+/** What is drawn, as far as it decides which problems there are. */
+export type TuneCase = {
+  gpu: GPU;
+  /** Whether `gpu` is the caller's and not this program's Dawn. */
+  isForeign?: boolean;
+  source: CheckpointSource;
+  precision?: Precision;
+  limits?: Partial<DeviceLimits>;
+  width?: number;
+  height?: number;
+  /** As `tuneKernels` takes them; default 10. */
+  seconds?: number;
+  onProgress?: (event: ProgressEvent) => void;
+  signal?: AbortSignal;
+};
+
+/**
+ * The choices for an engine. Whatever goes wrong gives the choices that are known; the engine meets the same trouble and
+ * says so, if it is the checkpoint's or the device's. Errors: `request.cancelled`.
+ */
+export async function choicesFor(mode: TuneMode, what: TuneCase): Promise<Tuning> {
+  if (mode === "off") return new Map();
+  let known: CachedTuning | undefined;
+  try {
+    const key = await deviceKey(what.gpu, what.isForeign);
+    if (key === undefined) return new Map();
+    known = await readTuning(key);
+    if (mode === "cached") return tuningOf(known?.problems ?? {});
+    const name = await caseName(what);
+    if (!isDue(known?.cases[name])) return tuningOf(known?.problems ?? {});
+    return tuningOf(await measureOnce(key, name, known?.problems ?? {}, what));
+  } catch (error) {
+    if (!(error instanceof DaybreakError) || error.code === "request.cancelled") throw error;
+    return tuningOf(known?.problems ?? {});
+  }
+}
+
+/**
+ * A measurement that has not ended is another program's, or the driver ended the process: then the next one must not
+ * meet the same end. After a day it is tried again.
+ */
+const retryAfter_ms = 24 * 3600 * 1000;
+
+function isDue(earlier: MeasuredCase | undefined): boolean {
+  return !earlier || (!earlier.isDone && Date.now() - earlier.begun_ms > retryAfter_ms);
+}
+
+/** Measures within the ordinary time, and keeps what was found, also that nothing was. */
+async function measureOnce(key: string, name: string, known: TunedProblems, what: TuneCase): Promise<TunedProblems> {
+  const begun_ms = Date.now();
+  const keep = (problems: TunedProblems, measured: MeasuredCase) =>
+    addTuning({ key, problems, cases: { [name]: measured } }).catch(ignoreUnwritable);
+  await keep({}, { begun_ms, isDone: false });
+  try {
+    const problems = await tuneKernels({ ...what, known });
+    await keep(problems, { begun_ms, isDone: true });
+    return problems;
+  } catch (error) {
+    // Whoever cancels may want it the next time; what failed would fail again.
+    await keep({}, what.signal?.aborted ? { begun_ms: 0, isDone: false } : { begun_ms, isDone: true });
+    throw error;
+  }
+}
+
+/** A cache that cannot be written is measured anew the next time; the choices hold all the same. */
+function ignoreUnwritable(error: unknown): void {
+  if (!(error instanceof DaybreakError) || error.code !== "output.unwritable") throw error;
+}
+
+export type TuneResult = {
+  /** Those of the case. */
+  problems: TunedProblems;
+  /** Where they are kept. */
+  file: string;
+  /** When choices were last added to it, as an ISO date. */
+  tuned_at: string;
+};
+
+/**
+ * Measures what was not measured before, or with `force` everything, and keeps it.
+ * Errors: those of `tuneKernels`; `device.no_adapter`; `output.unwritable`.
+ */
+export async function tuneAndKeep(what: TuneCase, { force = false }: { force?: boolean } = {}): Promise<TuneResult> {
+  const key = await deviceKey(what.gpu, what.isForeign);
+  if (key === undefined) {
+    throw new DaybreakError("device.no_adapter", "no WebGPU adapter answered: see `daybreak doctor`");
+  }
+  const known = force ? {} : (await readTuning(key))?.problems;
+  const problems = await tuneKernels({ ...what, known, complete: true });
+  const cases = { [await caseName(what)]: { begun_ms: Date.now(), isDone: true } };
+  const { tuned_at } = await addTuning({ key, problems, cases });
+  return { problems, file: tuningFile(key), tuned_at };
+}
+
+/** The key of the device that an engine gets from `gpu`; undefined if there is none. */
+export async function deviceKey(gpu: GPU, isForeign = false): Promise<string | undefined> {
+  const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) return undefined;
+  // Another version may have other variants of the same kernels.
+  const { version } = packageManifest();
+  return tuningKey(adapter, [`daybreak ${version}`, ...(isForeign ? ["the caller's GPU object"] : dawnFacts())]);
+}
+
+const configFiles = ["model_index.json", "transformer/config.json", "text_encoder/config.json", "vae/config.json"];
+const mostConfigBytes = 1024 * 1024;
+
+/** What decides which problems there are, short of the weights' types. */
+async function caseName({ source, precision, limits, width, height }: TuneCase): Promise<string> {
+  const configs = await Promise.all(configFiles.map((path) => source.read(path, 0, mostConfigBytes)));
+  const texts = configs.map((bytes) => new TextDecoder().decode(bytes));
+  return (await sha256(JSON.stringify([texts, precision ?? "auto", limits ?? {}, width, height]))).slice(0, 32);
+}

@@ -1,0 +1,142 @@
+// Measured choices of kernels in the user's cache, a file for each device. Owns the files' form, and that no reader ever
+// sees half of one: they are written aside and renamed. Of two programs that write at once the last one's choices stay,
+// beside what was there before. A file that is damaged, or of another device or version, counts as none.
+
+import { randomBytes } from "node:crypto";
+import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { join } from "node:path";
+import type { TunedProblem, TunedProblems } from "../engine/tuning.js";
+import type { Candidate } from "../engine/variant-trials.js";
+import { DaybreakError } from "../errors.js";
+import { cacheFolder } from "./cache-folder.js";
+
+export type CachedTuning = {
+  format: 1;
+  /** See `tuningKey`. */
+  key: string;
+  /** When choices were last added, as an ISO date. */
+  tuned_at: string;
+  problems: TunedProblems;
+  /** Checkpoints and sizes that were measured: what has to be planned to know their problems need not be. */
+  cases: Record<string, MeasuredCase>;
+};
+
+/** When measuring was begun, as Date.now() says it, and whether it came to its end. */
+export type MeasuredCase = { begun_ms: number; isDone: boolean };
+
+/** The folder of all choices; it need not exist. */
+export function tuningFolder(): string {
+  return join(cacheFolder(), "tuning");
+}
+
+/** The file for one key. */
+export function tuningFile(key: string, folder = tuningFolder()): string {
+  return join(folder, `${key.slice(0, 32)}.json`);
+}
+
+/** What was chosen under this key, or undefined. */
+export async function readTuning(key: string, folder = tuningFolder()): Promise<CachedTuning | undefined> {
+  try {
+    const table: unknown = JSON.parse(await readFile(tuningFile(key, folder), "utf8"));
+    return isCachedTuning(table) && table.key === key ? table : undefined;
+  } catch {
+    return undefined; // absent, unreadable or damaged: it is measured anew
+  }
+}
+
+/**
+ * Adds choices to those in the file, in the place of what was chosen there for the same problems.
+ * Errors: `output.unwritable`; then the file is as it was.
+ */
+export async function addTuning(
+  { key, problems, cases }: Pick<CachedTuning, "key" | "problems" | "cases">,
+  folder = tuningFolder(),
+): Promise<CachedTuning> {
+  const known = await readTuning(key, folder);
+  const table: CachedTuning = {
+    format: 1,
+    key,
+    tuned_at: new Date().toISOString(),
+    problems: { ...known?.problems, ...problems },
+    cases: { ...known?.cases, ...cases },
+  };
+  const path = tuningFile(key, folder);
+  const aside = `${path}.${randomBytes(8).toString("hex")}${asideSuffix}`;
+  try {
+    await mkdir(folder, { recursive: true });
+    await removeAbandoned(folder);
+    const file = await open(aside, "wx", 0o600);
+    try {
+      await file.writeFile(`${JSON.stringify(table, undefined, 1)}\n`);
+      await file.sync(); // or a crash of the machine could leave the new name on an empty file
+    } finally {
+      await file.close();
+    }
+    await rename(aside, path);
+  } catch (cause) {
+    await rm(aside, { force: true }).catch(() => undefined);
+    const message = `the choice of kernels cannot be kept in ${path}: ${(cause as Error).message}`;
+    throw new DaybreakError("output.unwritable", message, { cause });
+  }
+  return table;
+}
+
+const asideSuffix = ".tmp";
+/** Nobody writes that long. */
+const abandonedAfter_ms = 60_000;
+
+/** Files that were written aside by programs that ended meanwhile. */
+async function removeAbandoned(folder: string): Promise<void> {
+  for (const name of await readdir(folder)) {
+    if (!name.endsWith(asideSuffix)) continue;
+    const path = join(folder, name);
+    const written_ms = await stat(path).then(
+      ({ mtimeMs }) => mtimeMs,
+      () => Number.POSITIVE_INFINITY, // another program was faster
+    );
+    if (Date.now() - written_ms > abandonedAfter_ms) await rm(path, { force: true });
+  }
+}
+
+function isCachedTuning(value: unknown): value is CachedTuning {
+  if (!isObject(value) || value.format !== 1) return false;
+  const { key, tuned_at, problems, cases } = value;
+  return (
+    typeof key === "string" &&
+    typeof tuned_at === "string" &&
+    isObject(cases) &&
+    Object.values(cases).every(isMeasuredCase) &&
+    isObject(problems) &&
+    Object.values(problems).every(isTunedProblem)
+  );
+}
+
+function isMeasuredCase(value: unknown): value is MeasuredCase {
+  return isObject(value) && typeof value.begun_ms === "number" && typeof value.isDone === "boolean";
+}
+
+function isTunedProblem(value: unknown): value is TunedProblem {
+  return (
+    isObject(value) &&
+    typeof value.variant === "string" &&
+    isTime(value.ms) &&
+    isTime(value.builtin_ms) &&
+    Array.isArray(value.candidates) &&
+    value.candidates.every(isCandidate)
+  );
+}
+
+function isCandidate(value: unknown): value is Candidate {
+  if (!isObject(value)) return false;
+  const { variant, ms, median_ms, error } = value;
+  const isError = error === undefined || typeof error === "string";
+  return typeof variant === "string" && isTime(ms) && isTime(median_ms) && isError;
+}
+
+function isTime(value: unknown): value is number | null {
+  return value === null || typeof value === "number";
+}
+
+function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}

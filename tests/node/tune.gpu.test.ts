@@ -1,0 +1,212 @@
+// When an engine measures kernels and when it takes what was measured; and that nothing which goes wrong meanwhile keeps
+// it from opening. On a device with one kernel for every operation nothing is measured, which these tests follow.
+
+import { readdirSync, readFileSync } from "node:fs";
+import { homedir } from "node:os";
+import { join } from "node:path";
+import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
+import type { Engine } from "../../src/engine/engine.js";
+import type { ProgressEvent } from "../../src/engine/request.js";
+import { EngineProcess, type OpenEngineOptions, openEngine } from "../../src/node/index.js";
+import { deviceKey, tuneAndKeep, tuneMode } from "../../src/node/tune.js";
+import { addTuning, readTuning, tuningFolder } from "../../src/node/tuning-cache.js";
+import { buildProgram } from "../cli/program.js";
+import { tinySource } from "../engine/checkpoints.js";
+import { small, testGpu } from "../engine/open.js";
+import { type SpiedDevice, spyOn, wrap } from "../engine/spied-gpu.js";
+import { temporaryFolder } from "../setup/temporary-folder.js";
+import { failure } from "../weights/fixtures.js";
+
+/** Enough for some of the operations. */
+const seconds = 0.5;
+const mesaCache = process.env.MESA_SHADER_CACHE_DIR ?? process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+const size = { width: small.width, height: small.height };
+
+beforeEach(async () => {
+  await testGpu(); // finds its driver in the real cache
+  vi.stubEnv("XDG_CACHE_HOME", temporaryFolder().path);
+  vi.stubEnv("LOCALAPPDATA", temporaryFolder().path);
+  vi.stubEnv("DAYBREAK_TUNE", "");
+  // Mesa's own cache stays where it is: compiling takes longer than everything here.
+  vi.stubEnv("MESA_SHADER_CACHE_DIR", mesaCache);
+});
+
+const opened: { close(): Promise<void> }[] = [];
+afterEach(async () => {
+  for (const engine of opened.splice(0)) await engine.close();
+  vi.unstubAllEnvs();
+});
+
+/** An engine for small pictures, and what it told while it opened. */
+async function open(options: OpenEngineOptions = {}): Promise<{ engine: Engine; stages: string[] }> {
+  const stages: string[] = [];
+  const engine = await openEngine({
+    ...{ gpu: await testGpu(), precision: "f32", tuneSize: size, tuneSeconds: seconds },
+    ...options,
+    onProgress: (event) => {
+      if (event.stage !== stages.at(-1)) stages.push(event.stage);
+      options.onProgress?.(event);
+    },
+  });
+  opened.push(engine);
+  return { engine, stages };
+}
+
+async function table() {
+  return readTuning((await deviceKey(await testGpu(), true)) as string);
+}
+
+/** Whether this device has anything to choose from. */
+async function hasChoice(): Promise<boolean> {
+  const what = { gpu: await testGpu(), isForeign: true, source: tinySource(), precision: "f32" as const, ...size };
+  const { problems } = await tuneAndKeep({ ...what, seconds: 1e-6 });
+  return Object.keys(problems).length > 0;
+}
+
+describe("auto", () => {
+  it("measures once for a checkpoint and size, and what was chosen draws the same picture", async () => {
+    const plain = await open({ tune: "off" });
+    const first = await open({ tune: "auto" });
+    const { problems, cases } = (await table())!;
+    expect(Object.values(cases)).toEqual([{ begun_ms: expect.any(Number), isDone: true }]);
+    expect(first.stages).toEqual(Object.keys(problems).length > 0 ? ["tune", "load"] : ["load"]);
+    expect((await open({ tune: "auto" })).stages).toEqual(["load"]);
+    const [a, b] = await Promise.all([plain, first].map(({ engine }) => engine.generate(small)));
+    const worst = a!.images[0]!.data.reduce((w, v, i) => Math.max(w, Math.abs(v - b!.images[0]!.data[i]!)), 0);
+    expect(worst).toBeLessThanOrEqual(1);
+  });
+
+  it("takes what was measured, measures the rest", async () => {
+    if (!(await hasChoice())) return;
+    const { problems, key } = (await table())!;
+    const [name, choice] = Object.entries(problems)[0]!;
+    const variant = choice.candidates.at(-1)!.variant;
+    await addTuning({ key, problems: { [name]: { ...choice, variant } }, cases: {} });
+    await open({ tune: "auto", tuneSize: { width: 64, height: 32 } });
+    expect((await table())!.problems[name]!.variant).toBe(variant);
+  });
+
+  it("does not measure while another program does, or after one that was ended by it, for a day", async () => {
+    await open({ tune: "auto" });
+    const { key, cases } = (await table())!;
+    const name = Object.keys(cases)[0]!;
+    const begun = async (hours: number) => {
+      const begun_ms = Date.now() - hours * 3_600_000;
+      await addTuning({ key, problems: {}, cases: { [name]: { begun_ms, isDone: false } } });
+      await open({ tune: "auto" });
+      return (await table())!.cases[name]!.isDone;
+    };
+    expect([await begun(0), await begun(23), await begun(25)]).toEqual([false, false, true]);
+  });
+
+  it("that is cancelled ends the opening, and measures the next time", async () => {
+    const { gpu } = spyOn(await testGpu());
+    const stop = new AbortController();
+    const onProgress = () => stop.abort();
+    await failure(open({ gpu, tune: "auto", onProgress, signal: stop.signal }), "request.cancelled");
+    const name = Object.keys((await table())?.cases ?? {})[0]!;
+    await open({ tune: "auto" });
+    expect((await table())!.cases[name]!.isDone).toBe(true);
+  });
+
+  it("opens an engine also if the device is lost to every measurement", async () => {
+    let isTuning = false;
+    let losses = 0;
+    const { gpu, devices } = spyOn(await testGpu(), {
+      onDevice: ({ device }) =>
+        wrap(device, "createComputePipelineAsync", (call) => {
+          if (isTuning) device.destroy();
+          if (isTuning) losses += 1;
+          return call();
+        }),
+    });
+    const onProgress = ({ stage }: ProgressEvent) => {
+      isTuning = stage === "tune";
+    };
+    const { engine } = await open({ gpu, tune: "auto", onProgress });
+    expect((await engine.generate(small)).images).toHaveLength(1);
+    expect(losses > 0).toBe(await hasChoice());
+    expect(devices.length).toBeLessThan(8);
+    // It was tried, and is not tried again.
+    expect(Object.values((await table())!.cases)[0]).toMatchObject({ isDone: true });
+  });
+
+  it("opens an engine also if the cache cannot be written", async () => {
+    const { write } = temporaryFolder();
+    vi.stubEnv("XDG_CACHE_HOME", write("file", ""));
+    vi.stubEnv("LOCALAPPDATA", write("file", ""));
+    const { engine } = await open({ tune: "auto" });
+    expect((await engine.generate(small)).images).toHaveLength(1);
+  });
+});
+
+it("cached, the default, measures nothing and takes what was measured; off does not", async () => {
+  const key = (await deviceKey(await testGpu(), true)) as string;
+  expect((await open()).stages).toEqual(["load"]);
+  expect(() => readdirSync(tuningFolder())).toThrow(/ENOENT/);
+  if (!(await hasChoice())) return;
+  const { problems } = (await table())!;
+  const ends = Object.values(problems).map(({ candidates }) => [candidates[0]!, candidates.at(-1)!].map(stemOf));
+  const lasts = new Set(ends.map(([, last]) => last!));
+  const builtins = [...new Set(ends.map(([first]) => first!))].filter((stem) => !lasts.has(stem));
+  const last = Object.entries(problems).map(([name, p]) => [name, { ...p, variant: p.candidates.at(-1)!.variant }]);
+  await addTuning({ key, problems: Object.fromEntries(last), cases: {} });
+  const compiled = async (options: OpenEngineOptions) => {
+    const stems = new Set<string>();
+    const onDevice = ({ device }: SpiedDevice) =>
+      wrap(device, "createShaderModule", (call, [descriptor]) => {
+        stems.add((descriptor as GPUShaderModuleDescriptor).label ?? "");
+        return call();
+      });
+    const { engine } = await open({ gpu: spyOn(await testGpu(), { onDevice }).gpu, ...options });
+    await engine.generate(small);
+    return builtins.filter((stem) => stems.has(stem));
+  };
+  expect(builtins).not.toEqual([]);
+  expect(await compiled({})).toEqual([]);
+  expect(await compiled({ tune: "off" })).toEqual(builtins);
+  expect(await compiled({ tuning: new Map() })).toEqual(builtins);
+});
+
+function stemOf({ variant }: { variant: string }): string {
+  return variant.split(" ")[0] as string;
+}
+
+it("DAYBREAK_TUNE overrides what a caller asks for, and has three values", () => {
+  expect([tuneMode(), tuneMode("auto"), tuneMode("off")]).toEqual(["cached", "auto", "off"]);
+  vi.stubEnv("DAYBREAK_TUNE", "off");
+  expect([tuneMode(), tuneMode("auto")]).toEqual(["off", "off"]);
+  vi.stubEnv("DAYBREAK_TUNE", "always");
+  expect(() => tuneMode()).toThrow(/got the tuning mode always, expected auto, cached, off/);
+});
+
+// Only Linux tells which processes a process has started.
+describe.runIf(process.platform === "linux")("a process", () => {
+  beforeAll(buildProgram);
+
+  it("that the driver ends while it measures is followed by one that measures nothing", async () => {
+    if (!(await hasChoice())) return;
+    vi.stubEnv("XDG_CACHE_HOME", temporaryFolder().path);
+    const stages = new Set<string>();
+    let killed = 0;
+    const onProgress = ({ stage }: ProgressEvent) => {
+      stages.add(stage);
+      if (stage !== "tune" || killed > 0) return;
+      const children = readFileSync(`/proc/self/task/${process.pid}/children`, "utf8").trim().split(" ").map(Number);
+      killed = children.filter((pid) => /engine-child/.test(readFileSync(`/proc/${pid}/cmdline`, "utf8"))).length;
+      for (const pid of children) if (killed === 1) process.kill(pid, "SIGKILL");
+    };
+    const engine = await EngineProcess.open({
+      precision: "f32",
+      tune: "auto",
+      tuneSize: size,
+      tuneSeconds: seconds,
+      onProgress,
+    });
+    opened.push(engine);
+    expect(killed).toBe(1);
+    expect([...stages]).toEqual(["tune", "load"]);
+    expect(engine.restarts).toBe(0);
+    await engine.probe();
+  });
+});
