@@ -126,10 +126,9 @@ async function start(
     tune: options.tune,
     tuneSize: options.defaultSize,
     onProgress: (event) => {
-      if (event.stage === "tune" && event.done === 0) {
-        log.info({ operations: event.total }, "choosing the fastest kernels for this device, once: about 10 s at most");
-      }
-      options.onLoading?.(event);
+      // A log line and a progress line at once would share a line of the terminal.
+      if (event.stage !== "tune" || event.done > 0) return options.onLoading?.(event);
+      log.info({ operations: event.total }, "choosing the fastest kernels for this device, once: about 10 s at most");
     },
     onRestart: (reason) => log.error({ err: reason }, "the engine failed and is being replaced"),
     // Drivers are talkative; what went wrong comes as an error of its own.
