@@ -16,6 +16,7 @@ import type { CheckpointSource } from "../src/engine/weights/source.js";
 import { DaybreakError } from "../src/errors.js";
 import { folderSource } from "../src/node/checkpoint-folder.js";
 import { createGpu } from "../src/node/dawn.js";
+import { choicesFor, tuneMode } from "../src/node/tune.js";
 import { type DeviceBlock, describeDevice, type Spread, spread } from "./machine.js";
 import { syntheticModel, syntheticSource, syntheticWeights } from "./synthetic.js";
 
@@ -72,17 +73,19 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
   const { runs, precision, memoryBudgetBytes, signal } = options;
   const { source, fillWeights } = opened;
   const gpu = await createGpu();
+  const { width, height, steps } = options;
+  // What `daybreak tune` has measured counts, as it does for whoever draws; measuring now would count as opening.
+  const tuning = await choicesFor(tuneMode(), { gpu, source, precision, width, height });
   const began = performance.now();
-  const engine = await Engine.open({ gpu, source, fillWeights, precision, memoryBudgetBytes, signal });
+  const engine = await Engine.open({ gpu, source, fillWeights, precision, memoryBudgetBytes, tuning, signal });
   const open_ms = performance.now() - began;
-  const device = await describeDevice(gpu); // not before: finding the adapter is a part of opening
+  const device = await describeDevice(gpu);
   const all: Timings[] = [];
   let size = { width: 0, height: 0 };
   let peakBytes = 0;
   const { isDistilled, precision: operands } = engine.info;
   try {
     for (let i = 0; i <= runs; i++) {
-      const { width, height, steps } = options;
       const prompt = `a red circle on a blue background, number ${i}`;
       const { images, timings } = await engine.generate({ prompt, width, height, steps, seed: BigInt(i), signal });
       size = images[0]!;
