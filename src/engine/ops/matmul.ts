@@ -153,8 +153,8 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
 /** Of operands that are rounded to f16, those that are not in f16 already; see row-scale.ts. */
 type Scales = { a?: Tensor; weight?: Tensor; up?: Tensor };
 
-/** Binds scales of rows [begin, end); `offset` counts rows. */
-function bindScales(scales: Tensor, begin: number, end: number) {
+/** Binds what row-scale.ts gives for rows [begin, end); `offset` counts rows. */
+export function bindScales(scales: Tensor, begin: number, end: number) {
   const { binding, offset } = bindRows(scales, begin, end);
   return { binding, offset: offset / scales.pitch };
 }
@@ -199,7 +199,7 @@ export function matmulProblem(product: Product): Problem {
 /** The kernels that compute a product on this device, the built-in choice first. */
 export function matmulVariants(device: Device, { rows, isNarrow }: Product): Variant[] {
   const variants: Variant[] = [];
-  if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device));
+  if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device, "matmul"));
   if (usesSubgroupKernels(device)) {
     const [ROWS, COLS, SUBGROUP_SIZE] = [4, 4, device.subgroupSize];
     const tunables = { ROWS, COLS, SUBGROUP_SIZE };

@@ -1,6 +1,6 @@
-// How products and attention are laid out on matrix units, by what the device's units multiply at once. Knows no kernels
-// but matmul_subgroup_matrix and attention_subgroup_matrix, whose tunables it sets. Of the configurations only those that
-// multiply f16 and add in f32 are taken: sums in f16 lose too much.
+// How products, convolutions and attention are laid out on matrix units, by what the device's units multiply at once. Knows
+// no kernels but those named …_subgroup_matrix, whose tunables it sets. Of the configurations only those that multiply f16
+// and add in f32 are taken: sums in f16 lose too much.
 
 import type { Device } from "../gpu/device.js";
 import type { Variant } from "./variants.js";
@@ -29,17 +29,21 @@ const layouts: readonly Layout[] = [
 /** Elements of k that pass through workgroup memory at a time, and unused ones after them. */
 const [step, padding] = [32, 8];
 
-/** Variants of the kernel matmul_subgroup_matrix that the device's matrix units and workgroup memory allow. */
-export function matrixVariants(device: Device): Variant[] {
+/**
+ * Variants of the kernel matmul_subgroup_matrix, or of conv2d_subgroup_matrix, that the device's matrix units and workgroup
+ * memory allow.
+ */
+export function matrixVariants(device: Device, operation: "matmul" | "conv2d"): Variant[] {
   return layouts.flatMap(({ matrix, block, subgroups }) => {
     const [M, N] = matrix;
     const tileRows = subgroups[0] * block[0] * M;
     const tileCols = subgroups[1] * block[1] * N;
     const bytes = 2 * (tileRows + tileCols) * (step + padding) + 4 * subgroups[0] * M * tileCols;
-    const scaleBytes = 8 * (tileRows + tileCols);
+    // Scales of rows and columns, and where a convolution's pixels lie.
+    const scaleBytes = 8 * (tileRows + tileCols) + (operation === "conv2d" ? 8 * tileRows : 0);
     const shape = offeredShape(device, { matrix, block, subgroups }, bytes + scaleBytes);
     if (!shape) return [];
-    return [{ stem: "matmul_subgroup_matrix", tunables: { ...shape, STEP: step }, tileRows, tileCols }];
+    return [{ stem: `${operation}_subgroup_matrix`, tunables: { ...shape, STEP: step }, tileRows, tileCols }];
   });
 }
 
