@@ -14,12 +14,20 @@ import { halfBits, halfValue, type Inputs } from "./reference.js";
 
 export type WeightDtype = Weight["dtype"];
 
+const float = new Float32Array(1);
+const word = new Uint32Array(float.buffer);
+
 /** A number as a weight of the given dtype holds it (bf16: the upper half of f32). */
 export function storedWeight(value: number, dtype: WeightDtype): number {
   if (dtype === "f16") return halfValue(halfBits(value));
-  const words = new Uint32Array(Float32Array.of(value).buffer);
-  if (dtype === "bf16") words[0] = (words[0] as number) & 0xffff0000;
-  return new Float32Array(words.buffer)[0] as number;
+  float[0] = value;
+  if (dtype === "bf16") word[0] = (word[0] as number) & 0xffff0000;
+  return float[0] as number;
+}
+
+function bf16Bits(value: number): number {
+  float[0] = value;
+  return (word[0] as number) >>> 16;
 }
 
 /** A [rows, cols] weight of values that `storedWeight` has rounded; rows zero-padded to a multiple of 8 elements. */
@@ -36,8 +44,7 @@ export function weightOf(
   for (let r = 0; r < rows; r++) {
     for (let c = 0; c < cols; c++) {
       const value = values[r * cols + c] as number;
-      const bits = () => (new Uint32Array(Float32Array.of(value).buffer)[0] as number) >>> 16;
-      elements[r * pitch + c] = dtype === "f32" ? value : dtype === "bf16" ? bits() : halfBits(value);
+      elements[r * pitch + c] = dtype === "f32" ? value : dtype === "bf16" ? bf16Bits(value) : halfBits(value);
     }
   }
   const { device } = inputs;

@@ -1,5 +1,6 @@
 // Matrix products with a weight: every linear layer of the models. Several kernels compute the same function: CPU drivers
-// get one that needs no workgroup memory, GPUs with matrix units one for operands in f16. Splits by rows and columns
+// get one that needs no workgroup memory, GPUs with matrix units one for operands in f16, and a few rows one that reads
+// the weight as fast as it can. Splits by rows and columns
 // where a range exceeds the binding limit or a dispatch would run too long.
 
 import { assert } from "../../errors.js";
@@ -199,14 +200,38 @@ export function matmulProblem(product: Product): Problem {
 /** The kernels that compute a product on this device, the built-in choice first. */
 export function matmulVariants(device: Device, { rows, isNarrow }: Product): Variant[] {
   const variants: Variant[] = [];
+  // A product of so few rows takes as long as reading the weight does; of a tile's rows most would be computed in vain.
+  const isMatvecFirst = rows <= 4 && !usesSubgroupKernels(device);
+  if (isMatvecFirst) variants.push(...matvecVariants(rows));
   if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device, "matmul"));
   if (usesSubgroupKernels(device)) {
     const [ROWS, COLS, SUBGROUP_SIZE] = [4, 4, device.subgroupSize];
     const tunables = { ROWS, COLS, SUBGROUP_SIZE };
     variants.push({ stem: "matmul_subgroup", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
   }
-  variants.push({ stem: "matmul", tunables: {}, tileRows: 64, tileCols: 64 });
+  // Rows and columns of an invocation: the usual ones, for large products, and for those with few tiles.
+  for (const [ROWS, COLS] of [
+    [4, 4],
+    [8, 8],
+    [2, 4],
+  ] as const) {
+    variants.push({ stem: "matmul", tunables: { ROWS, COLS }, tileRows: 16 * ROWS, tileCols: 16 * COLS });
+  }
+  if (rows <= 8 && !isMatvecFirst) variants.push(...matvecVariants(rows));
   return variants;
+}
+
+/** The kernel matvec for up to eight rows, with various numbers of columns and of invocations to share them. */
+function matvecVariants(rows: number): Variant[] {
+  const ROWS = sizeClass(rows);
+  const shapes = [
+    [4, 64],
+    [4, 32],
+    [2, 128],
+  ] as const;
+  return shapes.map(([COLS, LANES]) => {
+    return { stem: "matvec", tunables: { ROWS, COLS, LANES }, tileRows: ROWS, tileCols: COLS };
+  });
 }
 
 /**
