@@ -98,7 +98,7 @@ export function recordWith<T>(variant: Variant, recorder: Recorder, record: () =
 
 /** True for kernels that round their operands to f16. */
 export function isNarrowing({ stem }: Variant): boolean {
-  return /subgroup_matrix/.test(stem);
+  return /_subgroup_matrix$|_f16$/.test(stem);
 }
 
 /** Name and device of every configuration that lists other kernels or takes other splits. */

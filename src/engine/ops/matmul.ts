@@ -73,7 +73,7 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
   // With a gate, half of a tile's columns are those of the up projection.
   const tileCols = isSiluGate ? variant.tileCols / 2 : variant.tileCols;
   const scales: Scales = {};
-  if (chosen.layout.stem === "matmul_subgroup_matrix") {
+  if (isNarrowing(variant)) {
     if (a.dtype === "f32") scales.a = tensorRowScales(recorder, a);
     if (weight.dtype !== "f16") {
       scales.weight = weightRowScales(recorder, weight, firstRow, endRow);
@@ -209,16 +209,25 @@ export function matmulVariants(device: Device, { rows, isNarrow }: Product): Var
     const tunables = { ROWS, COLS, SUBGROUP_SIZE };
     variants.push({ stem: "matmul_subgroup", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
   }
-  // Rows and columns of an invocation: the usual ones, for large products, and for those with few tiles.
-  for (const [ROWS, COLS] of [
-    [4, 4],
-    [8, 8],
-    [2, 4],
-  ] as const) {
-    variants.push({ stem: "matmul", tunables: { ROWS, COLS }, tileRows: 16 * ROWS, tileCols: 16 * COLS });
+  variants.push(tiled("matmul", 4, 4), tiled("matmul", 2, 4));
+  // Drivers for processors compile 64 sums an invocation for many seconds.
+  if (!usesSubgroupKernels(device)) variants.push(tiled("matmul", 8, 8));
+  if (isNarrow && rows > 4 && device.features.has("shader-f16")) {
+    variants.push(tiled("matmul_f16", 4, 4));
+    if (!device.isSoftware) variants.push(tiled("matmul_f16", 8, 8));
   }
   if (rows <= 8 && !isMatvecFirst) variants.push(...matvecVariants(rows));
   return variants;
+}
+
+/** True for kernels that round their operands to f16 and need scales for those that are not. */
+function isNarrowing({ stem }: Variant): boolean {
+  return stem === "matmul_subgroup_matrix" || stem === "matmul_f16";
+}
+
+/** A kernel of 16 × 16 invocations that compute ROWS × COLS sums each. */
+function tiled(stem: string, ROWS: number, COLS: number): Variant {
+  return { stem, tunables: { ROWS, COLS }, tileRows: 16 * ROWS, tileCols: 16 * COLS };
 }
 
 /** The kernel matvec for up to eight rows, with various numbers of columns and of invocations to share them. */
