@@ -122,8 +122,7 @@ export function conv2d(
       const firstRow = Math.max(0, top);
       const inputEnd = Math.min(x.height, bottom + 1);
       const input = bindRows(x.tensor, (firstRow - storedRow) * x.width, (inputEnd - storedRow) * x.width);
-      const xScale =
-        xScales && bindScales(xScales, (firstRow - storedRow) * x.width, (inputEnd - storedRow) * x.width);
+      const xScale = xScales && bindScales(xScales, (firstRow - storedRow) * x.width, (inputEnd - storedRow) * x.width);
       const output = bindRows(y, p, pEnd);
       const tiles = Math.ceil((pEnd - p) / tileRows);
       recorder.dispatch({

@@ -19,8 +19,11 @@ type Layout = {
 const layouts: readonly Layout[] = [
   { matrix: [16, 16, 16], block: [4, 4], subgroups: [2, 2] },
   { matrix: [16, 16, 16], block: [4, 4], subgroups: [2, 1] },
+  // For products with few tiles.
+  { matrix: [16, 16, 16], block: [2, 2], subgroups: [2, 2] },
   { matrix: [16, 8, 16], block: [4, 8], subgroups: [2, 2] },
   { matrix: [16, 8, 16], block: [4, 8], subgroups: [2, 1] },
+  { matrix: [16, 8, 16], block: [2, 4], subgroups: [2, 2] },
   { matrix: [8, 16, 16], block: [4, 2], subgroups: [2, 2] },
   // So far only a CPU driver shows these; uneven, so that what its tests compute tells rows from columns.
   { matrix: [8, 8, 8], block: [3, 2], subgroups: [2, 4] },
