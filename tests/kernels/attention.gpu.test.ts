@@ -109,4 +109,25 @@ describe.each(configurations)("attention on %s", (_, open) => {
     },
     300_000,
   );
+
+  it("shows a value that is infinite to every query that sees it", async () => {
+    const [tokens, size] = [40, 16];
+    const [q, k, v] = [1, 2, 3].map((seed) => normal(seed, tokens * size)) as [
+      Float32Array,
+      Float32Array,
+      Float32Array,
+    ];
+    v[20 * size + 7] = Number.NEGATIVE_INFINITY;
+    const variants = attentionVariants(test.device, { tokens, heads: 1, headSize: size, dtype: "f16" });
+    await withEach(test, variants, async (variant) => {
+      const { y } = await runRecorded(test, (recorder, inputs) => {
+        const [qs, ks] = [q, k].map((x, i) => inputs.tensor("qk"[i] as string, tokens, size, x, { dtype: "f16" }));
+        const vs = inputs.tensor("v", tokens, size, v);
+        const options = { heads: 1, kvHeads: 1, causal: true };
+        return { y: recordWith(variant, recorder, () => attention(recorder, qs!, ks!, vs, options)) };
+      });
+      const shown = Array.from({ length: tokens }, (_, i) => !Number.isFinite(y.values[i * size + 7]));
+      expect(shown.slice(20), variantName(variant)).toEqual(Array(20).fill(true));
+    });
+  });
 });

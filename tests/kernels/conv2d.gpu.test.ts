@@ -110,4 +110,26 @@ describe.each(configurations)("conv2d on %s", (_, open) => {
       expect(await run(test, c, variant), variantName(variant)).toBeLessThanOrEqual(bound);
     });
   });
+
+  it("shows an infinite pixel where taps reach it, and nowhere else", async () => {
+    const [height, width, channels] = [6, 7, 16];
+    const x = normal(1, height * width * channels);
+    x[(2 * width + 3) * channels + 5] = Number.POSITIVE_INFINITY;
+    const w = normal(2, channels * 9 * channels);
+    const shape = { pixels: height * width, inputs: channels, outputs: channels };
+    const variants = conv2dVariants(test.device, { ...shape, weight: "bf16", isNarrow: true });
+    await withEach(test, variants, async (variant) => {
+      const { y } = await runRecorded(test, (recorder, inputs) => {
+        const image = { tensor: inputs.tensor("x", height * width, channels, x), height, width };
+        const weights = weightOf(inputs, "weight", channels, 9 * channels, w, "bf16");
+        const bias = inputs.vector("bias", new Float32Array(channels));
+        const options = { operands: isNarrowing(variant) ? "f16" : "f32" } as const;
+        return { y: recordWith(variant, recorder, () => conv2d(recorder, image, weights, bias, options)).tensor };
+      });
+      const isReached = (pixel: number) =>
+        Math.abs(Math.floor(pixel / width) - 2) < 2 && Math.abs((pixel % width) - 3) < 2;
+      const shown = Array.from(y.values, (value) => !Number.isFinite(value));
+      expect(shown, variantName(variant)).toEqual(shown.map((_, i) => isReached(Math.floor(i / channels))));
+    });
+  });
 });

@@ -210,7 +210,8 @@ describe("matmul on matrix units", async () => {
     console.log(`${adapter} shows no matrix units of f16 with sums in f32: their kernels were not tested`);
     it("lists none where there are none", () => {
       const product = { rows: 64, k: 64, cols: 64, a: "f16", weight: "bf16", isNarrow: true, isGated: false } as const;
-      expect(matmulVariants(test.device, product).filter(isNarrowing)).toEqual([]);
+      const stems = matmulVariants(test.device, product).map(({ stem }) => stem);
+      expect(stems).not.toContain("matmul_subgroup_matrix");
     });
   }
 });
