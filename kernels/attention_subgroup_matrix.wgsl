@@ -95,9 +95,8 @@ const SCORE_PITCH: u32 = KEYS / 4u + 1u;
 // A matrix of sums of every subgroup.
 const PASS_ROWS: u32 = SUBGROUP_ROWS * MATRIX_M;
 const PASS_VECTORS: u32 = SUBGROUP_COLS * MATRIX_N / 4u;
-// Invocations that share the softmax of a query, and the vectors of scores that each of them takes.
-const PARTS: u32 = WORKGROUP / TILE_M;
-const PART_VECTORS: u32 = KEYS / 4u / PARTS;
+// Invocations that share the softmax of a query; there are vectors of scores for eight in every layout.
+const PARTS: u32 = min(WORKGROUP / TILE_M, 8u);
 
 // Queries at first, then keys and values in turn.
 var<workgroup> kv_tile: array<vec4<f16>, KEYS * PITCH>;
@@ -299,8 +298,8 @@ fn attention_subgroup_matrix(
     values_to_tile(index, j0, end, (params.v_offset + kv * params.v_head_stride) / 4u);
     if (owns) {
       var highest = vec4<f32>(LOWEST);
-      for (var i = 0u; i < PART_VECTORS; i++) {
-        highest = max(highest, exponents(row, part * PART_VECTORS + i, hidden_from));
+      for (var vector = part; vector < KEYS / 4u; vector += PARTS) {
+        highest = max(highest, exponents(row, vector, hidden_from));
       }
       let most = max(max(highest.x, highest.y), max(highest.z, highest.w));
       partial[index] = most;
@@ -354,8 +353,7 @@ fn attention_subgroup_matrix(
     }
 
     if (owns) {
-      for (var i = 0u; i < PART_VECTORS; i++) {
-        let vector = part * PART_VECTORS + i;
+      for (var vector = part; vector < KEYS / 4u; vector += PARTS) {
         let j = 4u * vector;
         let exponent = exponents(row, vector, hidden_from);
         let is_hidden = exponent == vec4<f32>(LOWEST);

@@ -75,9 +75,9 @@ export function attentionMatrixVariants(device: Device, groups: number): Variant
     const keys = subgroups[1] * block[1] * N;
     const wholeCols = (cols: number) => Math.ceil((groups * 8) / cols) * cols;
     const width = Math.max(wholeCols(K), wholeCols(subgroups[1] * N));
-    // Keys or values, probabilities, scores; what each query and each key has besides.
+    // Keys or values, probabilities, scores; scales and maxima.
     const tileBytes = 2 * keys * (width + padding) + 2 * tileRows * (keys + padding) + 4 * tileRows * (keys + 4);
-    const shape = offeredShape(device, { matrix, block, subgroups }, tileBytes + 8 * keys + 64 * tileRows);
+    const shape = offeredShape(device, { matrix, block, subgroups }, tileBytes + 8 * keys + 40 * tileRows + 4);
     // An invocation has at most one query.
     if (!shape || shape.WORKGROUP < tileRows) return [];
     return [{ stem: "attention_subgroup_matrix", tunables: { ...shape }, tileRows, tileCols: groups * 8 }];
