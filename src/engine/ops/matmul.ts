@@ -214,7 +214,9 @@ export function matmulVariants(device: Device, { rows, isNarrow }: Product): Var
   if (!usesSubgroupKernels(device)) variants.push(tiled("matmul", 8, 8));
   if (isNarrow && rows > 4 && device.features.has("shader-f16")) {
     variants.push(tiled("matmul_f16", 4, 4));
-    if (!device.isSoftware) variants.push(tiled("matmul_f16", 8, 8));
+    // Its tiles and scales take 18 KiB of workgroup memory.
+    const hasRoom = device.gpu.limits.maxComputeWorkgroupStorageSize >= 18 * 1024;
+    if (!device.isSoftware && hasRoom) variants.push(tiled("matmul_f16", 8, 8));
   }
   if (rows <= 8 && !isMatvecFirst) variants.push(...matvecVariants(rows));
   return variants;
