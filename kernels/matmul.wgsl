@@ -8,12 +8,15 @@
 //   y        [rows, cols]        f32   must not alias a; read only if ACCUMULATE
 //
 // epilogue(s) = s [+ bias[n]]; SILU_GATE: silu(s) * s_up; HAS_GATE: gate[n] * s; ACCUMULATE: y[m, n] + s.
-// A workgroup of 16 x 16 computes a tile of 64 x 64 (SILU_GATE: 64 x 32, its columns twice), an invocation 4 x 4;
-// 16 elements of k at a time pass through workgroup memory as f32. Dispatch: (row tiles, column tiles, 1).
+// A workgroup of 16 x 16 invocations computes a tile of 16 ROWS x 16 COLS (SILU_GATE: half of the columns, each twice), an
+// invocation ROWS x COLS; 16 elements of k at a time pass through workgroup memory as f32.
+// Dispatch: (row tiles, column tiles, 1).
 
 // tunables
 const A_TYPE: u32 = 0u;
 const WEIGHT_TYPE: u32 = 1u;
+const ROWS: u32 = 4u;
+const COLS: u32 = 4u;
 
 override HAS_BIAS: bool = false;
 override HAS_GATE: bool = false;
@@ -43,13 +46,16 @@ struct Params {
 @group(0) @binding(5) var<storage, read> gate: array<f32>;
 @group(0) @binding(6) var<storage, read_write> y: array<f32>;
 
-const TILE: u32 = 64u;
+const TILE_M: u32 = 16u * ROWS;
+const TILE_N: u32 = 16u * COLS;
 const STEP: u32 = 16u; // elements of k in workgroup memory
-const HALF: u32 = TILE / 2u;
+const HALF: u32 = TILE_N / 2u;
+// Groups of eight elements that an invocation brings at a time.
+const LOADS: u32 = ((TILE_M + TILE_N) * STEP / 8u + 255u) / 256u;
 
 // Four elements of k of one row (column), [k / 4][row]: neighbouring invocations read neighbouring vectors.
-var<workgroup> a_tile: array<vec4<f32>, TILE * STEP / 4u>;
-var<workgroup> w_tile: array<vec4<f32>, TILE * STEP / 4u>;
+var<workgroup> a_tile: array<vec4<f32>, TILE_M * STEP / 4u>;
+var<workgroup> w_tile: array<vec4<f32>, TILE_N * STEP / 4u>;
 
 // Eight elements from 16 bytes (bf16, f16); f32 takes 16 bytes more.
 fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
@@ -92,60 +98,65 @@ fn matmul(
   @builtin(workgroup_id) tile: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
 ) {
-  let tile_cols = select(TILE, HALF, SILU_GATE);
-  let m_first = tile.x * TILE;
+  let tile_cols = select(TILE_N, HALF, SILU_GATE);
+  let m_first = tile.x * TILE_M;
   let n_first = tile.y * tile_cols;
   let tx = index % 16u; // columns tx, tx + 16, … of the tile
   let ty = index / 16u; // rows ty, ty + 16, …
 
-  // Invocations 0..127 bring eight elements of a row of a each, 128..255 of a row of the weight.
-  // Gated tiles hold 32 gate columns, then the 32 up columns that belong to them.
-  let line = index % 128u / 2u;
-  let part = index % 2u;
-  let brings_a = index < 128u;
-  let brings_up = SILU_GATE && line >= HALF;
-  let m_load = m_first + line;
-  let n_load = n_first + select(line, line - HALF, brings_up);
-  let is_inside = select(n_load < params.cols, m_load < params.rows, brings_a);
-  let a_row = (params.a_offset + m_load * params.a_pitch) / 8u;
-  let w_row = n_load * params.groups;
-
-  var sum: array<array<f32, 4>, 4>;
+  // Lines of the tiles are rows of a, then rows of the weight; neighbouring invocations bring a line's two groups.
+  // Gated tiles hold gate columns, then the up columns that belong to them.
+  var sum: array<array<f32, COLS>, ROWS>;
   for (var k = 0u; k < params.groups; k += 2u) {
-    var loaded = array<vec4<f32>, 2>(vec4<f32>(), vec4<f32>());
-    if (is_inside && k + part < params.groups) {
-      if (brings_a) {
-        loaded = load_a(a_row + k + part);
-      } else if (brings_up) {
-        loaded = load_up(params.up_offset + w_row + k + part);
-      } else {
-        loaded = load_weight(params.weight_offset + w_row + k + part);
+    var loaded: array<array<vec4<f32>, 2>, LOADS>;
+    for (var i = 0u; i < LOADS; i++) {
+      let line = (256u * i + index) / 2u;
+      let group = k + index % 2u;
+      loaded[i] = array<vec4<f32>, 2>(vec4<f32>(), vec4<f32>());
+      if (line < TILE_M) {
+        if (m_first + line < params.rows && group < params.groups) {
+          loaded[i] = load_a((params.a_offset + (m_first + line) * params.a_pitch) / 8u + group);
+        }
+      } else if (line < TILE_M + TILE_N) {
+        let is_up = SILU_GATE && line - TILE_M >= HALF;
+        let n = n_first + line - TILE_M - select(0u, HALF, is_up);
+        if (n < params.cols && group < params.groups) {
+          if (is_up) {
+            loaded[i] = load_up(params.up_offset + n * params.groups + group);
+          } else {
+            loaded[i] = load_weight(params.weight_offset + n * params.groups + group);
+          }
+        }
       }
     }
     workgroupBarrier();
-    if (brings_a) {
-      a_tile[2u * part * TILE + line] = loaded[0];
-      a_tile[(2u * part + 1u) * TILE + line] = loaded[1];
-    } else {
-      w_tile[2u * part * TILE + line] = loaded[0];
-      w_tile[(2u * part + 1u) * TILE + line] = loaded[1];
+    for (var i = 0u; i < LOADS; i++) {
+      let line = (256u * i + index) / 2u;
+      let part = 2u * (index % 2u);
+      if (line < TILE_M) {
+        a_tile[part * TILE_M + line] = loaded[i][0];
+        a_tile[(part + 1u) * TILE_M + line] = loaded[i][1];
+      } else if (line < TILE_M + TILE_N) {
+        w_tile[part * TILE_N + line - TILE_M] = loaded[i][0];
+        w_tile[(part + 1u) * TILE_N + line - TILE_M] = loaded[i][1];
+      }
     }
     workgroupBarrier();
     for (var i = 0u; i < STEP / 4u; i++) {
-      var cols: array<vec4<f32>, 4>;
-      for (var c = 0u; c < 4u; c++) {
-        cols[c] = w_tile[i * TILE + tx + 16u * c];
+      var cols: array<vec4<f32>, COLS>;
+      for (var c = 0u; c < COLS; c++) {
+        cols[c] = w_tile[i * TILE_N + tx + 16u * c];
       }
-      for (var r = 0u; r < 4u; r++) {
-        let row = a_tile[i * TILE + ty + 16u * r];
-        for (var c = 0u; c < 4u; c++) {
+      for (var r = 0u; r < ROWS; r++) {
+        let row = a_tile[i * TILE_M + ty + 16u * r];
+        for (var c = 0u; c < COLS; c++) {
           sum[r][c] += dot(row, cols[c]);
         }
       }
     }
   }
 
-  for (var r = 0u; r < 4u; r++) {
+  for (var r = 0u; r < ROWS; r++) {
     let m = m_first + ty + 16u * r;
     for (var c = 0u; c < tile_cols / 16u; c++) {
       let n = n_first + tx + 16u * c;
@@ -158,7 +169,7 @@ fn matmul(
             value += bias[params.bias_offset + n];
           }
           if (SILU_GATE) {
-            value = value / (1.0 + exp(-max(value, -87.0))) * sum[r][(c + 2u) % 4u];
+            value = value / (1.0 + exp(-max(value, -87.0))) * sum[r][(c + COLS / 2u) % COLS];
           }
           if (HAS_GATE) {
             value *= gate[params.gate_offset + n];

@@ -6,10 +6,14 @@
 // What brings a row near the top of f16's range before it is rounded to f16: exact, for it is a power of two, nothing
 // overflows, and only what is 2^29 times as small as the row's largest value loses precision. A row that holds a NaN or
 // an infinity gets (1, NaN), so that results show it; the bits are compared, because compilers may assume neither exists.
-// 64 invocations share a row. Dispatch: rows folded into (min(rows, 65535), ceil(rows / 65535), 1).
+// LANES invocations (a power of two) share a row: one on CPU devices, few where rows are short.
+// Dispatch: ceil(rows / ROWS_PER_WORKGROUP) workgroups, folded into x and y.
 
 // tunables
 const X_TYPE: u32 = 1u;
+
+override LANES: u32 = 64u;
+override ROWS_PER_WORKGROUP: u32 = 1u;
 
 struct Params {
   rows: u32,
@@ -23,9 +27,7 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<u32>>;
 
-const LANES: u32 = 64u;
-
-var<workgroup> largest: array<u32, LANES>;
+var<workgroup> largest: array<u32, LANES * ROWS_PER_WORKGROUP>;
 
 // The largest magnitude of eight elements, as the bits of an f32.
 fn largest_of(group: u32) -> u32 {
@@ -38,29 +40,34 @@ fn largest_of(group: u32) -> u32 {
   return max(max(most.x, most.y), max(most.z, most.w));
 }
 
-@compute @workgroup_size(LANES)
+@compute @workgroup_size(LANES, ROWS_PER_WORKGROUP)
 fn row_scale(
   @builtin(workgroup_id) workgroup: vec3<u32>,
   @builtin(num_workgroups) workgroups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
+  @builtin(local_invocation_id) local: vec3<u32>,
 ) {
-  let row = workgroup.y * workgroups.x + workgroup.x;
+  let lane = local.x;
+  let row = (workgroup.y * workgroups.x + workgroup.x) * ROWS_PER_WORKGROUP + local.y;
   var most = 0u;
   if (row < params.rows) {
     for (var i = lane; i < params.groups; i += LANES) {
       most = max(most, largest_of(params.x_offset + row * params.x_pitch + i));
     }
   }
-  largest[lane] = most;
-  workgroupBarrier();
-  for (var step = LANES / 2u; step > 0u; step /= 2u) {
-    if (lane < step) {
-      largest[lane] = max(largest[lane], largest[lane + step]);
-    }
+  if (LANES > 1u) {
+    let at = local.y * LANES + lane;
+    largest[at] = most;
     workgroupBarrier();
+    for (var step = LANES / 2u; step > 0u; step /= 2u) {
+      if (lane < step) {
+        largest[at] = max(largest[at], largest[at + step]);
+      }
+      workgroupBarrier();
+    }
+    most = largest[at];
   }
   if (lane == 0u && row < params.rows) {
-    let exponent = largest[0] >> 23u;
+    let exponent = most >> 23u;
     // Both s and 1 / s stay normal numbers.
     let scale = clamp(268 - i32(exponent), 1, 253);
     var pair = vec2<u32>(u32(scale) << 23u, u32(254 - scale) << 23u);

@@ -10,7 +10,7 @@ export type TestDevice = { device: Device; readback: Readback };
 let shared: Promise<TestDevice> | undefined;
 
 /** Limits for all tests of this process: DAYBREAK_TEST_BINDING_BYTES lowers the binding limit. */
-function testLimits(): Partial<DeviceLimits> {
+export function testLimits(): Partial<DeviceLimits> {
   const bindingBytes = Number(process.env.DAYBREAK_TEST_BINDING_BYTES ?? 0);
   return bindingBytes > 0 ? { bindingBytes } : {};
 }

@@ -228,8 +228,8 @@ function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "
     const clean = recorder.scratch("clean latents", latents.rows, latents.cols);
     recorder.copy(latents, clean);
     eulerStep(recorder, clean, velocity!, step);
-    const decoding = options.decoding ?? decodings[0];
-    const picture = recordDecoder(recorder, vae, checkpoint.vae, clean, grid, { ...decoding, tap });
+    const { decoding = decodings[0], operands } = options;
+    const picture = recordDecoder(recorder, vae, checkpoint.vae, clean, grid, { ...decoding, operands, tap });
     health(recorder, picture.tensor, healthResult, healthSlots.picture);
     pixels = rgb8(recorder, picture.tensor);
     recorder.keep(pixels);
@@ -300,7 +300,7 @@ function recordReferences(
         checkpoint.config.vae,
         checkpoint.vae,
         { tensor: picture, height, width },
-        { ...(options.decoding ?? decodings[0]), tap },
+        { ...(options.decoding ?? decodings[0]), operands: options.operands, tap },
       );
       recorder.copy(encoded, tokens);
       health(recorder, tokens, healthResult, 0);

@@ -2,9 +2,18 @@
 
 import { beforeAll, describe, expect, it } from "vitest";
 import { padded8 } from "../../src/engine/gpu/tensor.js";
-import { type Conv2dOptions, conv2d } from "../../src/engine/ops/conv2d.js";
-import type { TestDevice } from "../gpu.js";
-import { configurations, storedWeight, type WeightDtype, weightOf } from "./linear.js";
+import { type Conv2dOptions, conv2d, conv2dVariants } from "../../src/engine/ops/conv2d.js";
+import { type Variant, variantName } from "../../src/engine/ops/variants.js";
+import {
+  configurations,
+  isNarrowing,
+  recordWith,
+  storedWeight,
+  type TunedDevice,
+  type WeightDtype,
+  weightOf,
+  withEach,
+} from "./linear.js";
 import { nmse, nmseBound, normal, runRecorded } from "./reference.js";
 
 type Case = {
@@ -12,6 +21,8 @@ type Case = {
   mode?: Conv2dOptions["mode"];
   weight?: WeightDtype;
   add?: boolean;
+  /** Pixels are of sizes from 1 / magnitude to magnitude, in turn. */
+  magnitude?: number;
 };
 
 const cases: Case[] = [
@@ -27,6 +38,7 @@ const cases: Case[] = [
   { shape: [9, 3, 32, 32], mode: "upsample", weight: "f16" },
   { shape: [11, 13, 32, 64], add: true },
   { shape: [20, 19, 48, 70] },
+  { shape: [9, 11, 40, 24], magnitude: 1e9 },
 ];
 
 function reference(
@@ -59,10 +71,11 @@ function reference(
   return y;
 }
 
-async function run(test: TestDevice, c: Case): Promise<number> {
-  const { shape, mode = "same", weight = "bf16", add = false } = c;
+async function run(test: TunedDevice, c: Case, variant: Variant): Promise<number> {
+  const { shape, mode = "same", weight = "bf16", add = false, magnitude = 1 } = c;
   const [height, width, ci, co] = shape;
-  const x = normal(1, height * width * ci);
+  const size = (pixel: number) => magnitude ** (((pixel * 7) % 11) / 5 - 1);
+  const x = normal(1, height * width * ci).map((value, i) => value * size(Math.floor(i / ci)));
   const w = normal(2, co * 9 * ci, 0, 1 / Math.sqrt(9 * ci)).map((v) => storedWeight(v, weight));
   const bias = normal(3, co);
   const before = normal(4, height * width * co);
@@ -73,7 +86,9 @@ async function run(test: TestDevice, c: Case): Promise<number> {
     const image = { tensor: inputs.tensor("x", height * width, ci, x, { rowsBefore: 1, rowsAfter: 1 }), height, width };
     const weights = weightOf(inputs, "weight", co, 9 * padded8(ci), taps, weight);
     const into = add ? { tensor: inputs.tensor("y", height * width, co, before), accumulate: true } : undefined;
-    return { y: conv2d(recorder, image, weights, inputs.vector("bias", bias), { mode, into }).tensor };
+    const options = { mode, into, operands: isNarrowing(variant) ? "f16" : "f32" } as const;
+    const record = () => conv2d(recorder, image, weights, inputs.vector("bias", bias), options);
+    return { y: recordWith(variant, recorder, record).tensor };
   });
   const expected = reference(x, w, bias, c);
   if (add) for (let i = 0; i < expected.length; i++) expected[i] = (expected[i] as number) + (before[i] as number);
@@ -81,12 +96,40 @@ async function run(test: TestDevice, c: Case): Promise<number> {
 }
 
 describe.each(configurations)("conv2d on %s", (_, open) => {
-  let test: TestDevice;
+  let test: TunedDevice;
   beforeAll(async () => {
     test = await open();
   });
 
   it.each(cases)("$shape $mode weight $weight add $add", async (c) => {
-    expect(await run(test, c)).toBeLessThanOrEqual(nmseBound.f32);
+    const [height, width, inputs, outputs] = c.shape;
+    const scale = { same: 1, upsample: 4, downsample: 1 / 4 }[c.mode ?? "same"];
+    const problem = { pixels: height * width * scale, inputs, outputs, weight: c.weight ?? "bf16", isNarrow: true };
+    await withEach(test, conv2dVariants(test.device, problem), async (variant) => {
+      const bound = isNarrowing(variant) ? nmseBound.f16 : nmseBound.f32;
+      expect(await run(test, c, variant), variantName(variant)).toBeLessThanOrEqual(bound);
+    });
+  });
+
+  it("shows an infinite pixel where taps reach it, and nowhere else", async () => {
+    const [height, width, channels] = [6, 7, 16];
+    const x = normal(1, height * width * channels);
+    x[(2 * width + 3) * channels + 5] = Number.POSITIVE_INFINITY;
+    const w = normal(2, channels * 9 * channels);
+    const shape = { pixels: height * width, inputs: channels, outputs: channels };
+    const variants = conv2dVariants(test.device, { ...shape, weight: "bf16", isNarrow: true });
+    await withEach(test, variants, async (variant) => {
+      const { y } = await runRecorded(test, (recorder, inputs) => {
+        const image = { tensor: inputs.tensor("x", height * width, channels, x), height, width };
+        const weights = weightOf(inputs, "weight", channels, 9 * channels, w, "bf16");
+        const bias = inputs.vector("bias", new Float32Array(channels));
+        const options = { operands: isNarrowing(variant) ? "f16" : "f32" } as const;
+        return { y: recordWith(variant, recorder, () => conv2d(recorder, image, weights, bias, options)).tensor };
+      });
+      const isReached = (pixel: number) =>
+        Math.abs(Math.floor(pixel / width) - 2) < 2 && Math.abs((pixel % width) - 3) < 2;
+      const shown = Array.from(y.values, (value) => !Number.isFinite(value));
+      expect(shown, variantName(variant)).toEqual(shown.map((_, i) => isReached(Math.floor(i / channels))));
+    });
   });
 });

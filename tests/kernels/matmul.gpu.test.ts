@@ -1,13 +1,23 @@
 // The matrix product against f64, in every dtype, with every epilogue, on every choice of kernel and split.
 
-import { beforeAll, describe, expect, it, vi } from "vitest";
+import { beforeAll, describe, expect, it } from "vitest";
 import type { Recorder } from "../../src/engine/gpu/commands.js";
 import { sliceRows, type Tensor } from "../../src/engine/gpu/tensor.js";
-import { type MatmulOptions, matmul } from "../../src/engine/ops/matmul.js";
+import { type MatmulOptions, matmul, matmulVariants } from "../../src/engine/ops/matmul.js";
 import { matrixVariants } from "../../src/engine/ops/matrix-tiles.js";
+import { type Variant, variantName } from "../../src/engine/ops/variants.js";
 import type { Weight } from "../../src/engine/weights/upload.js";
-import type { TestDevice } from "../gpu.js";
-import { configurations, opened, storedWeight, type WeightDtype, weightOf } from "./linear.js";
+import {
+  configurations,
+  isNarrowing,
+  opened,
+  recordWith,
+  storedWeight,
+  type TunedDevice,
+  type WeightDtype,
+  weightOf,
+  withEach,
+} from "./linear.js";
 import { nmse, nmseBound, normal, runRecorded, stored } from "./reference.js";
 
 type Case = {
@@ -50,26 +60,38 @@ const cases: Case[] = [
   { shape: [31, 40, 48], epilogue: "gate", weight: "f32" },
   { shape: [19, 31, 104], epilogue: "column" },
   { shape: [40, 50, 72], a: "f16", weight: "f16", epilogue: "gated residual" },
-  { shape: [70, 3072, 300], weight: "bf16" },
-  { shape: [5, 640, 3072], a: "f16", epilogue: "bias" },
+  { shape: [70, 768, 300], weight: "bf16" },
+  { shape: [5, 160, 3072], a: "f16", epilogue: "bias" },
+  { shape: [4, 300, 520], epilogue: "bias" },
+  { shape: [2, 37, 1000], a: "f16", weight: "f16", epilogue: "silu gate" },
+  { shape: [3, 70, 264], weight: "f32", epilogue: "gated residual" },
+  { shape: [8, 50, 96], epilogue: "silu gate" },
+  { shape: [7, 31, 600], weight: "f32", epilogue: "column" },
+  // Odd in every way a tile, a matrix, a step and a group can be.
+  { shape: [64, 64, 32], a: "f16" },
+  { shape: [65, 65, 33], a: "f16" },
+  { shape: [63, 31, 31], a: "f16", weight: "f32", epilogue: "silu gate" },
+  { shape: [200, 300, 100], a: "f16", weight: "f16", epilogue: "bias" },
+  { shape: [129, 257, 264], a: "f16", epilogue: "silu gate" },
+  { shape: [128, 128, 640], a: "f16", weight: "f32", epilogue: "gated residual" },
+  { shape: [16, 24, 1000], a: "f16", epilogue: "column" },
+  { shape: [40, 48, 96], epilogue: "accumulate", magnitude: 1e9 },
+  { shape: [40, 48, 96], weight: "f32", magnitude: 1e-9 },
 ];
 
-const dot = (a: ArrayLike<number>, at: number, w: ArrayLike<number>, row: number, k: number) => {
+const dot = (a: Float64Array, at: number, w: Float64Array, row: number, k: number) => {
   let sum = 0;
   for (let i = 0; i < k; i++) sum += (a[at * k + i] as number) * (w[row * k + i] as number);
   return sum;
 };
 
-/** The error of a case; `onMatrixUnits`: operands are rounded, and the kernel that does so must have been taken. */
-async function run(test: TestDevice, c: Case, onMatrixUnits = false) {
+/** Gives the error of a case as a variant computes it; operands are expected to be rounded where it rounds them. */
+function prepare(test: TunedDevice, c: Case): (variant: Variant) => Promise<number> {
   const { shape, a = "f32", weight = "bf16", epilogue = "none", magnitude = 1 } = c;
   const [rows, cols, k] = shape;
-  const product = (recorder: Recorder, x: Tensor, w: Weight, options: MatmulOptions) => {
-    if (!onMatrixUnits) return matmul(recorder, x, w, options);
-    const dispatch = vi.spyOn(recorder, "dispatch");
-    const y = matmul(recorder, x, w, { ...options, operands: "f16" });
-    expect(dispatch.mock.calls.map(([{ kernel }]) => kernel.layout.stem)).toContain("matmul_subgroup_matrix");
-    return y;
+  const product = (variant: Variant, recorder: Recorder, x: Tensor, w: Weight, options: MatmulOptions) => {
+    const operands = isNarrowing(variant) ? "f16" : "f32";
+    return recordWith(variant, recorder, () => matmul(recorder, x, w, { ...options, operands }));
   };
   const aValues = normal(1, rows * k, 0, magnitude).map((v) => stored(v, a));
   const isSilu = epilogue === "silu gate";
@@ -80,50 +102,68 @@ async function run(test: TestDevice, c: Case, onMatrixUnits = false) {
   const gate = normal(4, cols + 5);
   const residual = normal(5, rows * cols);
   const column = epilogue === "column" ? 11 : 0;
-  const { y } = await runRecorded(test, (recorder, inputs) => {
-    const x = inputs.tensor("a", rows, k, aValues, { dtype: a, rowsBefore: 3, rowsAfter: 2 });
-    // The weight has three rows more, so that the range begins where no binding can.
-    const w = weightOf(inputs, "weight", wValues.length / k, k, wValues, weight);
-    const weightRows: [number, number] = [3, 3 + cols];
-    if (isSilu) return { y: product(recorder, x, w, { weightRows, upRow: 6 + cols }) };
-    if (epilogue === "bias") return { y: product(recorder, x, w, { weightRows, bias: inputs.vector("bias", bias) }) };
-    if (epilogue === "column") {
-      const into = inputs.tensor("into", rows, cols + column, new Float32Array(rows * (cols + column)));
-      return { y: product(recorder, x, w, { weightRows, into: { tensor: into, column } }) };
-    }
-    const gates = epilogue.startsWith("gate") ? { tensor: inputs.tensor("gate", 1, cols + 5, gate), at: 5 } : undefined;
-    if (epilogue === "accumulate" || epilogue === "gated residual") {
-      const into = inputs.tensor("y", rows, cols, residual, { rowsBefore: 1, rowsAfter: 1 });
-      return { y: product(recorder, x, w, { weightRows, gate: gates, into: { tensor: into, accumulate: true } }) };
-    }
-    return { y: product(recorder, x, w, { weightRows, gate: gates }) };
-  });
+  const isGated = epilogue.startsWith("gate");
+  const isAdded = epilogue === "accumulate" || epilogue === "gated residual";
+  const compute = (variant: Variant) =>
+    runRecorded(test, (recorder, inputs) => {
+      const x = inputs.tensor("a", rows, k, aValues, { dtype: a, rowsBefore: 3, rowsAfter: 2 });
+      // The weight has three rows more, so that the range begins where no binding can.
+      const w = weightOf(inputs, "weight", wValues.length / k, k, wValues, weight);
+      const options: MatmulOptions = { weightRows: [3, 3 + cols] };
+      if (isSilu) options.upRow = 6 + cols;
+      if (epilogue === "bias") options.bias = inputs.vector("bias", bias);
+      if (epilogue === "column") {
+        const zeros = new Float32Array(rows * (cols + column));
+        options.into = { tensor: inputs.tensor("into", rows, cols + column, zeros), column };
+      }
+      if (isGated) options.gate = { tensor: inputs.tensor("gate", 1, cols + 5, gate), at: 5 };
+      if (isAdded) {
+        const tensor = inputs.tensor("y", rows, cols, residual, { rowsBefore: 1, rowsAfter: 1 });
+        options.into = { tensor, accumulate: true };
+      }
+      return { y: product(variant, recorder, x, w, options) };
+    });
 
-  const [aExact, wExact] = onMatrixUnits
-    ? [roundedRows(aValues, k, a), roundedRows(wValues, k, weight)]
-    : [aValues, wValues];
-  const expected = new Float64Array(y.values.length);
-  for (let m = 0; m < rows; m++) {
-    for (let n = 0; n < cols; n++) {
-      let s = dot(aExact, m, wExact, 3 + n, k);
-      if (epilogue === "bias") s += bias[3 + n] as number;
-      if (isSilu) s = (s / (1 + Math.exp(-s))) * dot(aExact, m, wExact, 6 + cols + n, k);
-      if (epilogue.startsWith("gate")) s *= gate[5 + n] as number;
-      if (epilogue === "accumulate" || epilogue === "gated residual") s += residual[m * cols + n] as number;
-      expected[m * (cols + column) + column + n] = s;
+  const expectedOf = (isRounded: boolean) => {
+    const aExact = isRounded ? roundedRows(aValues, k, a) : Float64Array.from(aValues);
+    const wExact = isRounded ? roundedRows(wValues, k, weight) : Float64Array.from(wValues);
+    const expected = new Float64Array(rows * (cols + column));
+    for (let m = 0; m < rows; m++) {
+      for (let n = 0; n < cols; n++) {
+        let s = dot(aExact, m, wExact, 3 + n, k);
+        if (epilogue === "bias") s += bias[3 + n] as number;
+        if (isSilu) s = (s / (1 + Math.exp(-s))) * dot(aExact, m, wExact, 6 + cols + n, k);
+        if (isGated) s *= gate[5 + n] as number;
+        if (isAdded) s += residual[m * cols + n] as number;
+        expected[m * (cols + column) + column + n] = s;
+      }
     }
-  }
-  return nmse(y.values, expected);
+    return expected;
+  };
+  const expected = new Map<boolean, Float64Array>();
+  return async (variant) => {
+    const isRounded = isNarrowing(variant);
+    if (!expected.has(isRounded)) expected.set(isRounded, expectedOf(isRounded));
+    const { y } = await compute(variant);
+    return nmse(y.values, expected.get(isRounded) as Float64Array);
+  };
 }
 
 describe.each(configurations)("matmul on %s", (_, open) => {
-  let test: TestDevice;
+  let test: TunedDevice;
   beforeAll(async () => {
     test = await open();
   });
 
   it.each(cases)("$shape a $a weight $weight, $epilogue", async (c) => {
-    expect(await run(test, c)).toBeLessThanOrEqual(nmseBound.f32);
+    const { shape, a = "f32", weight = "bf16", epilogue } = c;
+    const [rows, cols, k] = shape;
+    const product = { rows, k, cols, a, weight, isNarrow: true, isGated: epilogue === "silu gate" };
+    const error = prepare(test, c);
+    await withEach(test, matmulVariants(test.device, product), async (variant) => {
+      const bound = isNarrowing(variant) ? nmseBound.f16 : nmseBound.f32;
+      expect(await error(variant), variantName(variant)).toBeLessThanOrEqual(bound);
+    });
   });
 
   it("adds silu-gated values beyond the range of f16 without losing them", async () => {
@@ -146,50 +186,32 @@ describe.each(configurations)("matmul on %s", (_, open) => {
   });
 });
 
-/** Odd in every way a tile, a matrix, a step and a group can be. */
-const matrixCases: Case[] = [
-  ...cases,
-  { shape: [64, 64, 32], a: "f16" },
-  { shape: [65, 65, 33], a: "f16" },
-  { shape: [63, 31, 31], a: "f16", weight: "f32", epilogue: "silu gate" },
-  { shape: [200, 300, 100], a: "f16", weight: "f16", epilogue: "bias" },
-  { shape: [129, 257, 264], a: "f16", epilogue: "silu gate" },
-  { shape: [128, 128, 640], a: "f16", weight: "f32", epilogue: "gated residual" },
-  { shape: [16, 24, 1000], a: "f16", epilogue: "column" },
-  { shape: [40, 48, 96], epilogue: "accumulate", magnitude: 1e9 },
-  { shape: [40, 48, 96], weight: "f32", magnitude: 1e-9 },
-];
-
-const smallBindings = { bindingBytes: 16 * 1024 };
-describe.each([
-  ["whole", {}],
-  ["with bindings of 16 KiB", smallBindings],
-  ["with dispatches of 1 MFLOP", { dispatchFlops: 1e6 }],
-])("matmul on matrix units, %s", async (_, limits) => {
+describe("matmul on matrix units", async () => {
   // Asked before the table is made: a device without matrix units has none to check.
-  const test = await opened({ limits: { ...limits, matrixRows: 1 } });
-  const variants = matrixVariants(test.device);
+  const test = await opened({});
+  const variants = matrixVariants(test.device, "matmul");
   const adapter = test.device.info.description || test.device.info.vendor;
 
   if (variants.length > 0) {
-    it.each(matrixCases)("$shape a $a weight $weight, $epilogue", async (c) => {
-      expect(await run(test, c, true)).toBeLessThanOrEqual(nmseBound.f16);
-    });
-
     it("shows a weight that is infinite", async () => {
       const [rows, cols, k] = [20, 40, 24];
       const values = normal(1, cols * k);
       values[7 * k + 3] = Number.POSITIVE_INFINITY;
-      const { y } = await runRecorded(test, (recorder, inputs) => {
-        const a = inputs.tensor("a", rows, k, new Float32Array(rows * k), { dtype: "f16" });
-        return { y: matmul(recorder, a, weightOf(inputs, "weight", cols, k, values, "bf16")) };
+      await withEach(test, variants, async (variant) => {
+        const { y } = await runRecorded(test, (recorder, inputs) => {
+          const a = inputs.tensor("a", rows, k, new Float32Array(rows * k), { dtype: "f16" });
+          const weight = weightOf(inputs, "weight", cols, k, values, "bf16");
+          return { y: recordWith(variant, recorder, () => matmul(recorder, a, weight)) };
+        });
+        expect([...y.values]).toEqual(Array.from(y.values, (_, i) => (i % cols === 7 ? Number.NaN : 0)));
       });
-      expect([...y.values]).toEqual(Array.from(y.values, (_, i) => (i % cols === 7 ? Number.NaN : 0)));
     });
   } else {
-    console.log(`${adapter} shows no matrix units of f16 with sums in f32: their kernel was not tested`);
-    it("takes another kernel where there are none, even if asked for", async () => {
-      expect(await run(test, { shape: [65, 65, 33], a: "f16" })).toBeLessThanOrEqual(nmseBound.f32);
+    console.log(`${adapter} shows no matrix units of f16 with sums in f32: their kernels were not tested`);
+    it("lists none where there are none", () => {
+      const product = { rows: 64, k: 64, cols: 64, a: "f16", weight: "bf16", isNarrow: true, isGated: false } as const;
+      const stems = matmulVariants(test.device, product).map(({ stem }) => stem);
+      expect(stems).not.toContain("matmul_subgroup_matrix");
     });
   }
 });

@@ -8,6 +8,8 @@ import type { Device } from "../gpu/device.js";
 import { kernel } from "../gpu/kernel.js";
 import { padded8, rowBytes, type Tensor } from "../gpu/tensor.js";
 import { usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import { attentionMatrixVariants } from "./matrix-tiles.js";
+import { tensorRowScales } from "./row-scale.js";
 import { chooseVariant, type Problem, sizeClass, type Variant } from "./variants.js";
 
 export type AttentionOptions = {
@@ -49,13 +51,16 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
   const shape: AttentionShape = { tokens, heads, headSize, dtype: q.dtype === "f16" ? "f16" : "f32" };
   const variant = options.variant ?? chooseVariant(device, attentionProblem(shape));
   const tileQueries = variant.tileRows;
+  const usesMatrixUnits = variant.stem === "attention_subgroup_matrix";
+  const types: Record<string, number> = usesMatrixUnits ? {} : { QK_TYPE: q.dtype === "f16" ? 2 : 0 };
+  const scales = usesMatrixUnits ? tensorRowScales(recorder, v) : undefined;
   const chosen = kernel(device, variant.stem, {
-    tunables: { QK_TYPE: q.dtype === "f16" ? 2 : 0, GROUPS: padded8(headSize) / 8, ...variant.tunables },
+    tunables: { ...types, GROUPS: padded8(headSize) / 8, ...variant.tunables },
     overrides: { CAUSAL: causal ? 1 : 0, HAS_LIMIT: limit ? 1 : 0 },
   });
 
   const flopsPerQuery = 4 * keys * headSize;
-  const bindable = Math.min(rowsPerBinding(device, q), rowsPerBinding(device, k), rowsPerBinding(device, v));
+  const bindable = Math.min(...[q, k, v, ...(scales ? [scales] : [])].map((x) => rowsPerBinding(device, x)));
   const keyStep = Math.min(keys, bindable);
   const queryStep = Math.min(
     tokens,
@@ -87,6 +92,7 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
         const qs = bindRows(q, head * tokens + query, (headEnd - 1) * tokens + queryEnd);
         const ks = bindRows(k, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
         const vs = bindRows(v, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
+        const vScales = scales && bindRows(scales, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
         const out = bindRows(y, query, queryEnd);
         const saved = state ? bindRows(state) : undefined;
         recorder.dispatch({
@@ -96,6 +102,7 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
             q: qs.binding,
             k: ks.binding,
             v: vs.binding,
+            ...(vScales && { v_scale: vScales.binding }),
             y: out.binding,
             ...(limit && { limit: bindRows(limit).binding }),
             ...(saved && { state: saved.binding }),
@@ -118,6 +125,8 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
             k_head_stride: keys * k.pitch,
             v_offset: vs.offset,
             v_head_stride: keys * v.pitch,
+            v_scale_offset: scales && vScales ? vScales.offset / scales.pitch : 0,
+            v_scale_head_stride: keys,
             y_offset: out.offset,
             y_pitch: y.pitch,
             y_cols: y.cols === heads * headSize ? y.pitch : heads * headSize,
@@ -172,7 +181,7 @@ export function attentionProblem(shape: AttentionShape): Problem {
 }
 
 /** The kernels that compute attention on this device, the built-in choice first. */
-export function attentionVariants(device: Device, { headSize }: AttentionShape): Variant[] {
+export function attentionVariants(device: Device, { tokens, headSize, dtype }: AttentionShape): Variant[] {
   const GROUPS = padded8(headSize) / 8;
   assert(GROUPS <= 64, `heads of ${headSize} channels: at most 512`);
   const variants: Variant[] = [];
@@ -187,5 +196,9 @@ export function attentionVariants(device: Device, { headSize }: AttentionShape):
   // Keys and values of one tile take GROUPS · 32 bytes each, in 16 KiB of workgroup memory.
   const KEYS = Math.min(16, Math.floor(256 / GROUPS));
   variants.push({ stem: "attention", tunables: { KEYS }, tileRows: 64, tileCols: headSize });
+  // Operands in f16 are what matrix units multiply, and a subgroup has no registers for wider heads.
+  if (dtype === "f16" && tokens >= device.limits.matrixRows && GROUPS <= 16) {
+    variants.push(...attentionMatrixVariants(device, GROUPS));
+  }
   return variants;
 }

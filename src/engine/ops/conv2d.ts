@@ -8,8 +8,10 @@ import type { Device } from "../gpu/device.js";
 import { kernel } from "../gpu/kernel.js";
 import { padded8, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
-import { matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import { bindScales, matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import { matrixVariants } from "./matrix-tiles.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
+import { tensorRowScales, weightRowScales } from "./row-scale.js";
 import { chooseVariant, type Problem, sizeClass, type Variant } from "./variants.js";
 
 /** An image on the device: [height · width, C] f32. */
@@ -34,6 +36,8 @@ export type Conv2dOptions = {
   rows?: readonly [begin: number, end: number];
   /** Where these rows go instead of into a new tensor, and whether they are added to what it holds. */
   into?: { tensor: Tensor; accumulate?: boolean };
+  /** "f16": a kernel may round x and the weight to f16 on the way, where that is faster. */
+  operands?: "f32" | "f16";
   /** The kernel to take instead of the device's choice, to measure it. */
   variant?: Variant;
 };
@@ -76,13 +80,19 @@ export function conv2d(
     `${label}: rows [${beginRow}, ${endRow}) of [${height}·${width}, ${weight.rows}] into [${y.rows}, ${y.cols}]`,
   );
 
-  const convolution = { pixels: height * width, inputs: x.tensor.cols, outputs: weight.rows, weight: weight.dtype };
+  const convolution: Convolution = {
+    ...{ pixels: height * width, inputs: x.tensor.cols, outputs: weight.rows, weight: weight.dtype },
+    isNarrow: options.operands === "f16",
+  };
   const { stem, tunables, tileRows, tileCols } =
     options.variant ?? chooseVariant(device, convolutionProblem(convolution));
   const chosen = kernel(device, stem, {
     tunables: { WEIGHT_TYPE: weightType(weight), ...tunables },
     overrides: { ACCUMULATE: into?.accumulate ? 1 : 0 },
   });
+  const isNarrowed = stem === "conv2d_subgroup_matrix";
+  const xScales = isNarrowed ? tensorRowScales(recorder, x.tensor) : undefined;
+  const wScales = isNarrowed && weight.dtype !== "f16" ? weightRowScales(recorder, weight, 0, weight.rows) : undefined;
   const flopsPerPixel = 2 * weight.rows * 9 * x.tensor.cols;
   const inputRows = Math.floor((device.limits.bindingBytes - 256) / (x.width * rowBytes(x.tensor)));
   // Output rows whose taps lie in that many input rows: three taps reach one row further on either side.
@@ -99,6 +109,7 @@ export function conv2d(
   for (let n = 0; n < weight.rows; n += colStep) {
     const nEnd = Math.min(n + colStep, weight.rows);
     const weights = bindWeightRows(weight, n, nEnd);
+    const wScale = wScales && bindScales(wScales, n, nEnd);
     // Whoever writes a row's last column writes its padding.
     const yCols = (nEnd === weight.rows ? y.pitch : nEnd) - n;
     for (let p = 0; p < pixels; p += step) {
@@ -111,12 +122,20 @@ export function conv2d(
       const firstRow = Math.max(0, top);
       const inputEnd = Math.min(x.height, bottom + 1);
       const input = bindRows(x.tensor, (firstRow - storedRow) * x.width, (inputEnd - storedRow) * x.width);
+      const xScale = xScales && bindScales(xScales, (firstRow - storedRow) * x.width, (inputEnd - storedRow) * x.width);
       const output = bindRows(y, p, pEnd);
       const tiles = Math.ceil((pEnd - p) / tileRows);
       recorder.dispatch({
         kernel: chosen,
         label,
-        bindings: { x: input.binding, weight: weights.binding, bias: bindVector(bias), y: output.binding },
+        bindings: {
+          x: input.binding,
+          weight: weights.binding,
+          bias: bindVector(bias),
+          ...(xScale && { x_scale: xScale.binding }),
+          ...(wScale && { w_scale: wScale.binding }),
+          y: output.binding,
+        },
         params: {
           pixels: pEnd - p,
           first_pixel: first,
@@ -137,6 +156,8 @@ export function conv2d(
           y_offset: output.offset + n,
           y_pitch: y.pitch,
           y_cols: yCols,
+          x_scale_offset: xScale?.offset ?? 0,
+          w_scale_offset: wScale?.offset ?? 0,
         },
         workgroups: [Math.min(tiles, 65535), Math.ceil(yCols / tileCols), Math.ceil(tiles / 65535)],
         flops: flopsPerPixel * (pEnd - p) * ((nEnd - n) / weight.rows),
@@ -172,34 +193,37 @@ export type Convolution = {
   inputs: number;
   outputs: number;
   weight: Weight["dtype"];
+  /** Whether x and the weight may be rounded to f16. */
+  isNarrow: boolean;
 };
 
 /** The name under which measured choices are kept. */
-export function convolutionName({ pixels, inputs, outputs, weight }: Convolution): string {
-  return `conv2d ${inputs}→${outputs}, ${sizeClass(pixels)} pixels ${weight}`;
+export function convolutionName({ pixels, inputs, outputs, weight, isNarrow }: Convolution): string {
+  return `conv2d ${inputs}→${outputs}, ${sizeClass(pixels)} pixels ${weight}${isNarrow ? " narrow" : ""}`;
 }
 
 /** A convolution as tuning sees it: on a square image, of which samples have fewer rows. */
 export function convolutionProblem(convolution: Convolution): Problem {
-  const { pixels, inputs: channels, outputs, weight } = convolution;
+  const { pixels, inputs: channels, outputs, weight, isNarrow } = convolution;
   const width = Math.ceil(Math.sqrt(pixels));
+  const operands = isNarrow ? "f16" : "f32";
   return {
     name: convolutionName(convolution),
     flops: 2 * pixels * outputs * 9 * channels,
     units: Math.ceil(pixels / width),
-    operands: "f32",
+    operands,
     portable: "conv2d",
     variants: (device) => conv2dVariants(device, convolution),
     sample: (recorder, inputs, units, variant) => {
       const x = { tensor: inputs.tensor("x", units * width, channels), height: units, width };
       const w = inputs.weight("weight", outputs, 9 * padded8(channels), weight);
-      return conv2d(recorder, x, w, inputs.vector("bias", outputs), { variant }).tensor;
+      return conv2d(recorder, x, w, inputs.vector("bias", outputs), { operands, variant }).tensor;
     },
   };
 }
 
 /** The kernels that compute a convolution on this device, the built-in choice first. */
-export function conv2dVariants(device: Device, { outputs }: Convolution): Variant[] {
+export function conv2dVariants(device: Device, { pixels, outputs, isNarrow }: Convolution): Variant[] {
   const variants: Variant[] = [];
   if (usesSubgroupKernels(device)) {
     const SUBGROUP_SIZE = device.subgroupSize;
@@ -211,5 +235,6 @@ export function conv2dVariants(device: Device, { outputs }: Convolution): Varian
     variants.push({ stem: "conv2d_subgroup", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
   }
   variants.push({ stem: "conv2d", tunables: {}, tileRows: 64, tileCols: 64 });
+  if (isNarrow && pixels >= device.limits.matrixRows) variants.push(...matrixVariants(device, "conv2d"));
   return variants;
 }

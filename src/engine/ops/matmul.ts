@@ -1,5 +1,6 @@
 // Matrix products with a weight: every linear layer of the models. Several kernels compute the same function: CPU drivers
-// get one that needs no workgroup memory, GPUs with matrix units one for operands in f16. Splits by rows and columns
+// get one that needs no workgroup memory, GPUs with matrix units one for operands in f16, and a few rows one that reads
+// the weight as fast as it can. Splits by rows and columns
 // where a range exceeds the binding limit or a dispatch would run too long.
 
 import { assert } from "../../errors.js";
@@ -72,7 +73,7 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
   // With a gate, half of a tile's columns are those of the up projection.
   const tileCols = isSiluGate ? variant.tileCols / 2 : variant.tileCols;
   const scales: Scales = {};
-  if (chosen.layout.stem === "matmul_subgroup_matrix") {
+  if (isNarrowing(variant)) {
     if (a.dtype === "f32") scales.a = tensorRowScales(recorder, a);
     if (weight.dtype !== "f16") {
       scales.weight = weightRowScales(recorder, weight, firstRow, endRow);
@@ -153,8 +154,8 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
 /** Of operands that are rounded to f16, those that are not in f16 already; see row-scale.ts. */
 type Scales = { a?: Tensor; weight?: Tensor; up?: Tensor };
 
-/** Binds scales of rows [begin, end); `offset` counts rows. */
-function bindScales(scales: Tensor, begin: number, end: number) {
+/** Binds what row-scale.ts gives for rows [begin, end); `offset` counts rows. */
+export function bindScales(scales: Tensor, begin: number, end: number) {
   const { binding, offset } = bindRows(scales, begin, end);
   return { binding, offset: offset / scales.pitch };
 }
@@ -199,14 +200,49 @@ export function matmulProblem(product: Product): Problem {
 /** The kernels that compute a product on this device, the built-in choice first. */
 export function matmulVariants(device: Device, { rows, isNarrow }: Product): Variant[] {
   const variants: Variant[] = [];
-  if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device));
+  // A product of so few rows takes as long as reading the weight does; of a tile's rows most would be computed in vain.
+  const isMatvecFirst = rows <= 4 && !usesSubgroupKernels(device);
+  if (isMatvecFirst) variants.push(...matvecVariants(rows));
+  if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device, "matmul"));
   if (usesSubgroupKernels(device)) {
     const [ROWS, COLS, SUBGROUP_SIZE] = [4, 4, device.subgroupSize];
     const tunables = { ROWS, COLS, SUBGROUP_SIZE };
     variants.push({ stem: "matmul_subgroup", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
   }
-  variants.push({ stem: "matmul", tunables: {}, tileRows: 64, tileCols: 64 });
+  variants.push(tiled("matmul", 4, 4), tiled("matmul", 2, 4));
+  // Drivers for processors compile 64 sums an invocation for many seconds.
+  if (!usesSubgroupKernels(device)) variants.push(tiled("matmul", 8, 8));
+  if (isNarrow && rows > 4 && device.features.has("shader-f16")) {
+    variants.push(tiled("matmul_f16", 4, 4));
+    // Its tiles and scales take 18 KiB of workgroup memory.
+    const hasRoom = device.gpu.limits.maxComputeWorkgroupStorageSize >= 18 * 1024;
+    if (!device.isSoftware && hasRoom) variants.push(tiled("matmul_f16", 8, 8));
+  }
+  if (rows <= 8 && !isMatvecFirst) variants.push(...matvecVariants(rows));
   return variants;
+}
+
+/** True for kernels that round their operands to f16 and need scales for those that are not. */
+function isNarrowing({ stem }: Variant): boolean {
+  return stem === "matmul_subgroup_matrix" || stem === "matmul_f16";
+}
+
+/** A kernel of 16 × 16 invocations that compute ROWS × COLS sums each. */
+function tiled(stem: string, ROWS: number, COLS: number): Variant {
+  return { stem, tunables: { ROWS, COLS }, tileRows: 16 * ROWS, tileCols: 16 * COLS };
+}
+
+/** The kernel matvec for up to eight rows, with various numbers of columns and of invocations to share them. */
+function matvecVariants(rows: number): Variant[] {
+  const ROWS = sizeClass(rows);
+  const shapes = [
+    [4, 64],
+    [4, 32],
+    [2, 128],
+  ] as const;
+  return shapes.map(([COLS, LANES]) => {
+    return { stem: "matvec", tunables: { ROWS, COLS, LANES }, tileRows: ROWS, tileCols: COLS };
+  });
 }
 
 /**

@@ -6,7 +6,7 @@ import { type Binding, bindRows, type Recorder, rowsPerBinding } from "../gpu/co
 import { kernel } from "../gpu/kernel.js";
 import type { Tensor } from "../gpu/tensor.js";
 import type { Weight } from "../weights/upload.js";
-import { bands, foldWorkgroups } from "./bands.js";
+import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
 import { bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 
 /** A scale and its reciprocal for each row of an f32 tensor: [rows, 2] f32. */
@@ -46,15 +46,18 @@ function rowScales(recorder: Recorder, { label, rows, groups, type, bind }: Rows
   const y = recorder.scratch(`${label} scales`, rows, 2);
   const flopsPerRow = 8 * groups;
   const step = Math.min(bindable, rowsPerBinding(device, y), device.limits.dispatchFlops / flopsPerRow);
+  // More lanes than a short row has groups would do nothing.
+  const lanes = groups < 64 ? 8 : 64;
+  const workgroup = rowWorkgroup(device, lanes, 64 / lanes);
   for (const { begin, end } of bands(rows, step)) {
     const from = bind(begin, end);
     const to = bindRows(y, begin, end);
     recorder.dispatch({
-      kernel: kernel(device, "row_scale", { tunables: { X_TYPE: type } }),
+      kernel: kernel(device, "row_scale", { tunables: { X_TYPE: type }, overrides: workgroup }),
       label: "row scale",
       bindings: { x: from.binding, y: to.binding },
       params: { rows: end - begin, groups, x_offset: from.groups, x_pitch: groups, y_offset: to.offset / y.pitch },
-      workgroups: foldWorkgroups(end - begin),
+      workgroups: foldWorkgroups((end - begin) / workgroup.ROWS_PER_WORKGROUP),
       flops: flopsPerRow * (end - begin),
       bytes: (end - begin) * (groups * (type === 0 ? 32 : 16) + 32),
     });

@@ -1,5 +1,6 @@
 // The FLUX.2 VAE: pictures to latents (encoder) and back (decoder), channels last, module by module as in diffusers.
-// Activations and products stay f32 in every precision. Knows no prompt and no step.
+// Activations stay f32 in every precision; in f16, 3×3 convolutions may round what they multiply. Knows no prompt and no
+// step.
 
 import type { Recorder } from "../../gpu/commands.js";
 import { padded8, type Tensor } from "../../gpu/tensor.js";
@@ -27,6 +28,8 @@ export type VaeOptions = {
    * fifths less memory for the decoder.
    */
   remakes: boolean;
+  /** "f16": 3×3 convolutions may round their operands, where that is faster. */
+  operands: "f32" | "f16";
   tap?: VaeTap;
 };
 
@@ -239,13 +242,14 @@ function bandsOf({ options }: Modules, { height, width, channels }: ImageSource)
 }
 
 function conv3x3(
-  { recorder, weights }: Modules,
+  { recorder, weights, options: { operands } }: Modules,
   name: string,
   x: ImageTensor,
   options: Conv2dOptions = {},
 ): ImageTensor {
   return conv2d(recorder, x, weights.conv(`${name}.weight`), weights.vector(`${name}.bias`), {
     label: "vae conv",
+    operands,
     ...options,
   });
 }

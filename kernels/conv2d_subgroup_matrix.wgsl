@@ -1,0 +1,256 @@
+// conv2d_subgroup_matrix: y[p, o] = bias[o] + sum_{ky, kx, c} x[tap(p, ky, kx), c] * weight[o, ky, kx, c]
+//
+//   x        [in_height * in_width, groups * 8]               f32   padding channels are zeros
+//   weight   [cols, kernel_size * kernel_size * groups * 8]   f32, bf16 or f16, in the order [O, ky, kx, I]
+//   bias     [cols]                                           f32
+//   x_scale  [in_height * in_width, 2]                        f32   of row_scale, for x
+//   w_scale  [cols, 2]                                        f32   of row_scale, for a weight in f32 or bf16
+//   y        [pixels, cols]                                   f32   must not alias x; read only if ACCUMULATE
+//
+// The same function as conv2d with operands rounded to f16, for matrix units that multiply f16 and add in f32: an implicit
+// matrix product, laid out as matmul_subgroup_matrix is, whose rows of a are gathered from the image, one tap after the
+// other. What a pixel's taps gather is scaled by the smallest of their scales, so that its sum has one scale.
+// Dispatch: (pixel tiles folded at 65535, column tiles, folds).
+
+enable f16;
+enable subgroups;
+enable chromium_experimental_subgroup_matrix;
+
+diagnostic(off, chromium.subgroup_matrix_uniformity);
+
+// tunables
+const WEIGHT_TYPE: u32 = 1u;
+const MATRIX_M: u32 = 8u;
+const MATRIX_N: u32 = 8u;
+const MATRIX_K: u32 = 8u;
+const ROWS: u32 = 4u;
+const COLS: u32 = 4u;
+const SUBGROUP_ROWS: u32 = 2u;
+const SUBGROUP_COLS: u32 = 2u;
+const WORKGROUP: u32 = 128u;
+const STEP: u32 = 32u;
+
+override ACCUMULATE: bool = false;
+
+struct Params {
+  pixels: u32, // output pixels of this dispatch
+  first_pixel: u32, // the first of them in the output image
+  out_width: u32,
+  cols: u32, // output channels
+  groups: u32, // of 8 input channels
+  kernel_size: u32,
+  stride: u32,
+  padding: u32, // left and top; right and bottom are what the output extents leave
+  upsample_shift: u32, // 1: the input is read as its nearest-neighbour enlargement by two, 0: as it is
+  in_height: u32,
+  in_width: u32,
+  x_first_row: u32, // the first image row that is bound
+  x_offset: u32, // elements
+  x_pitch: u32,
+  weight_offset: u32, // groups
+  bias_offset: u32,
+  y_offset: u32, // of the first pixel
+  y_pitch: u32,
+  y_cols: u32, // channels to write; those from cols on are zeros
+  x_scale_offset: u32, // rows
+  w_scale_offset: u32,
+}
+
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
+@group(0) @binding(2) var<storage, read> weight: array<vec4<u32>>;
+@group(0) @binding(3) var<storage, read> bias: array<f32>;
+@group(0) @binding(4) var<storage, read> x_scale: array<vec4<f32>>;
+@group(0) @binding(5) var<storage, read> w_scale: array<vec4<f32>>;
+@group(0) @binding(6) var<storage, read_write> y: array<f32>;
+
+const BLOCK_M: u32 = ROWS * MATRIX_M; // of one subgroup
+const BLOCK_N: u32 = COLS * MATRIX_N;
+const TILE_M: u32 = SUBGROUP_ROWS * BLOCK_M;
+const TILE_N: u32 = SUBGROUP_COLS * BLOCK_N;
+const STEP_GROUPS: u32 = STEP / 8u;
+// Four elements of k a vector, two vectors more than needed a row: rows that begin in the same bank would wait for
+// each other.
+const PITCH: u32 = STEP / 4u + 2u;
+
+var<workgroup> a_tile: array<vec4<f16>, TILE_M * PITCH>;
+var<workgroup> w_tile: array<vec4<f16>, TILE_N * PITCH>;
+// A row of matrices of every subgroup, [SUBGROUP_ROWS * MATRIX_M, TILE_N].
+var<workgroup> sums: array<f32, SUBGROUP_ROWS * MATRIX_M * TILE_N>;
+// Scales of the tile's pixels and columns, and their reciprocals.
+var<workgroup> a_scales: array<vec2<f32>, TILE_M>;
+var<workgroup> w_scales: array<vec2<f32>, TILE_N>;
+// Where in the (enlarged) input the taps of a pixel begin.
+var<workgroup> corners: array<vec2<u32>, TILE_M>;
+
+// Eight elements from 16 bytes (bf16, f16); f32 takes 16 bytes more.
+fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
+  if (kind == 0u) {
+    return array<vec4<f32>, 2>(bitcast<vec4<f32>>(word), bitcast<vec4<f32>>(more));
+  }
+  if (kind == 1u) {
+    let low = bitcast<vec4<f32>>(word << vec4<u32>(16u));
+    let high = bitcast<vec4<f32>>(word & vec4<u32>(0xffff0000u));
+    return array<vec4<f32>, 2>(vec4<f32>(low.x, high.x, low.y, high.y), vec4<f32>(low.z, high.z, low.w, high.w));
+  }
+  return array<vec4<f32>, 2>(
+    vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
+    vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)));
+}
+
+// The same eight as f16, times a scale that keeps them in its range; what is f16 already has none.
+fn narrow8(word: vec4<u32>, more: vec4<u32>, kind: u32, scale: f32) -> array<vec4<f16>, 2> {
+  if (kind == 2u) {
+    return array<vec4<f16>, 2>(bitcast<vec4<f16>>(word.xy), bitcast<vec4<f16>>(word.zw));
+  }
+  let wide = unpack8(word, more, kind);
+  return array<vec4<f16>, 2>(vec4<f16>(wide[0] * scale), vec4<f16>(wide[1] * scale));
+}
+
+fn narrow_weight(group: u32, scale: f32) -> array<vec4<f16>, 2> {
+  if (WEIGHT_TYPE == 0u) {
+    return narrow8(weight[2u * group], weight[2u * group + 1u], 0u, scale);
+  }
+  return narrow8(weight[group], vec4<u32>(), WEIGHT_TYPE, scale);
+}
+
+// Where a tap lies in x, in elements, and whether it lies inside of the image. `source` is its place in the (enlarged)
+// input; it is unsigned on purpose: what lies above or to the left wraps around and is outside, too.
+fn tap_address(source: vec2<u32>) -> vec2<u32> {
+  let at = source >> vec2<u32>(params.upsample_shift);
+  let inside = at.x < params.in_width && at.y < params.in_height;
+  let address = params.x_offset + ((at.y - params.x_first_row) * params.in_width + at.x) * params.x_pitch;
+  return select(vec2<u32>(params.x_offset, 0u), vec2<u32>(address, 1u), inside);
+}
+
+// The smallest scale of what a pixel's taps read. A reciprocal that is a NaN stays one.
+fn pixel_scale(corner: vec2<u32>) -> vec2<f32> {
+  var smallest = exp2(100.0);
+  var is_finite = 1.0;
+  for (var tap = 0u; tap < params.kernel_size * params.kernel_size; tap++) {
+    let source = tap_address(corner + vec2<u32>(tap % params.kernel_size, tap / params.kernel_size));
+    if (source.y == 1u) {
+      let pair = x_scale[2u * (params.x_scale_offset + (source.x - params.x_offset) / params.x_pitch)].xy;
+      smallest = min(smallest, pair.x);
+      is_finite *= pair.x * pair.y;
+    }
+  }
+  // A power of two is its exponent: 1 / 2^e is 2^-e.
+  let reciprocal = bitcast<f32>((254u << 23u) - bitcast<u32>(smallest));
+  return vec2<f32>(smallest, reciprocal * is_finite);
+}
+
+@compute @workgroup_size(WORKGROUP)
+fn conv2d_subgroup_matrix(
+  @builtin(workgroup_id) tile: vec3<u32>,
+  @builtin(local_invocation_index) index: u32,
+  @builtin(subgroup_size) lanes: u32,
+) {
+  let p_first = (tile.z * 65535u + tile.x) * TILE_M;
+  let n_first = tile.y * TILE_N;
+  let subgroup = index / lanes;
+  let computes = subgroup < SUBGROUP_ROWS * SUBGROUP_COLS;
+  let block_row = subgroup / SUBGROUP_COLS;
+  let block_col = subgroup % SUBGROUP_COLS;
+  let taps = params.kernel_size * params.kernel_size;
+
+  for (var i = index; i < TILE_M; i += WORKGROUP) {
+    let pixel = params.first_pixel + p_first + i;
+    let row = pixel / params.out_width;
+    let corner = vec2<u32>(pixel - row * params.out_width, row) * params.stride - vec2<u32>(params.padding);
+    corners[i] = corner;
+    a_scales[i] = vec2<f32>(1.0);
+    if (p_first + i < params.pixels) {
+      a_scales[i] = pixel_scale(corner);
+    }
+  }
+  for (var i = index; i < TILE_N; i += WORKGROUP) {
+    w_scales[i] = vec2<f32>(1.0);
+    if (WEIGHT_TYPE != 2u && n_first + i < params.cols) {
+      w_scales[i] = w_scale[2u * (params.w_scale_offset + n_first + i)].xy;
+    }
+  }
+
+  var sum: array<array<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, COLS>, ROWS>;
+  for (var tap = 0u; tap < taps; tap++) {
+    let reach = vec2<u32>(tap % params.kernel_size, tap / params.kernel_size);
+    for (var k = 0u; k < params.groups; k += STEP_GROUPS) {
+      workgroupBarrier();
+      for (var i = index; i < TILE_M * STEP_GROUPS; i += WORKGROUP) {
+        let line = i / STEP_GROUPS;
+        let group = k + i % STEP_GROUPS;
+        var eight = array<vec4<f16>, 2>();
+        if (p_first + line < params.pixels && group < params.groups) {
+          let source = tap_address(corners[line] + reach);
+          if (source.y == 1u) {
+            let source_at = source.x / 4u + 2u * group;
+            eight = narrow8(x[source_at], x[source_at + 1u], 0u, a_scales[line].x);
+          }
+        }
+        let at = line * PITCH + i % STEP_GROUPS * 2u;
+        a_tile[at] = eight[0];
+        a_tile[at + 1u] = eight[1];
+      }
+      for (var i = index; i < TILE_N * STEP_GROUPS; i += WORKGROUP) {
+        let line = i / STEP_GROUPS;
+        let group = k + i % STEP_GROUPS;
+        let n = n_first + line;
+        var eight = array<vec4<f16>, 2>();
+        if (n < params.cols && group < params.groups) {
+          let source_at = params.weight_offset + (n * taps + tap) * params.groups + group;
+          eight = narrow_weight(source_at, w_scales[line].x);
+        }
+        let at = line * PITCH + i % STEP_GROUPS * 2u;
+        w_tile[at] = eight[0];
+        w_tile[at + 1u] = eight[1];
+      }
+      workgroupBarrier();
+      if (computes) {
+        for (var i = 0u; i < STEP; i += MATRIX_K) {
+          var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
+          for (var r = 0u; r < ROWS; r++) {
+            let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + i / 4u;
+            left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&a_tile, at, PITCH);
+          }
+          for (var c = 0u; c < COLS; c++) {
+            let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + i / 4u;
+            // A row of the weight is a column of what the taps are multiplied with.
+            let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&w_tile, at, PITCH);
+            for (var r = 0u; r < ROWS; r++) {
+              sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
+            }
+          }
+        }
+      }
+    }
+  }
+
+  for (var r = 0u; r < ROWS; r++) {
+    if (computes) {
+      for (var c = 0u; c < COLS; c++) {
+        let at = block_row * MATRIX_M * TILE_N + block_col * BLOCK_N + c * MATRIX_N;
+        subgroupMatrixStore<row_major>(&sums, at, sum[r][c], TILE_N);
+      }
+    }
+    workgroupBarrier();
+    for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * TILE_N; i += WORKGROUP) {
+      let line = i / TILE_N;
+      let col = i % TILE_N;
+      let row = line / MATRIX_M * BLOCK_M + r * MATRIX_M + line % MATRIX_M;
+      let p = p_first + row;
+      let n = n_first + col;
+      if (p < params.pixels && n < params.y_cols) {
+        let at = params.y_offset + p * params.y_pitch + n;
+        var value = 0.0;
+        if (n < params.cols) {
+          value = sums[i] * a_scales[row].y * w_scales[col].y + bias[params.bias_offset + n];
+          if (ACCUMULATE) {
+            value += y[at];
+          }
+        }
+        y[at] = value;
+      }
+    }
+    workgroupBarrier();
+  }
+}
