@@ -188,10 +188,14 @@ export function attentionVariants(device: Device, { tokens, headSize, dtype }: A
   // Its loops over a head are unrolled, so very wide heads would compile for long.
   if (usesSubgroupKernels(device) && GROUPS <= 16) {
     const SUBGROUP_SIZE = device.subgroupSize;
-    // Wide heads gain nothing from a second query, and with one they compile in half of the time.
-    const QUERIES = GROUPS > 8 ? 1 : 2;
-    const tunables = { QUERIES, KEYS: 2, SUBGROUP_SIZE };
-    variants.push({ stem: "attention_subgroup", tunables, tileRows: QUERIES * SUBGROUP_SIZE, tileCols: headSize });
+    const tile = (stem: string, tunables: Record<string, number> & { QUERIES: number }): Variant => {
+      const tileRows = tunables.QUERIES * SUBGROUP_SIZE;
+      return { stem, tunables: { ...tunables, SUBGROUP_SIZE }, tileRows, tileCols: headSize };
+    };
+    // A register of 16 lanes takes twice the memory, and with it the time to compile.
+    variants.push(tile("attention_subgroup_panel", { QUERIES: SUBGROUP_SIZE > 8 ? 2 : 4 }));
+    // With one query, wide heads compile in half of the time.
+    variants.push(tile("attention_subgroup", { QUERIES: GROUPS > 8 ? 1 : 2, KEYS: 2 }));
   }
   // Keys and values of one tile take GROUPS · 32 bytes each, in 16 KiB of workgroup memory.
   const KEYS = Math.min(16, Math.floor(256 / GROUPS));

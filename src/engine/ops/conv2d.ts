@@ -8,7 +8,7 @@ import type { Device } from "../gpu/device.js";
 import { kernel } from "../gpu/kernel.js";
 import { padded8, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
-import { bindScales, matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import { bindScales, largeFlops, matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
 import { matrixVariants } from "./matrix-tiles.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 import { tensorRowScales, weightRowScales } from "./row-scale.js";
@@ -222,17 +222,25 @@ export function convolutionProblem(convolution: Convolution): Problem {
   };
 }
 
+/** With fewer pixels, loading a panel of the weight costs more than what it saves. */
+const panelPixels = 24;
+
 /** The kernels that compute a convolution on this device, the built-in choice first. */
-export function conv2dVariants(device: Device, { pixels, outputs, isNarrow }: Convolution): Variant[] {
+export function conv2dVariants(device: Device, { pixels, inputs, outputs, isNarrow }: Convolution): Variant[] {
   const variants: Variant[] = [];
   if (usesSubgroupKernels(device)) {
     const SUBGROUP_SIZE = device.subgroupSize;
+    const tile = (stem: string, ROWS: number, COLS: number): Variant => {
+      return { stem, tunables: { ROWS, COLS, SUBGROUP_SIZE }, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE };
+    };
     const columns = Math.ceil(outputs / SUBGROUP_SIZE);
-    const COLS = columns > 2 ? 4 : columns;
+    const isLarge = columns > 4 && 18 * pixels * inputs * outputs >= largeFlops;
+    const panel = isLarge
+      ? tile("conv2d_subgroup_panel", 256, SUBGROUP_SIZE > 8 ? 4 : 8)
+      : tile("conv2d_subgroup_panel", 128, columns > 2 ? 4 : columns);
     // Few columns leave registers for more rows.
-    const ROWS = COLS > 2 ? 4 : 8;
-    const tunables = { ROWS, COLS, SUBGROUP_SIZE };
-    variants.push({ stem: "conv2d_subgroup", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
+    const direct = tile("conv2d_subgroup", columns > 2 ? 4 : 8, columns > 2 ? 4 : columns);
+    variants.push(...(pixels >= panelPixels ? [panel, direct] : [direct, panel]));
   }
   variants.push({ stem: "conv2d", tunables: {}, tileRows: 64, tileCols: 64 });
   if (isNarrow && pixels >= device.limits.matrixRows) variants.push(...matrixVariants(device, "conv2d"));

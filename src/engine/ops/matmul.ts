@@ -197,17 +197,29 @@ export function matmulProblem(product: Product): Problem {
   };
 }
 
+/** With fewer rows, loading a panel of the weight costs more than what it saves. */
+const panelRows = 24;
+
+/** From here on larger tiles pay: they take a fifth of the time off, but a second longer to compile. */
+export const largeFlops = 1e9;
+
 /** The kernels that compute a product on this device, the built-in choice first. */
-export function matmulVariants(device: Device, { rows, isNarrow }: Product): Variant[] {
+export function matmulVariants(device: Device, { rows, k, cols, isNarrow, isGated }: Product): Variant[] {
   const variants: Variant[] = [];
   // A product of so few rows takes as long as reading the weight does; of a tile's rows most would be computed in vain.
   const isMatvecFirst = rows <= 4 && !usesSubgroupKernels(device);
   if (isMatvecFirst) variants.push(...matvecVariants(rows));
   if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device, "matmul"));
   if (usesSubgroupKernels(device)) {
-    const [ROWS, COLS, SUBGROUP_SIZE] = [4, 4, device.subgroupSize];
-    const tunables = { ROWS, COLS, SUBGROUP_SIZE };
-    variants.push({ stem: "matmul_subgroup", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
+    const SUBGROUP_SIZE = device.subgroupSize;
+    const tile = (stem: string, ROWS: number, COLS: number): Variant => {
+      return { stem, tunables: { ROWS, COLS, SUBGROUP_SIZE }, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE };
+    };
+    const small = tile("matmul_subgroup_panel", 128, 4);
+    const direct = tile("matmul_subgroup", 4, 4);
+    const isLarge = rows >= panelRows && 2 * rows * k * cols * (isGated ? 2 : 1) >= largeFlops;
+    if (isLarge) variants.push(tile("matmul_subgroup_panel", 256, SUBGROUP_SIZE > 8 ? 4 : 8));
+    variants.push(...(rows >= panelRows ? [small, direct] : [direct, small]));
   }
   variants.push(tiled("matmul", 4, 4), tiled("matmul", 2, 4));
   // Drivers for processors compile 64 sums an invocation for many seconds.
