@@ -53,8 +53,9 @@ const usefulFeatures: readonly [feature: string, needs: readonly string[]][] = [
 /** Below this a product is bound by reading its weight. */
 const gpuMatrixRows = 16;
 
-/** What processors as adapters do, roughly, and small GPUs. */
+/** What processors as adapters do, roughly, without and with the kernels that need subgroups, and small GPUs. */
 const software = { flopsPerSecond: 5e9, bytesPerSecond: 4e9 };
+const softwareSubgroups = { flopsPerSecond: 2e10, bytesPerSecond: 4e9 };
 const smallGpu = { flopsPerSecond: 5e11, bytesPerSecond: 4e10 };
 
 /** Problem → name of the variant that was measured to be the fastest for it; see ops/variants.ts. */
@@ -241,7 +242,8 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
   const isSoftware = /llvmpipe|swiftshader|basic render|software/i.test(
     `${adapter.info.description} ${adapter.info.device} ${adapter.info.architecture}`,
   );
-  const { flopsPerSecond, bytesPerSecond } = isSoftware ? software : smallGpu;
+  const softwareRates = requiredFeatures.includes("subgroups") ? softwareSubgroups : software;
+  const { flopsPerSecond, bytesPerSecond } = isSoftware ? softwareRates : smallGpu;
   const planned: DeviceLimits = {
     bindingBytes: adapter.limits.maxStorageBufferBindingSize,
     bufferBytes: adapter.limits.maxBufferSize,
