@@ -1,6 +1,7 @@
 // Kernels: a WGSL file of kernels/ with its tunables set, reflected and compiled.
 // Layouts are built from what wgsl_reflect reads, never `layout: "auto"`, so that every declared binding is in them.
-// One pipeline per (file, tunables, overrides): extents and strides are uniforms, so a new picture size compiles nothing.
+// One pipeline per (file, tunables, overrides): extents and strides are uniforms, so a new picture size compiles nothing
+// unless another kernel suits it better.
 
 import { WgslReflect } from "wgsl_reflect/wgsl_reflect.module.js";
 import { assert } from "../../errors.js";
