@@ -4,6 +4,7 @@
 
 import { z } from "zod";
 import { DaybreakError } from "../src/errors.js";
+import { rowName } from "./look.js";
 import { type ResultKind, storedResult } from "./stored.js";
 
 /** One figure of a result; `median` and `min` in milliseconds. */
@@ -47,7 +48,9 @@ const machine = z.union([
 ]);
 
 const kernelsResult = z.object({
-  results: z.array(z.object({ case: z.string(), dtype: z.string(), ms_min: time, ms_median: time })),
+  results: z.array(
+    z.object({ case: z.string(), dtype: z.string(), variant: z.string(), ms_min: time, ms_median: time }),
+  ),
 });
 const generateResult = z.object({
   case: z.record(z.string(), z.union([z.string(), z.number()])),
@@ -101,8 +104,14 @@ function readResult(value: unknown, name: string): ReadResult {
   }
 }
 
+/** The other kernels of a case, which follow what the device chose, are told apart by their variants. */
 function kernelFigures({ results }: z.infer<typeof kernelsResult>): Figure[] {
-  return results.map((r) => ({ name: `${r.case} ${r.dtype}`, median: r.ms_median, min: r.ms_min }));
+  const names = new Set<string>();
+  return results.map((r) => {
+    const name = names.has(rowName(r)) ? `${rowName(r)}, ${r.variant}` : rowName(r);
+    names.add(name);
+    return { name, median: r.ms_median, min: r.ms_min };
+  });
 }
 
 function generateFigures({ cold, warm, kernels = [] }: z.infer<typeof generateResult>): Figure[] {

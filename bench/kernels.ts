@@ -1,14 +1,19 @@
 // Measures kernels one by one, as the engine runs them, against the device's ceilings and, where some are installed,
 // peers in the same process: ours, theirs, ours, theirs …, so that all see the same machine. Knows no operation.
 // Short kernels are repeated within a submission, because waiting for one takes up to a millisecond; their data may
-// then come from caches, as it does in a model where the previous kernel has just written it.
+// then come from caches, as it does in a model where the previous kernel has just written it. On request the other
+// kernels that could compute a case take turns, too.
 
 import { BufferPlan, type CommandList, type Dispatch, Recorder } from "../src/engine/gpu/commands.js";
 import { type Device, openDevice } from "../src/engine/gpu/device.js";
 import { Readback } from "../src/engine/gpu/readback.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
+import { listenForProblems, type Problem, variantName } from "../src/engine/ops/variants.js";
+import { tuningOf } from "../src/engine/tuning.js";
 import { DaybreakError } from "../src/errors.js";
 import { createGpu } from "../src/node/dawn.js";
+import { deviceKey, tuneMode } from "../src/node/tune.js";
+import { readTuning } from "../src/node/tuning-cache.js";
 import { type BenchCase, benchCases, caseDtype, caseName, estimateFlops, recordCase } from "./cases.js";
 import { type Ceilings, measureCeilings } from "./ceilings.js";
 import { BenchInputs } from "./data.js";
@@ -22,6 +27,8 @@ export type BenchKernelsOptions = {
   maxSeconds: number;
   /** Only cases whose name, model or dtype holds this text. */
   filter?: string;
+  /** Also runs the other kernels that can compute a case on this device. */
+  variants?: boolean;
   /** Also runs the peers that are installed in `peersFrom`, by default where this package lies. */
   peers?: boolean;
   peersFrom?: string;
@@ -50,14 +57,17 @@ export type KernelResult = {
   peers: Record<string, PeerResult>;
 };
 
-/** What is printed and kept. Every case, named by `case` and `dtype`, stands in it at most once. */
+/**
+ * What is printed and kept. Every case, named by `case` and `dtype`, stands in it at most once; with `variants` its other
+ * kernels follow it, each with a `variant` of its own and no peers.
+ */
 export type BenchKernelsResult = { device: DeviceBlock; ceilings: Ceilings; results: KernelResult[] };
 
 /** What there is to say besides. */
 export type BenchKernelsNotes = {
-  /** What did not run, and why: cases, and peers of cases. */
+  /** What did not run, and why: cases, and peers or other kernels of cases. */
   skipped: { case: string; dtype: string; peer?: string; reason: string }[];
-  /** Cases in which all that a peer has for them differs from ours: one of the two is wrong. */
+  /** Cases in which all that a peer has for them, or another kernel, differs from ours: one of the two is wrong. */
   differences: { case: string; dtype: string; peer: string; relative_error: number }[];
 };
 
@@ -89,7 +99,8 @@ export async function benchKernels(
   }
   const gpu = await createGpu();
   const described = await describeDevice(gpu);
-  const device = await openDevice({ gpu });
+  const tuning = await keptChoices(gpu);
+  const device = await openDevice({ gpu, tuning });
   const peers: Peer[] = [];
   try {
     if (options.peers) peers.push(...(await openPeers(gpu, options.peersFrom)));
@@ -100,7 +111,7 @@ export async function benchKernels(
     for (const benchCase of chosen) {
       signal?.throwIfAborted();
       onCase?.(fullName(benchCase));
-      await measureCase({ device, result, notes, options, peers }, benchCase);
+      await measureCase({ device, tuning, result, notes, options, peers }, benchCase);
     }
     // Once more, because whatever else the machine did at the beginning lowered the ceilings.
     const again = await measureCeilings(device);
@@ -115,12 +126,21 @@ export async function benchKernels(
   }
 }
 
+/** What `daybreak tune` has measured counts, as it does for whoever draws. */
+async function keptChoices(gpu: GPU): Promise<Map<string, string>> {
+  const key = tuneMode() === "off" ? undefined : await deviceKey(gpu);
+  const kept = key === undefined ? undefined : await readTuning(key);
+  return new Map(tuningOf(kept?.problems ?? {}));
+}
+
 function fullName(benchCase: BenchCase): string {
   return `${benchCase.model}: ${caseName(benchCase)} ${caseDtype(benchCase)}`;
 }
 
 type Context = {
   device: Device;
+  /** The device's choices: what is set here is taken for what is recorded next. */
+  tuning: Map<string, string>;
   result: BenchKernelsResult;
   notes: BenchKernelsNotes;
   options: BenchKernelsOptions;
@@ -129,6 +149,8 @@ type Context = {
 
 /** A peer that is ready for a case, and how long its runs took, milliseconds. */
 type Rival = { name: string; run: PeerRun; times: number[] };
+/** The same for another kernel. */
+type Alternative = { recorded: Recorded; times: number[] };
 
 /** Adds one case to the results or to what was skipped. */
 async function measureCase(context: Context, benchCase: BenchCase): Promise<void> {
@@ -137,13 +159,17 @@ async function measureCase(context: Context, benchCase: BenchCase): Promise<void
   const inputs = new BenchInputs(device);
   const lists: Recorded[] = [];
   const rivals: Rival[] = [];
+  const alternatives: Alternative[] = [];
   const where = { case: caseName(benchCase), dtype: caseDtype(benchCase) };
   const skip = (reason: string) => void notes.skipped.push({ ...where, reason });
   try {
     const tooLong = (run_ms: number) => (run_ms * (runs + 1)) / 1000 > maxSeconds;
     const estimate_ms = estimateFlops(benchCase) / (result.ceilings.gflops * expectedShare * 1e6);
     if (tooLong(estimate_ms)) return skip(`about ${seconds(estimate_ms)} a run by estimate`);
+    const problems: Problem[] = [];
+    listenForProblems(device, (problem) => problems.push(problem));
     const once = await prepareCase(device, inputs, benchCase, 1);
+    listenForProblems(device, () => undefined);
     lists.push(once);
     // The first run compiles, which counts only where it is beyond everything that compiling takes.
     const first_ms = await timeRun(device, once.list);
@@ -160,19 +186,21 @@ async function measureCase(context: Context, benchCase: BenchCase): Promise<void
       const run = await openCheckedPeer(context, peer, benchCase, repetitions, once.result);
       if (run) rivals.push({ name: peer.name, run, times: [] });
     }
+    if (options.variants) {
+      const others = await otherKernels(context, benchCase, { inputs, problems, repetitions, ours: once, lists });
+      alternatives.push(...others.map((recorded) => ({ recorded, times: [] })));
+    }
     const ours: number[] = [];
     for (let i = 0; i < runs; i++) {
       signal?.throwIfAborted();
       ours.push((await timeRun(device, timed.list)) / repetitions);
+      for (const { recorded, times } of alternatives) times.push((await timeRun(device, recorded.list)) / repetitions);
       for (const { run, times } of rivals) times.push((await time(run.run)) / repetitions);
     }
-    const { min, median } = spread(ours);
-    const { stems, variant, flops, bytes } = once;
-    result.results.push({
-      ...{ kernel: stems, ...where, variant, ms_min: min, ms_median: median },
-      ...{ gflops: flops / min / 1e6, gbps: bytes / min / 1e6, share_of_ceiling: 0 },
-      peers: Object.fromEntries(rivals.map(({ name, times }) => [name, peerResult(times, median)])),
-    });
+    const { median } = spread(ours);
+    const peers = Object.fromEntries(rivals.map(({ name, times }) => [name, peerResult(times, median)]));
+    result.results.push(kernelResult(once, where, ours, peers));
+    for (const { recorded, times } of alternatives) result.results.push(kernelResult(recorded, where, times, {}));
   } catch (error) {
     // What this device has no room for is skipped like what takes too long; it survives both.
     const isTooLarge =
@@ -187,10 +215,71 @@ async function measureCase(context: Context, benchCase: BenchCase): Promise<void
   }
 }
 
+/** The share of the ceilings is left to the end, when they are known. */
+function kernelResult(
+  { stems, variant, flops, bytes }: Recorded,
+  where: { case: string; dtype: string },
+  times: readonly number[],
+  peers: KernelResult["peers"],
+): KernelResult {
+  const { min, median } = spread(times);
+  return {
+    ...{ kernel: stems, ...where, variant, ms_min: min, ms_median: median },
+    ...{ gflops: flops / min / 1e6, gbps: bytes / min / 1e6, share_of_ceiling: 0, peers },
+  };
+}
+
 function peerResult(times: readonly number[], ourMedian: number): PeerResult {
   const { min, median } = spread(times);
   return { ms_min: min, ms_median: median, ratio: median / ourMedian };
 }
+
+/**
+ * The case by every other kernel that computes the same in a reasonable time, warmed up. All that was made is in `lists`.
+ * A case of several operations with a choice each has none.
+ */
+async function otherKernels(
+  { device, tuning, notes, options }: Context,
+  benchCase: BenchCase,
+  { inputs, problems, repetitions, ours, lists }: OtherKernelsOptions,
+): Promise<Recorded[]> {
+  const [problem] = problems;
+  if (!problem || problems.length > 1) return [];
+  const chosen = tuning.get(problem.name);
+  const patience_ms = (1000 * options.maxSeconds) / options.runs;
+  const others: Recorded[] = [];
+  const readback = new Readback(device);
+  try {
+    const expected = await readback.f32(ours.result);
+    for (const variant of problem.variants(device)) {
+      tuning.set(problem.name, variantName(variant));
+      const recorded = await prepareCase(device, inputs, benchCase, repetitions);
+      lists.push(recorded);
+      if (recorded.variant === ours.variant) continue;
+      const where = { case: caseName(benchCase), dtype: caseDtype(benchCase), peer: variantName(variant) };
+      await timeRun(device, recorded.list);
+      const relative_error = relativeError(await readback.f32(recorded.result), expected);
+      const run_ms = await timeRun(device, recorded.list);
+      if (relative_error > sameWork) notes.differences.push({ ...where, relative_error });
+      else if (run_ms > patience_ms) notes.skipped.push({ ...where, reason: `a run took ${seconds(run_ms)}` });
+      else others.push(recorded);
+    }
+    return others;
+  } finally {
+    readback.close();
+    if (chosen === undefined) tuning.delete(problem.name);
+    else tuning.set(problem.name, chosen);
+  }
+}
+
+type OtherKernelsOptions = {
+  inputs: BenchInputs;
+  /** Those that the case has posed. */
+  problems: readonly Problem[];
+  repetitions: number;
+  ours: Recorded;
+  lists: Recorded[];
+};
 
 /**
  * The first of a peer's ways that runs and agrees with our `result`, warmed up. Those that do not are noted as skipped;

@@ -14,6 +14,15 @@ export const families = [
 
 export const familyOf = ({ case: name }: KernelResult) => families.find(({ pattern }) => pattern.test(name))!;
 
+/** "matmul 8×8×8 f32×bf16": what a result's rows are called by. */
+export const rowName = ({ case: name, dtype }: Pick<KernelResult, "case" | "dtype">) => `${name} ${dtype}`;
+
+/** The first row of every case: what the device chose, without the other kernels that were measured with it. */
+export function chosenRows(results: readonly KernelResult[]): KernelResult[] {
+  const seen = new Set<string>();
+  return results.filter((row) => !seen.has(rowName(row)) && seen.add(rowName(row)));
+}
+
 /** The names of all peers that ran, in the order in which they first did. */
 export function peersOf(results: readonly KernelResult[]): string[] {
   return [...new Set(results.flatMap((r) => Object.keys(r.peers)))];

@@ -3,7 +3,18 @@
 
 import type { BenchGenerateResult } from "./generate.js";
 import type { BenchKernelsNotes, BenchKernelsResult, KernelResult } from "./kernels.js";
-import { chartStyle, families, familyOf, fonts, meanRatio, palette, peersOf, times } from "./look.js";
+import {
+  chartStyle,
+  chosenRows,
+  families,
+  familyOf,
+  fonts,
+  meanRatio,
+  palette,
+  peersOf,
+  rowName,
+  times,
+} from "./look.js";
 import { busyWarning, type DeviceBlock } from "./machine.js";
 import { type BarGroup, type BarsOptions, bars, digits, escapeText, rate, roofline } from "./svg.js";
 
@@ -18,25 +29,30 @@ const ms = (value: number) => `${digits(value)} ms`;
 /** The report of `bench kernels`. */
 export function kernelsReport(result: BenchKernelsResult, notes?: BenchKernelsNotes): string {
   const { device, ceilings, results } = result;
+  const chosen = chosenRows(results);
   const peers = peersOf(results);
   const used = families.filter((family) => results.some((r) => familyOf(r) === family));
   const keys = used.map(({ name, paint }) => [name, paint] as const);
   const tiles: [string, string][] = [
     ["in registers", rate(ceilings.gflops, "FLOP/s")],
     ["copied through memory", rate(ceilings.gbps, "B/s")],
-    ["cases measured", String(results.length)],
+    ["cases measured", String(chosen.length)],
     ...peers.map((name): [string, string] => {
       const { mean, count } = meanRatio(results, name);
       return [`${name}'s time over ours, mean of ${count}`, times(mean)];
     }),
   ];
   const sections = [
-    section("Under the roof", roofNote, legend(keys) + both((width) => rooflineOf(result, width))),
+    section(
+      "Under the roof",
+      roofNote,
+      legend(keys) + both((width) => rooflineOf({ ...result, results: chosen }, width)),
+    ),
     section(
       "Share of the ceiling",
       peers.length > 0 ? `${shareNote} ${ratioNote}` : shareNote,
       legend([...keys, ...peers.map((name, i) => [name, peerPaints[i % peerPaints.length]!] as const)]) +
-        both((width) => bars(shareBars(results, peers, width))),
+        both((width) => bars(shareBars(chosen, peers, width))),
     ),
     section("All figures", "Times of one run of the operation, milliseconds.", kernelsTable(results, peers)),
   ];
@@ -60,7 +76,7 @@ function rooflineOf({ ceilings, results }: BenchKernelsResult, width: number): s
     .filter(({ gflops, gbps }) => gflops > 0 && gbps > 0)
     .map((r) => ({
       ...{ x: r.gflops / r.gbps, y: r.gflops, paint: familyOf(r).paint },
-      title: `${r.case} ${r.dtype}\n${rate(r.gflops, "FLOP/s")}, ${rate(r.gbps, "B/s")}\n${percent(r.share_of_ceiling)} of the ceiling, ${ms(r.ms_min)}`,
+      title: `${rowName(r)}\n${rate(r.gflops, "FLOP/s")}, ${rate(r.gbps, "B/s")}\n${percent(r.share_of_ceiling)} of the ceiling, ${ms(r.ms_min)}`,
     }));
   return roofline({ width, height: width > 500 ? 460 : 360, ...ceilings, dots });
 }
@@ -73,11 +89,11 @@ function shareBars(results: readonly KernelResult[], peers: readonly string[], w
   const groups = families.map(({ name: heading, paint }): BarGroup => {
     const own = results.filter((r) => familyOf(r).name === heading);
     const rows = own.map((r) => ({
-      label: `${r.case} ${r.dtype}`,
+      label: rowName(r),
       bars: [
         {
           ...{ value: r.share_of_ceiling, paint, text: `${ms(r.ms_min)} · ${percent(r.share_of_ceiling)}` },
-          title: `daybreak: ${r.case} ${r.dtype}\n${r.variant}\n${ms(r.ms_min)}, median ${ms(r.ms_median)}`,
+          title: `daybreak: ${rowName(r)}\n${r.variant}\n${ms(r.ms_min)}, median ${ms(r.ms_median)}`,
         },
         ...peers.flatMap((name, i) => {
           const peer = r.peers[name];
@@ -86,7 +102,7 @@ function shareBars(results: readonly KernelResult[], peers: readonly string[], w
             // The same work in another time.
             ...{ value: (r.share_of_ceiling * r.ms_min) / peer.ms_min, paint: peerPaints[i % peerPaints.length]! },
             text: `${ms(peer.ms_min)} · ${times(peer.ratio)}`,
-            title: `${name}: ${r.case} ${r.dtype}\n${ms(peer.ms_min)}, median ${ms(peer.ms_median)}`,
+            title: `${name}: ${rowName(r)}\n${ms(peer.ms_min)}, median ${ms(peer.ms_median)}`,
           };
         }),
       ],

@@ -2,6 +2,7 @@
 
 import { kernelsDrawings } from "../../bench/drawings.js";
 import { type BenchKernelsNotes, type BenchKernelsResult, benchKernels } from "../../bench/kernels.js";
+import { chosenRows } from "../../bench/look.js";
 import { DaybreakError } from "../errors.js";
 import type { Benchmark } from "./bench.js";
 import { table } from "./table.js";
@@ -12,6 +13,7 @@ Times the kernels one by one, at klein's sizes and the embedded model's, against
 
   --filter TEXT      only cases whose name holds TEXT, such as matmul, klein or f16
   --max-seconds S    skip cases whose runs would take longer than this, default 20
+  --variants         run all kernels that can compute a case on this device, not only the one that is chosen
   --peers            run others in turn with ours, where they are installed: ONNX Runtime's WebGPU provider
                      (onnxruntime-node), TensorFlow.js (@tensorflow/tfjs-core, @tensorflow/tfjs-backend-webgpu)
   --peers-from DIR   the folder in which they are installed; default: that of this package
@@ -20,7 +22,7 @@ Times the kernels one by one, at klein's sizes and the embedded model's, against
 const defaultMaxSeconds = 20;
 
 export const kernelsBenchmark: Benchmark = {
-  options: { values: ["filter", "max-seconds", "peers-from"], flags: ["peers"] },
+  options: { values: ["filter", "max-seconds", "peers-from"], flags: ["peers", "variants"] },
   help,
   run: async (options, runs, signal) => {
     const maxSeconds = options.number("max-seconds") ?? defaultMaxSeconds;
@@ -32,6 +34,7 @@ export const kernelsBenchmark: Benchmark = {
       runs,
       maxSeconds,
       filter: options.text("filter"),
+      variants: options.flag("variants"),
       peers: options.flag("peers") || peersFrom !== undefined,
       peersFrom,
       onCase: (name) => {
@@ -52,15 +55,17 @@ export const kernelsBenchmark: Benchmark = {
 
 function describe({ device, ceilings, results }: BenchKernelsResult): string {
   const peers = [...new Set(results.flatMap((r) => Object.keys(r.peers)))];
+  const hasOthers = chosenRows(results).length < results.length;
   const head = ["case", "dtype", "min ms", "median ms", "GFLOP/s", "GB/s", "of ceiling"];
-  const rows = [[...head, ...peers.flatMap((name) => [`${name} ms`, "ratio"])]];
+  const rows = [[...head, ...peers.flatMap((name) => [`${name} ms`, "ratio"]), ...(hasOthers ? ["kernel"] : [])]];
   for (const r of results) {
     const cells = [r.case, r.dtype, digits(r.ms_min), digits(r.ms_median), digits(r.gflops), digits(r.gbps)];
     const theirs = peers.flatMap((name) => {
       const peer = r.peers[name];
       return peer ? [digits(peer.ms_median), `${peer.ratio.toFixed(2)}×`] : ["–", "–"];
     });
-    rows.push([...cells, `${(100 * r.share_of_ceiling).toFixed(0)} %`, ...theirs]);
+    const share = `${(100 * r.share_of_ceiling).toFixed(0)} %`;
+    rows.push([...cells, share, ...theirs, ...(hasOthers ? [r.variant] : [])]);
   }
   let text = `${device.adapter}, ${device.driver}\n${device.cpu} × ${device.cores}, load ${device.load}\n`;
   text += `ceilings: ${digits(ceilings.gflops)} GFLOP/s in registers, ${digits(ceilings.gbps)} GB/s copied\n`;

@@ -31,6 +31,20 @@ test("kernels: B's time over A's, by case and dtype", () => {
   expect(compared.warnings).toEqual([]);
 });
 
+test("kernels: the other kernels of a case are compared with themselves", () => {
+  const [first, ...rest] = kernels.results;
+  const other = { ...first!, variant: "matmul ROWS=2", peers: {} };
+  const a = { ...kernels, results: [first!, other, ...rest] };
+  const b = { ...kernels, results: [first!, { ...other, ms_median: other.ms_median / 2 }, ...rest] };
+  const { figures } = compareResults(a, b);
+  expect(figures.slice(0, 2)).toMatchObject([
+    { name: "matmul 64×64×64 f32×bf16", ratio: 1 },
+    { name: "matmul 64×64×64 f32×bf16, matmul ROWS=2", ratio: 0.5 },
+  ]);
+  // The choice of a run that measured nothing else is the same figure.
+  expect(compareResults(kernels, b).only_b).toEqual(["matmul 64×64×64 f32×bf16, matmul ROWS=2"]);
+});
+
 test("whole pictures: stages and kernels; a stage that took no time has no ratio", () => {
   const b = structuredClone(generate);
   b.warm.denoise_ms = { min: 50, median: 90 };

@@ -7,6 +7,7 @@ import { benchCases, caseDtype, caseName, eps, estimateFlops, recordCase } from 
 import { BenchInputs, elements } from "../../bench/data.js";
 import { type BenchKernelsOptions, benchKernels, relativeError } from "../../bench/kernels.js";
 import { BufferPlan, type Dispatch, Recorder } from "../../src/engine/gpu/commands.js";
+import { matmulVariants } from "../../src/engine/ops/matmul.js";
 import { testDevice } from "../gpu.js";
 import { readTensor } from "../kernels/reference.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
@@ -90,6 +91,25 @@ test("a case is timed and set against the ceilings", async () => {
   expect(result!.share_of_ceiling).toBeCloseTo(share, 6);
   expect(device.versions.node).toBe(process.version);
   expect(device.limits.maxStorageBufferBindingSize).toBeGreaterThanOrEqual(128 * 2 ** 20);
+});
+
+test("every other kernel that can compute a case is timed after the device's choice", async () => {
+  const filter = "tiny-shapes: matmul 256×128×384";
+  const [alone, all] = [
+    await benchKernels({ ...options, filter }),
+    await benchKernels({ ...options, filter, variants: true }),
+  ];
+  expect(all.notes).toEqual({ skipped: [], differences: [] });
+  const rows = all.result.results;
+  expect(z.strictObject(resultShape).parse(all.result)).toEqual(all.result);
+  expect(alone.result.results.map(({ variant }) => variant)).toEqual([rows[0]!.variant]);
+  const { device } = await testDevice();
+  const product = { rows: 256, k: 128, cols: 384, a: "f32", weight: "bf16", isNarrow: false, isGated: true } as const;
+  const stems = matmulVariants(device, product).map(({ stem }) => stem);
+  expect(stems.length).toBeGreaterThan(1);
+  expect(rows.map(({ kernel }) => kernel)).toEqual(stems);
+  expect(new Set(rows.map(({ variant }) => variant)).size).toBe(stems.length);
+  for (const { gflops, ms_min } of rows) expect(gflops).toBeCloseTo((4 * 256 * 128 * 384) / ms_min / 1e6, 6);
 });
 
 test("cases that would take too long are skipped and named", async () => {

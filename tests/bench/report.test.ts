@@ -94,6 +94,16 @@ function dotAt(html: string, name: string): { x: number; y: number } {
   return { x: Number(found[1]), y: Number(found[2]) };
 }
 
+test("other kernels of a case stand in the table alone", () => {
+  const [first, ...rest] = kernels.results;
+  const other = { ...first!, variant: "matmul ROWS=2", peers: {} };
+  const html = kernelsReport({ ...kernels, results: [first!, other, ...rest] });
+  const [charts, figures] = html.split("All figures</h2>");
+  expect(charts!.match(/<title>matmul 64×64×64 f32×bf16\n/g)).toHaveLength(2); // for wide and narrow screens
+  expect(figures!.match(/<td>matmul 64×64×64<\/td>/g)).toHaveLength(2);
+  expect(figures).toContain(">matmul ROWS=2</td>");
+});
+
 test("the roofline's dots stand where they belong", () => {
   const row = (name: string, gflops: number, intensity: number) => ({
     ...{ ...kernelRow(name, gflops), gbps: gflops / intensity },
