@@ -179,7 +179,15 @@ function storagesOf({ dispatch, copy, fill }: Entry): readonly Storage[] {
 
 /** A lifetime in the list of that number. */
 type Planned = Lifetime & { list: number };
-type Place = { byteLength: number; buffer: GPUBuffer | undefined; held: Planned[] };
+/** Bytes for one storage that is kept, or for several by turns. */
+type Place = {
+  byteLength: number;
+  isShared: boolean;
+  buffer: GPUBuffer | undefined;
+  held: Storage[];
+  /** By list, the lifetimes in their order; none overlap. */
+  busy: Map<number, Lifetime[]>;
+};
 
 /**
  * Assigns scratch to a few buffers. Lists that share a plan run one after the other, so they share its buffers.
@@ -188,6 +196,7 @@ type Place = { byteLength: number; buffer: GPUBuffer | undefined; held: Planned[
  * 2020).
  */
 export class BufferPlan {
+  /** The smallest first. */
   #places: Place[] = [];
   /** Without a place so far. */
   #waiting: Planned[] = [];
@@ -221,8 +230,8 @@ export class BufferPlan {
   realize(device: Device): void {
     this.#settle();
     for (const place of this.#places) {
-      place.buffer ??= device.createBuffer(place.held[0]?.storage.label ?? "scratch", place.byteLength, tensorUsage);
-      for (const { storage } of place.held) storage.buffer = place.buffer;
+      place.buffer ??= device.createBuffer(place.held[0]?.label ?? "scratch", place.byteLength, tensorUsage);
+      for (const storage of place.held) storage.buffer = place.buffer;
     }
   }
 
@@ -236,12 +245,13 @@ export class BufferPlan {
   #settle(): void {
     for (const planned of this.#waiting.toSorted((a, b) => b.storage.byteLength - a.storage.byteLength)) {
       const { byteLength } = planned.storage;
-      const free = this.#places.filter(
-        (place) => place.byteLength >= byteLength && !place.held.some((other) => overlap(planned, other)),
-      );
-      const smallest = free.toSorted((a, b) => a.byteLength - b.byteLength)[0];
-      if (smallest) smallest.held.push(planned);
-      else this.#places.push({ byteLength, buffer: undefined, held: [planned] });
+      const isShared = !isKept(planned);
+      const takes = (place: Place) => place.isShared && place.byteLength >= byteLength && hold(place, planned);
+      if (isShared && this.#places.some(takes)) continue;
+      const place: Place = { byteLength, isShared, buffer: undefined, held: [], busy: new Map() };
+      hold(place, planned);
+      const larger = this.#places.findIndex((other) => other.byteLength > byteLength);
+      this.#places.splice(larger < 0 ? this.#places.length : larger, 0, place);
     }
     this.#waiting = [];
   }
@@ -252,9 +262,23 @@ function isKept({ last }: Lifetime): boolean {
   return last === Number.POSITIVE_INFINITY;
 }
 
-function overlap(a: Planned, b: Planned): boolean {
-  if (isKept(a) || isKept(b)) return true;
-  return a.list === b.list && a.first <= b.last && b.first <= a.last;
+/** Gives a storage this place if that is free for its whole lifetime; tells whether it was. */
+function hold({ held, busy }: Place, planned: Planned): boolean {
+  const { storage, list, first, last } = planned;
+  const lifetimes = busy.get(list) ?? [];
+  // How many begin before this one ends? A large picture in narrow bands has tens of thousands in a place.
+  let [low, high] = [0, lifetimes.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if ((lifetimes[middle] as Lifetime).first <= last) low = middle + 1;
+    else high = middle;
+  }
+  const before = lifetimes[low - 1];
+  if (before && before.last >= first) return false;
+  lifetimes.splice(low, 0, planned);
+  busy.set(list, lifetimes);
+  held.push(storage);
+  return true;
 }
 
 type Bound = { dispatch: Dispatch; group: GPUBindGroup; offset: number };
