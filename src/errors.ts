@@ -118,7 +118,10 @@ export function errorFromPlain({ code, message }: PlainError): DaybreakError {
   return new DaybreakError(errorCodes.find((known) => known === code) ?? "engine.internal", message);
 }
 
-/** Throws an AssertionError-like TypeError for programmer errors; `message` states got and expected. */
-export function assert(condition: unknown, message: string): asserts condition {
-  if (!condition) throw new TypeError(`assertion failed: ${message}`);
+/**
+ * Throws an AssertionError-like TypeError for programmer errors; `message` states got and expected. Where a check runs
+ * for every dispatch, a function spares the making of messages that nobody reads.
+ */
+export function assert(condition: unknown, message: string | (() => string)): asserts condition {
+  if (!condition) throw new TypeError(`assertion failed: ${typeof message === "string" ? message : message()}`);
 }

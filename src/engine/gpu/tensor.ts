@@ -45,7 +45,7 @@ export function byteLength(tensor: Tensor): number {
 
 /** Describes a [rows, cols] tensor on the given storage. */
 export function tensorOn(storage: Storage, label: string, rows: number, cols: number, dtype: Dtype = "f32"): Tensor {
-  assert(rows > 0 && cols > 0, `tensor "${label}" got shape [${rows}, ${cols}], expected positive extents`);
+  assert(rows > 0 && cols > 0, () => `tensor "${label}" got shape [${rows}, ${cols}], expected positive extents`);
   return { label, storage, dtype, rows, cols, pitch: padded8(cols), byteOffset: 0 };
 }
 
@@ -82,7 +82,7 @@ export function destroyTensor(device: Device, tensor: Tensor): void {
 export function sliceRows(tensor: Tensor, begin: number, end: number): Tensor {
   assert(
     0 <= begin && begin < end && end <= tensor.rows,
-    `"${tensor.label}" has ${tensor.rows} rows, got the range [${begin}, ${end})`,
+    () => `"${tensor.label}" has ${tensor.rows} rows, got the range [${begin}, ${end})`,
   );
   return { ...tensor, rows: end - begin, byteOffset: tensor.byteOffset + begin * rowBytes(tensor) };
 }
