@@ -15,7 +15,7 @@ import {
 import type { Device } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { listenForProblems, type Problem } from "./ops/variants.js";
-import { buildPicturePlan, type Decoding, decodings, type PictureShape } from "./picture-plan.js";
+import { type Decoding, decodings, type PictureShape, recordPicture } from "./picture-plan.js";
 import { PromptEncoder } from "./prompt-encoder.js";
 import { planTargets } from "./weights/layout.js";
 import { isStreamed, streamedBlocks } from "./weights/streaming.js";
@@ -33,6 +33,8 @@ export type MemoryPlan = {
   /** Everything that one picture size needs: latents, activations, blocks on their way, tables, parameters. */
   pictureBytes: number;
   totalBytes: number;
+  /** Of the buffers of the picture: no device makes larger ones than its limit. */
+  largestBufferBytes: number;
 };
 
 /** What a plan is made for. */
@@ -56,14 +58,15 @@ const strategies: readonly Strategy[] = [
   { residencies: allResident, decoding: whole },
   { residencies: allResident, decoding: banded },
   { residencies: textStreamed, decoding: banded },
-  { residencies: textStreamed, decoding: narrow },
   { residencies: streamed, decoding: banded },
   { residencies: streamed, decoding: narrow },
 ];
 
 /**
- * The fastest plan within the budget. `from` leaves out what keeps more on the device than a plan before did.
- * Errors: `device.memory_budget_exceeded` with the least that a picture of this size takes.
+ * The fastest plan within the budget and the device's buffers. `from` leaves out what keeps more on the device than a plan
+ * before did.
+ * Errors: `device.memory_budget_exceeded` with the least that a picture of this size takes; `device.limit_exceeded` if
+ * one of its buffers is too large for the device in every plan.
  */
 export async function choosePlan(
   checkpoint: OpenCheckpoint,
@@ -71,17 +74,28 @@ export async function choosePlan(
   memoryBudgetBytes: number | undefined,
   options: PlanOptions & { from?: Residencies } = {},
 ): Promise<MemoryPlan> {
-  const { from = allResident } = options;
+  const { from = allResident, device } = options;
+  const { bufferBytes } = (device ?? ordinaryGpu).limits;
+  const picture = `a picture of ${shape.width}×${shape.height}`;
   let least = Number.POSITIVE_INFINITY;
+  let smallestBuffer = Number.POSITIVE_INFINITY;
   for (const strategy of strategies) {
     if (keepsMore(strategy.residencies, from)) continue;
     const plan = await planMemory(checkpoint, shape, options, strategy);
+    smallestBuffer = Math.min(smallestBuffer, plan.largestBufferBytes);
+    if (plan.largestBufferBytes > bufferBytes) continue;
     if (plan.totalBytes <= (memoryBudgetBytes ?? Number.POSITIVE_INFINITY)) return plan;
     least = Math.min(least, plan.totalBytes);
   }
+  if (least === Number.POSITIVE_INFINITY) {
+    throw new DaybreakError(
+      "device.limit_exceeded",
+      `${picture} needs a buffer of at least ${smallestBuffer} bytes, the device allows ${bufferBytes}: ask for a smaller picture`,
+    );
+  }
   throw new DaybreakError(
     "device.memory_budget_exceeded",
-    `a picture of ${shape.width}×${shape.height} takes at least ${least} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or use a smaller checkpoint or picture`,
+    `${picture} takes at least ${least} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or use a smaller checkpoint or picture`,
   );
 }
 
@@ -120,10 +134,10 @@ export async function planMemory(
   };
   const { tensors } = await PromptEncoder.open(device, new Readback(device), planned);
   const promptBytes = device.allocatedBytes;
-  await buildPicturePlan(device, planned, tensors, shape, { operands, decoding, onList });
-  const pictureBytes = device.allocatedBytes - promptBytes;
+  const picture = recordPicture(device, planned, tensors, shape, { operands, decoding, onList });
+  const { byteLength: pictureBytes, largestBufferBytes } = picture;
   const totalBytes = weightBytes + promptBytes + pictureBytes;
-  return { residencies, decoding, weights, promptBytes, pictureBytes, totalBytes };
+  return { residencies, decoding, weights, promptBytes, pictureBytes, totalBytes, largestBufferBytes };
 }
 
 /** Weights with their true shapes and buffers that have a size and nothing in it. */
@@ -155,7 +169,8 @@ const ordinaryGpu = {
   limits: {
     // The binding limit of most desktop drivers; splitting changes no size by more than a few hundred bytes.
     bindingBytes: 2 ** 31 - 4,
-    bufferBytes: 2 ** 40,
+    // NVIDIA's; others end between 2 GiB and here, or far above.
+    bufferBytes: 2 ** 32 - 2 ** 21,
     ...{ dispatchFlops: 5e10, dispatchBytes: 4e9, submissionFlops: 2.5e11, submissionBytes: 2e10 },
     matrixRows: Number.POSITIVE_INFINITY,
   },

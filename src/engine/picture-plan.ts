@@ -2,13 +2,14 @@
 // stages. Built once per size, then replayed; between building and closing nothing is allocated on the device.
 // Knows the order of no request: pipeline.ts runs the lists.
 
+import { DaybreakError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
 import type { Device } from "./gpu/device.js";
 import { destroyTensor, ownTensor, realizeTensor, sliceRows, type Tensor, writeTensor } from "./gpu/tensor.js";
 import { patchSize } from "./models/flux2/config.js";
 import { type LatentGrid, latentGrid } from "./models/flux2/latents.js";
-import { positionIds, ropeTable } from "./models/flux2/rope.js";
+import { positionAxes, positionIds, ropeTable } from "./models/flux2/rope.js";
 import {
   type Modulation,
   modulationTensors,
@@ -37,7 +38,7 @@ export const modulatedSteps = 4;
 
 export type PictureOptions = {
   operands: "f32" | "f16";
-  /** How the VAE goes through a picture; default: {@link decodings}' first. */
+  /** How the VAE goes through a picture; recording takes the first of {@link decodings} by itself. */
   decoding?: Decoding;
   /** `stages` keeps what the stages compute, `detail` the inner tensors of the first step and the VAE as well. */
   trace?: "stages" | "detail";
@@ -98,8 +99,9 @@ export type PicturePlan = {
 export const healthSlots = { velocity: 0, latents: 1, picture: 2 } as const;
 
 /**
- * Records, places and compiles everything for one size, the prompt's encoding included: all lists share their scratch.
- * Errors: `device.limit_exceeded`, `device.out_of_memory`.
+ * Makes everything for one size, the prompt's encoding included. Without a decoding in the options it takes the first for
+ * which the device has buffers and memory.
+ * Errors: `device.limit_exceeded`, `device.out_of_memory`; nothing is left after one.
  */
 export async function buildPicturePlan(
   device: Device,
@@ -108,35 +110,73 @@ export async function buildPicturePlan(
   shape: PictureShape,
   options: PictureOptions,
 ): Promise<PicturePlan> {
+  let failure: unknown;
+  for (const decoding of options.decoding ? [options.decoding] : decodings) {
+    try {
+      return await recordPicture(device, checkpoint, prompt, shape, { ...options, decoding }).realize();
+    } catch (error) {
+      failure = error;
+      if (!isTooLarge(error)) break;
+    }
+  }
+  throw failure;
+}
+
+/** Whether the device is all right and has no room for what was asked. */
+function isTooLarge(error: unknown): boolean {
+  return error instanceof DaybreakError && /^device\.(limit_exceeded|out_of_memory)$/.test(error.code);
+}
+
+/** One size, recorded and placed. What it takes is known, and nothing of it is on the device. */
+export type RecordedPicture = {
+  byteLength: number;
+  /** Of the buffers that it takes. */
+  largestBufferBytes: number;
+  /** Makes the buffers and compiles. Errors: as {@link buildPicturePlan}. */
+  realize(): Promise<PicturePlan>;
+};
+
+/** Records everything for one size; all lists share their scratch. */
+export function recordPicture(
+  device: Device,
+  checkpoint: Checkpoint,
+  prompt: PromptTensors,
+  shape: PictureShape,
+  options: PictureOptions,
+): RecordedPicture {
   const owned: Tensor[] = [];
+  const own = (label: string, rows: number, cols: number, dtype: "f32" | "u32" = "f32") => {
+    const tensor = ownTensor(label, rows, cols, dtype);
+    owned.push(tensor);
+    return tensor;
+  };
   const lists: CommandList[] = [];
   const places = new BufferPlan();
+  const constants: Recording["constants"] = [];
+  const parts = recordStages({ device, checkpoint, prompt, shape, options, places, own, constants, lists });
+  const sizes = [...places.sizes, ...[...owned.map(({ storage }) => storage), ...lists].map((part) => part.byteLength)];
+  const byteLength = sizes.reduce((sum, bytes) => sum + bytes, 0);
+  const largestBufferBytes = sizes.reduce((most, bytes) => Math.max(most, bytes), 0);
   const close = () => {
     for (const list of lists) list.close();
     places.close(device);
     for (const tensor of owned) destroyTensor(device, tensor);
   };
-  try {
-    const own = (label: string, rows: number, cols: number, dtype: "f32" | "u32" = "f32") => {
-      const tensor = ownTensor(label, rows, cols, dtype);
-      owned.push(tensor);
-      return tensor;
-    };
-    const constants: Recording["constants"] = [];
-    const parts = recordPicture({ device, checkpoint, prompt, shape, options, places, own, constants, lists });
-    const sum = (parts: { byteLength: number }[]) => parts.reduce((total, part) => total + part.byteLength, 0);
-    const byteLength = places.byteLength + sum(owned.map((tensor) => tensor.storage)) + sum(lists);
-    await device.allocating(`the ${byteLength} bytes that a picture of this size takes`, () => {
-      for (const tensor of owned) realizeTensor(device, tensor);
-      places.realize(device);
-    });
-    for (const { tensor, data } of constants) writeTensor(device, tensor, data);
-    for (const list of lists) await list.prepare();
-    return { ...parts, byteLength, close };
-  } catch (error) {
-    close();
-    throw error;
-  }
+  const realize = async () => {
+    try {
+      await device.allocating(`the ${byteLength} bytes that a picture of this size takes`, () => {
+        places.realize(device);
+        for (const tensor of owned) realizeTensor(device, tensor);
+      });
+      for (const write of constants) write();
+      for (const list of lists) await list.prepare();
+      return { ...parts, byteLength, close };
+    } catch (error) {
+      close();
+      throw error;
+    }
+  };
+  return { byteLength, largestBufferBytes, realize };
 }
 
 type Recording = {
@@ -148,12 +188,12 @@ type Recording = {
   places: BufferPlan;
   /** A tensor that lives as long as the plan. */
   own: (label: string, rows: number, cols: number, dtype?: "f32" | "u32") => Tensor;
-  /** What is written once into tensors of the plan. */
-  constants: { tensor: Tensor; data: Float32Array }[];
+  /** Each writes what never changes into tensors of the plan. */
+  constants: (() => void)[];
   lists: CommandList[];
 };
 
-function recordPicture(recording: Recording): Omit<PicturePlan, "byteLength" | "close"> {
+function recordStages(recording: Recording): Omit<PicturePlan, "byteLength" | "close"> {
   const { checkpoint, prompt, shape, options, own } = recording;
   const { transformer: config, vae } = checkpoint.config;
   const multiple = patchSize * vae.scaleFactor;
@@ -265,13 +305,16 @@ function record(recording: Recording, label: string, body: (recorder: Recorder) 
 }
 
 /** The rotation tables of the joint sequence, on the device. */
-function ropeOf({ checkpoint, own, constants }: Recording, ids: Int32Array): { cos: Tensor; sin: Tensor } {
+function ropeOf({ device, checkpoint, own, constants }: Recording, ids: Int32Array): { cos: Tensor; sin: Tensor } {
   const { axesDimsRope, ropeTheta, attentionHeadDim } = checkpoint.config.transformer;
-  const table = ropeTable(ids, axesDimsRope, ropeTheta);
-  const tokens = table.cos.length / (attentionHeadDim / 2);
+  const tokens = ids.length / positionAxes;
   const cos = own("rope cos", tokens, attentionHeadDim / 2);
   const sin = own("rope sin", tokens, attentionHeadDim / 2);
-  constants.push({ tensor: cos, data: table.cos }, { tensor: sin, data: table.sin });
+  constants.push(() => {
+    const table = ropeTable(ids, axesDimsRope, ropeTheta);
+    writeTensor(device, cos, table.cos);
+    writeTensor(device, sin, table.sin);
+  });
   return { cos, sin };
 }
 

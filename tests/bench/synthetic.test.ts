@@ -81,6 +81,16 @@ test("a smaller picture takes less", async () => {
   expect(small.planned.pictureBytes).toBeLessThan(large.planned.pictureBytes / 4);
 });
 
+test("a picture of four megapixels fits into the buffers of ordinary GPUs, which end below 4 GiB", async () => {
+  const { planned } = await planGenerate({
+    ...{ model: "flux2-klein-4b", isSynthetic: true, precision: "f32" },
+    ...{ width: 2048, height: 2048 },
+  });
+  expect(planned.residencies).toEqual({ textEncoder: "resident", transformer: "resident" });
+  expect(planned.decoding.remakes).toBe(true);
+  expect(planned.largestBufferBytes).toBe(2048 * 2048 * 128 * 4);
+});
+
 test("tiny has the tensors of the embedded model", async () => {
   const source = await folderSource(embeddedModel());
   const embedded = await openCheckpoint(source);

@@ -68,6 +68,18 @@ describe("a smaller budget", () => {
   });
 });
 
+it("a picture that no plan brings into the device's buffers is refused with the least one that it needs", async () => {
+  const { device: real } = await testDevice();
+  const device = Object.create(real, { limits: { value: { ...real.limits, bufferBytes: 2 ** 20 } } }) as Device;
+  const refused = choosePlan(await openCheckpoint(tinySource()), shape, undefined, { device });
+  const { message } = await failure(refused, "device.limit_exceeded");
+  const [, needed] = /^a picture of 256×256 needs a buffer of at least (\d+) bytes, the device allows 1048576:/.exec(
+    message,
+  )!;
+  // The picture before its last convolution.
+  expect(Number(needed)).toBe(256 * 256 * 16 * 4);
+});
+
 it("an engine that has room for small pictures lets weights go for a large one, and draws on", async () => {
   const { device } = await testDevice();
   const opened = await openCheckpoint(tinySource());

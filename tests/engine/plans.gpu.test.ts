@@ -2,9 +2,14 @@
 // shader for a new size, and what is given up is destroyed. Counted at WebGPU's own interface.
 
 import { describe, expect, it } from "vitest";
+import { allResident, openCheckpoint } from "../../src/engine/checkpoint.js";
+import { openDevice } from "../../src/engine/gpu/device.js";
+import { choosePlan } from "../../src/engine/memory-plan.js";
+import { decodings } from "../../src/engine/picture-plan.js";
 import type { GenerateRequest } from "../../src/engine/request.js";
+import { testLimits } from "../gpu.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
-import { baseSource } from "./checkpoints.js";
+import { baseSource, tinySource } from "./checkpoints.js";
 import { draw, openTiny, pattern, small, testGpu } from "./open.js";
 import { resetCounts, type SpiedDevice, spyOn, wrap } from "./spied-gpu.js";
 
@@ -168,6 +173,39 @@ describe("a picture that the device has no memory for", () => {
     isFull = false;
     expect(sameBytes((await draw(engine)).data, before)).toBe(true);
     await expect(draw(engine, { width: 64 })).resolves.toMatchObject({ width: 64 });
+  });
+
+  it("in one go is drawn with the VAE in bands, the same to the last bit", async () => {
+    const { engine, device } = await openSpied();
+    let tries = 0;
+    wrap(device.device, "popErrorScope", async (call) => {
+      const error = await (call() as Promise<GPUError | null>);
+      tries += 1;
+      return tries === 1 ? { message: "Failed to allocate memory" } : error;
+    });
+    const { data } = await draw(engine, { width: 256, height: 256 });
+    expect(tries).toBe(2);
+    const whole = await draw(await openTiny(), { width: 256, height: 256 });
+    expect(sameBytes(data, whole.data)).toBe(true);
+    const { data: other } = await draw(engine);
+    expect(sameBytes(other, (await draw(await openTiny())).data)).toBe(true);
+  });
+
+  it("because its widest image would exceed a buffer, likewise: as the plan says", async () => {
+    const size = { width: 1024, height: 512 };
+    const { data } = await draw(await openTiny(), size);
+    // That image takes 64 MiB of 32 channels, those around it half of that.
+    const limits = { ...testLimits(), bufferBytes: 40 * 2 ** 20 };
+    const { engine } = await openSpied({ limits });
+    expect(sameBytes((await draw(engine, size)).data, data)).toBe(true);
+
+    const device = await openDevice({ gpu: await testGpu(), limits });
+    const shape = { ...size, references: [], isGuided: false };
+    const plan = await choosePlan(await openCheckpoint(tinySource()), shape, undefined, { device });
+    device.close();
+    expect(plan).toMatchObject({ residencies: allResident, decoding: decodings[1] });
+    expect(plan.largestBufferBytes).toBeLessThanOrEqual(limits.bufferBytes);
+    expect(engine.info.peakDeviceBytes).toBe(plan.totalBytes);
   });
 
   it("because one buffer would exceed the device's limit, likewise", async () => {

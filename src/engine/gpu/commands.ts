@@ -97,21 +97,21 @@ export class Recorder {
     const read = new Set<Storage>();
     for (const [name, binding] of Object.entries(bindings)) {
       const declared = kernel.layout.bindings.find((b) => b.name === name);
-      assert(declared && declared.access !== "uniform", `kernel ${stem} declares no storage binding "${name}"`);
+      assert(declared && declared.access !== "uniform", () => `kernel ${stem} declares no storage binding "${name}"`);
       assert(
         binding.size <= this.device.limits.bindingBytes,
-        `${label}: "${name}" binds ${binding.size} bytes, the limit is ${this.device.limits.bindingBytes}`,
+        () => `${label}: "${name}" binds ${binding.size} bytes, the limit is ${this.device.limits.bindingBytes}`,
       );
       assert(
         !written.has(binding.storage) && (declared.access === "read" || !read.has(binding.storage)),
-        `${label}: "${binding.storage.label}" is bound as read_write and once more`,
+        () => `${label}: "${binding.storage.label}" is bound as read_write and once more`,
       );
       (declared.access === "read" ? read : written).add(binding.storage);
     }
     for (const { name } of members)
-      assert(Number.isFinite(params[name]), `${label}: parameter ${name} of ${stem} is ${params[name]}`);
+      assert(Number.isFinite(params[name]), () => `${label}: parameter ${name} of ${stem} is ${params[name]}`);
     for (const n of workgroups)
-      assert(n > 0 && n <= 65535, `${label}: ${workgroups} workgroups of ${stem}, expected 1 to 65535 a side`);
+      assert(n > 0 && n <= 65535, () => `${label}: ${workgroups} workgroups of ${stem}, expected 1 to 65535 a side`);
     this.#entries.push({ dispatch });
   }
 
@@ -203,10 +203,10 @@ export class BufferPlan {
   #known = new Map<Storage, Planned>();
   #lists = 0;
 
-  /** Bytes of all places. */
-  get byteLength(): number {
+  /** Bytes of each buffer. */
+  get sizes(): number[] {
     this.#settle();
-    return this.#places.reduce((sum, place) => sum + place.byteLength, 0);
+    return this.#places.map((place) => place.byteLength);
   }
 
   /** Takes the scratch of one more list. */
@@ -229,7 +229,8 @@ export class BufferPlan {
   /** Makes the buffers. */
   realize(device: Device): void {
     this.#settle();
-    for (const place of this.#places) {
+    // The largest first: what exceeds the device's limit says so before anything is made.
+    for (const place of this.#places.toReversed()) {
       place.buffer ??= device.createBuffer(place.held[0]?.label ?? "scratch", place.byteLength, tensorUsage);
       for (const storage of place.held) storage.buffer = place.buffer;
     }
