@@ -77,7 +77,17 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
   // What `daybreak tune` has measured counts, as it does for whoever draws; measuring now would count as opening.
   const tuning = await choicesFor(tuneMode(), { gpu, source, precision, width, height });
   const began = performance.now();
-  const engine = await Engine.open({ gpu, source, fillWeights, precision, memoryBudgetBytes, tuning, signal });
+  const expected = { width, height };
+  const engine = await Engine.open({
+    gpu,
+    source,
+    fillWeights,
+    precision,
+    memoryBudgetBytes,
+    expected,
+    tuning,
+    signal,
+  });
   const open_ms = performance.now() - began;
   const device = await describeDevice(gpu);
   const all: Timings[] = [];

@@ -2,7 +2,7 @@
 // is web standard; files and Dawn come with `daybreak/node`. Exports only what callers need; tensors, kernels and the
 // device stay inside.
 
-export { Engine, type EngineInfo, type EngineOptions } from "./engine/engine.js";
+export { Engine, type EngineInfo, type EngineOptions, type ExpectedPicture } from "./engine/engine.js";
 export type { DeviceLimits, Tuning } from "./engine/gpu/device.js";
 export type {
   GeneratedImage,

@@ -87,10 +87,13 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   if (trace !== undefined) {
     request.trace = { detail: false, write: (name, tensor) => void tensors.set(name, tensor) };
   }
-  const { width, height } = resolved;
+  const { width, height, guidance } = resolved;
+  // Of references the sizes: the pixels are the request's.
+  const sizes = request.references.map((image) => ({ width: image.width, height: image.height }));
+  const expected = { width, height, guidance, references: sizes };
   const { result, info } = await compute(
     {
-      ...{ model, precision, tuneSize: { width, height }, signal },
+      ...{ model, precision, expected, signal },
       memoryBudgetBytes: options.size("memory-budget"),
       tune: options.flag("no-tune") ? "cached" : "auto",
     },
@@ -113,7 +116,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   return 0;
 }
 
-type EngineChoice = Pick<OpenEngineOptions, "model" | "precision" | "memoryBudgetBytes" | "tune" | "tuneSize"> & {
+type EngineChoice = Pick<OpenEngineOptions, "model" | "precision" | "memoryBudgetBytes" | "tune" | "expected"> & {
   signal: AbortSignal;
 };
 

@@ -32,6 +32,7 @@ export type Checkpoint = {
   textEncoder: WeightSet;
   transformer: WeightSet;
   vae: WeightSet;
+  residencies: Residencies;
   /** Rows of the embedding table, [ids.length, hidden]; read from the files, the table is never loaded. */
   embed(ids: Int32Array): Promise<Float32Array>;
   /** Of the weights that stay on the device. */
@@ -98,7 +99,7 @@ export async function loadCheckpoint(
   { onProgress, signal, residencies = allResident, fillWeights }: LoadCheckpointOptions = {},
 ): Promise<Checkpoint> {
   const { config, tokenizer, components } = opened;
-  const weightBytes = components.reduce((sum, c) => sum + keptBytes(c, residencies), 0);
+  const weightBytes = keptTotal(opened, residencies);
   const loaded: WeightSet[] = [];
   let done = 0;
   const report = (sofar: number) =>
@@ -120,18 +121,51 @@ export async function loadCheckpoint(
   const [textEncoder, transformer, vae] = loaded as [WeightSet, WeightSet, WeightSet];
   const text = components[0] as Component;
   const embeddings = tensorName(text.table, "embed_tokens");
-  return {
+  const checkpoint: Checkpoint = {
     config,
     tokenizer,
     textEncoder,
     transformer,
     vae,
+    residencies,
     embed: (ids) => readRows(text.files, embeddings, ids, config.textEncoder.hiddenSize),
     weightBytes,
     close: () => {
-      for (const weights of loaded) weights.close();
+      for (const part of ["textEncoder", "transformer", "vae"] as const) checkpoint[part].close();
     },
   };
+  return checkpoint;
+}
+
+/**
+ * Lets components' blocks go from the device, or brings them back; nothing else is touched. Lists that were recorded
+ * before are void. After an error the component's blocks pass through; if not even that succeeds, the device has failed.
+ * Errors: those of `loadWeights`.
+ */
+export async function changeResidencies(
+  device: Device,
+  opened: OpenCheckpoint,
+  checkpoint: Checkpoint,
+  residencies: Residencies,
+  { signal, fillWeights }: Pick<LoadCheckpointOptions, "signal" | "fillWeights"> = {},
+): Promise<void> {
+  const [textEncoder, transformer] = opened.components as [Component, Component, Component];
+  for (const [name, component] of Object.entries({ textEncoder, transformer }) as [keyof Residencies, Component][]) {
+    if (checkpoint.residencies[name] === residencies[name]) continue;
+    const change = async (residency: Residency, options: LoadOptions) => {
+      const changed = { ...checkpoint.residencies, [name]: residency };
+      checkpoint[name].close();
+      checkpoint[name] = await loadComponent(device, component, changed, { ...options, fillWeights });
+      checkpoint.residencies = changed;
+      checkpoint.weightBytes = keptTotal(opened, changed);
+    };
+    try {
+      await change(residencies[name], { signal });
+    } catch (error) {
+      await change("streamed", {}).catch((second) => device.fail(second));
+      throw error;
+    }
+  }
 }
 
 function loadComponent(
@@ -143,6 +177,10 @@ function loadComponent(
   const fill = fillWeights && ((ranges: ReadonlyMap<Target, BufferRange>) => fillWeights(device, table, ranges));
   const load = isResident(table, residencies) ? loadWeights : streamWeights;
   return load(device, files, table, { ...options, fill });
+}
+
+function keptTotal({ components }: OpenCheckpoint, residencies: Residencies): number {
+  return components.reduce((sum, component) => sum + keptBytes(component, residencies), 0);
 }
 
 export const allResident: Residencies = { textEncoder: "resident", transformer: "resident" };

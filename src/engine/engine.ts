@@ -6,8 +6,8 @@ import { DaybreakError } from "../errors.js";
 import {
   allResident,
   type Checkpoint,
+  changeResidencies,
   type FillWeights,
-  type LoadCheckpointOptions,
   loadCheckpoint,
   type OpenCheckpoint,
   openCheckpoint,
@@ -16,7 +16,7 @@ import {
 import { type Device, type DeviceLimits, openDevice, type Tuning } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { choosePlan, type PlanOptions } from "./memory-plan.js";
-import { checkReference, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
+import { checkReference, checkReferenceSize, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
 import { buildPicturePlan, type Decoding, type PicturePlan, type PictureShape } from "./picture-plan.js";
 import { generateImages, throwIfAborted } from "./pipeline.js";
 import { PromptEncoder } from "./prompt-encoder.js";
@@ -39,10 +39,17 @@ export type EngineOptions = {
   precision?: Precision;
   /**
    * Most bytes the engine may take on the device. What does not fit stays in the files and passes through the device
-   * whenever it is used: the text encoder's layers first, then the transformer's blocks. What cannot fit at all is refused
-   * with device.memory_budget_exceeded. Default: no limit, everything stays on the device.
+   * whenever it is used: the text encoder's layers first, then the transformer's blocks. A picture that needs more room
+   * than another displaces more; the next one that leaves room brings that back, which reads it once, as passing through
+   * would. What cannot fit at all is refused with device.memory_budget_exceeded. Default: no limit, everything stays on
+   * the device.
    */
   memoryBudgetBytes?: number;
+  /**
+   * The picture to get ready for: under a budget, weights that leave it no room are not even loaded, and if it cannot be
+   * drawn, the engine does not open. Default: one of the checkpoint's size without references, and no such demand.
+   */
+  expected?: ExpectedPicture;
   /** Smaller limits than the device's, to plan with. */
   limits?: Partial<DeviceLimits>;
   /** Measured choices of kernels, see tuning.ts; default: the built-in ones. */
@@ -53,6 +60,11 @@ export type EngineOptions = {
   onProgress?: (event: ProgressEvent) => void;
   /** Stops the loading. */
   signal?: AbortSignal;
+};
+
+/** As a request has it; of references only the sizes, in pixels. */
+export type ExpectedPicture = Pick<GenerateRequest, "width" | "height" | "guidance"> & {
+  references?: readonly { width: number; height: number }[];
 };
 
 export type EngineInfo = {
@@ -76,14 +88,12 @@ const maxPlans = 3;
 /** Plans beyond this are given up when another size is asked for. */
 const maxPlanBytes = 2 * 1024 ** 3;
 
-/** What depends on which weights stay on the device. */
-type Loaded = { residencies: Residencies; checkpoint: Checkpoint; promptEncoder: PromptEncoder };
-
 type EngineParts = {
   device: Device;
   readback: Readback;
   opened: OpenCheckpoint;
-  loaded: Loaded;
+  checkpoint: Checkpoint;
+  promptEncoder: PromptEncoder;
   operands: "f32" | "f16";
   memoryBudgetBytes: number | undefined;
   fillWeights: FillWeights | undefined;
@@ -94,11 +104,12 @@ export class Engine {
   readonly #device: Device;
   readonly #readback: Readback;
   readonly #opened: OpenCheckpoint;
+  readonly #checkpoint: Checkpoint;
+  readonly #promptEncoder: PromptEncoder;
   readonly #operands: "f32" | "f16";
   readonly #memoryBudgetBytes: number | undefined;
   readonly #fillWeights: FillWeights | undefined;
   readonly #plans = new Map<string, PicturePlan>();
-  #loaded: Loaded;
   #queue: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -106,15 +117,16 @@ export class Engine {
     this.#device = parts.device;
     this.#readback = parts.readback;
     this.#opened = parts.opened;
-    this.#loaded = parts.loaded;
+    this.#checkpoint = parts.checkpoint;
+    this.#promptEncoder = parts.promptEncoder;
     this.#operands = parts.operands;
     this.#memoryBudgetBytes = parts.memoryBudgetBytes;
     this.#fillWeights = parts.fillWeights;
   }
 
   /**
-   * Opens a device and loads a checkpoint onto it; under a budget as much of it as a picture of the checkpoint's default
-   * size leaves room for. `source` must stay open as long as the engine.
+   * Opens a device and loads a checkpoint onto it; under a budget as much of it as the expected picture leaves room for.
+   * `source` must stay open as long as the engine.
    * Errors: `device.*`, `model.*`, `safetensors.*`, `weights.*`, `request.cancelled`; nothing stays open after one.
    */
   static async open(options: EngineOptions): Promise<Engine> {
@@ -127,10 +139,13 @@ export class Engine {
       const operands = chooseOperands(device, precision);
       const readback = new Readback(device);
       const opened = await openCheckpoint(options.source);
-      const residencies = await firstResidencies(opened, memoryBudgetBytes, { operands, device });
-      const loaded = await load({ device, readback, opened }, { residencies, onProgress, signal, fillWeights });
+      const residencies = await firstResidencies(opened, options, { operands, device });
+      const loading = { residencies, onProgress, signal, fillWeights };
+      const checkpoint = await loadCheckpoint(device, opened, loading);
+      const promptEncoder = await PromptEncoder.open(device, readback, checkpoint);
       throwIfAborted(signal, "loading");
-      return new Engine({ device, readback, opened, loaded, operands, memoryBudgetBytes, fillWeights });
+      const loaded = { opened, checkpoint, promptEncoder };
+      return new Engine({ device, readback, ...loaded, operands, memoryBudgetBytes, fillWeights });
     } catch (error) {
       device.close();
       throw error;
@@ -139,15 +154,15 @@ export class Engine {
 
   get info(): EngineInfo {
     const { info, isSoftware, allocatedBytes, peakBytes } = this.#device;
-    const { checkpoint, residencies } = this.#loaded;
-    const { modelIndex, vae } = checkpoint.config;
+    const { config, weightBytes, residencies } = this.#checkpoint;
+    const { modelIndex, vae } = config;
     return {
       adapter: info.description || [info.vendor, info.architecture].join(" ").trim(),
       isSoftware,
       precision: this.#operands,
       isDistilled: modelIndex.isDistilled,
       sampleSize: vae.sampleSize,
-      weightBytes: checkpoint.weightBytes,
+      weightBytes,
       residencies,
       deviceBytes: allocatedBytes,
       peakDeviceBytes: peakBytes,
@@ -181,8 +196,8 @@ export class Engine {
   async #close(): Promise<void> {
     await this.#queue;
     for (const plan of this.#plans.values()) plan.close();
-    this.#loaded.promptEncoder.close();
-    this.#loaded.checkpoint.close();
+    this.#promptEncoder.close();
+    this.#checkpoint.close();
     this.#readback.close();
     this.#device.close();
   }
@@ -204,13 +219,13 @@ export class Engine {
     const { width, height, isGuided } = resolved;
     const sizes = references.map((reference) => ({ width: reference.width, height: reference.height }));
     const shape = { width, height, references: sizes, isGuided };
-    const plan = await this.#plan(shape, request.trace && (request.trace.detail ? "detail" : "stages"));
+    const plan = await this.#plan(shape, request);
     try {
       const pipeline = {
         device: this.#device,
         readback: this.#readback,
-        checkpoint: this.#loaded.checkpoint,
-        promptEncoder: this.#loaded.promptEncoder,
+        checkpoint: this.#checkpoint,
+        promptEncoder: this.#promptEncoder,
         plan,
       };
       const result = await generateImages(pipeline, resolved, references, request);
@@ -222,7 +237,7 @@ export class Engine {
   }
 
   /** The plan of this size: a kept one or a new one. Plans that trace are not kept; whoever asked closes them. */
-  async #plan(shape: PictureShape, trace: "stages" | "detail" | undefined): Promise<PicturePlan> {
+  async #plan(shape: PictureShape, { trace, signal }: GenerateRequest): Promise<PicturePlan> {
     const key = JSON.stringify(shape);
     const known = trace ? undefined : this.#plans.get(key);
     if (known) {
@@ -231,41 +246,25 @@ export class Engine {
       return known;
     }
     this.#makeRoom();
-    const decoding = await this.#fit(shape);
-    const { checkpoint, promptEncoder } = this.#loaded;
-    const plan = await buildPicturePlan(this.#device, checkpoint, promptEncoder.tensors, shape, {
+    const decoding = await this.#fit(shape, signal);
+    const plan = await buildPicturePlan(this.#device, this.#checkpoint, this.#promptEncoder.tensors, shape, {
       operands: this.#operands,
       decoding,
-      trace, // what it keeps is beyond the budget
+      trace: trace && (trace.detail ? "detail" : "stages"), // what it keeps is beyond the budget
     });
     if (!trace) this.#plans.set(key, plan);
     return plan;
   }
 
-  /** Under a budget: chooses how to draw this size, and lets go of weights that leave no room for it. */
-  async #fit(shape: PictureShape): Promise<Decoding | undefined> {
+  /** Under a budget: chooses how to draw this size, lets weights go that leave no room for it, and brings back others. */
+  async #fit(shape: PictureShape, signal: AbortSignal | undefined): Promise<Decoding | undefined> {
     if (this.#memoryBudgetBytes === undefined) return undefined;
     const device = this.#device;
-    const from = this.#loaded.residencies;
-    const options = { operands: this.#operands, device, from };
+    const options = { operands: this.#operands, device };
     const { residencies, decoding } = await choosePlan(this.#opened, shape, this.#memoryBudgetBytes, options);
-    if (residencies.textEncoder !== from.textEncoder || residencies.transformer !== from.transformer) {
-      await this.#reload(residencies);
-    }
+    const changing = { signal, fillWeights: this.#fillWeights };
+    await changeResidencies(device, this.#opened, this.#checkpoint, residencies, changing);
     return decoding;
-  }
-
-  /** Loads the checkpoint anew with less of it on the device. After an error the engine is as if it had failed. */
-  async #reload(residencies: Residencies): Promise<void> {
-    this.#loaded.promptEncoder.close();
-    this.#loaded.checkpoint.close();
-    try {
-      const parts = { device: this.#device, readback: this.#readback, opened: this.#opened };
-      this.#loaded = await load(parts, { residencies, fillWeights: this.#fillWeights });
-    } catch (error) {
-      this.#device.fail(error);
-      throw error;
-    }
   }
 
   /** Gives up plans that were not used for longest, and under a budget all: it is for one picture at a time. */
@@ -280,33 +279,33 @@ export class Engine {
   }
 }
 
-async function load(
-  { device, readback, opened }: { device: Device; readback: Readback; opened: OpenCheckpoint },
-  options: LoadCheckpointOptions & { residencies: Residencies },
-): Promise<Loaded> {
-  const checkpoint = await loadCheckpoint(device, opened, options);
-  const promptEncoder = await PromptEncoder.open(device, readback, checkpoint);
-  return { residencies: options.residencies, checkpoint, promptEncoder };
-}
-
 /**
- * What stays on the device so that a picture of the default size without references fits into the budget; if none does,
- * so that the smallest one does.
+ * What stays on the device so that the expected picture fits; if nothing in particular is expected and one of the default
+ * size does not fit, so that the smallest one does. Errors: those of {@link choosePlan}.
  */
 async function firstResidencies(
   opened: OpenCheckpoint,
-  memoryBudgetBytes: number | undefined,
+  { memoryBudgetBytes, expected }: Pick<EngineOptions, "memoryBudgetBytes" | "expected">,
   options: PlanOptions,
 ): Promise<Residencies> {
-  if (memoryBudgetBytes === undefined) return allResident;
-  const defaults = requestDefaults(opened.config);
-  const { width, height, isGuided } = resolveRequest({ prompt: "" }, defaults);
-  const shape = { width, height, references: [], isGuided };
-  const smallest = { ...shape, width: defaults.tokenPixels, height: defaults.tokenPixels };
-  const plan = choosePlan(opened, shape, memoryBudgetBytes, options).catch(() =>
-    choosePlan(opened, smallest, memoryBudgetBytes, options),
-  );
+  const choose = (picture: ExpectedPicture) =>
+    choosePlan(opened, expectedShape(opened, picture), memoryBudgetBytes, options);
+  if (memoryBudgetBytes === undefined) {
+    if (expected) await choose(expected);
+    return allResident;
+  }
+  if (expected) return (await choose(expected)).residencies;
+  const { tokenPixels } = requestDefaults(opened.config);
+  const plan = choose({}).catch(() => choose({ width: tokenPixels, height: tokenPixels }));
   return (await plan).residencies;
+}
+
+function expectedShape({ config }: OpenCheckpoint, { references = [], ...asked }: ExpectedPicture): PictureShape {
+  const defaults = requestDefaults(config);
+  for (const { width, height } of references) checkReferenceSize(width, height);
+  const sizes = references.map(({ width, height }) => preparedSize(width, height, defaults.tokenPixels));
+  const { width, height, isGuided } = resolveRequest({ prompt: "", ...asked }, defaults, sizes[0]);
+  return { width, height, references: sizes, isGuided };
 }
 
 function checkReferences(references: RgbImage[] = []): RgbImage[] {

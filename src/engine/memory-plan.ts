@@ -63,8 +63,7 @@ const strategies: readonly Strategy[] = [
 ];
 
 /**
- * The fastest plan within the budget and the device's buffers. `from` leaves out what keeps more on the device than a plan
- * before did.
+ * The fastest plan within the budget and the device's buffers.
  * Errors: `device.memory_budget_exceeded` with the least that a picture of this size takes; `device.limit_exceeded` if
  * one of its buffers is too large for the device in every plan.
  */
@@ -72,15 +71,13 @@ export async function choosePlan(
   checkpoint: OpenCheckpoint,
   shape: PictureShape,
   memoryBudgetBytes: number | undefined,
-  options: PlanOptions & { from?: Residencies } = {},
+  options: PlanOptions = {},
 ): Promise<MemoryPlan> {
-  const { from = allResident, device } = options;
-  const { bufferBytes } = (device ?? ordinaryGpu).limits;
+  const { bufferBytes } = (options.device ?? ordinaryGpu).limits;
   const picture = `a picture of ${shape.width}×${shape.height}`;
   let least = Number.POSITIVE_INFINITY;
   let smallestBuffer = Number.POSITIVE_INFINITY;
   for (const strategy of strategies) {
-    if (keepsMore(strategy.residencies, from)) continue;
     const plan = await planMemory(checkpoint, shape, options, strategy);
     smallestBuffer = Math.min(smallestBuffer, plan.largestBufferBytes);
     if (plan.largestBufferBytes > bufferBytes) continue;
@@ -97,11 +94,6 @@ export async function choosePlan(
     "device.memory_budget_exceeded",
     `${picture} takes at least ${least} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or use a smaller checkpoint or picture`,
   );
-}
-
-function keepsMore(a: Residencies, b: Residencies): boolean {
-  const more = (name: keyof Residencies) => a[name] === "resident" && b[name] === "streamed";
-  return more("textEncoder") || more("transformer");
 }
 
 /** Counts what one picture size takes. */
@@ -128,6 +120,7 @@ export async function planMemory(
     textEncoder,
     transformer,
     vae,
+    residencies,
     embed: () => Promise.reject(new TypeError("a planned checkpoint has no embeddings")),
     weightBytes,
     close: () => undefined,

@@ -102,10 +102,10 @@ export class EngineConnection {
     try {
       await new Promise<void>((resolve, reject) => {
         connection.#opening = { resolve, reject };
-        const { model, precision, memoryBudgetBytes, tune, tuneSize, tuneSeconds } = options;
+        const { model, precision, memoryBudgetBytes, tune, expected, tuneSeconds } = options;
         connection.#send({
           type: "open",
-          options: { model, precision, memoryBudgetBytes, tune, tuneSize, tuneSeconds },
+          options: { model, precision, memoryBudgetBytes, tune, expected, tuneSeconds },
         });
       });
     } finally {

@@ -34,7 +34,7 @@ export type EngineMemory = {
 /** As `openEngine` takes them. */
 export type LoadOptions = Pick<
   OpenEngineOptions,
-  "model" | "precision" | "memoryBudgetBytes" | "tune" | "tuneSize" | "tuneSeconds"
+  "model" | "precision" | "memoryBudgetBytes" | "tune" | "expected" | "tuneSeconds"
 >;
 
 export type ToEngine =

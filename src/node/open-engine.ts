@@ -15,10 +15,8 @@ export type OpenEngineOptions = Omit<EngineOptions, "gpu" | "source"> & {
   model?: string;
   /** Default: Dawn, on the machine's GPU or else on the software driver that set-up provided. */
   gpu?: GPU;
-  /** Whether kernels are measured where that was not done yet; default `cached`. The variable DAYBREAK_TUNE overrides it. */
+  /** Whether kernels are measured for the expected size where that was not done yet; default `cached`. The variable DAYBREAK_TUNE overrides it. */
   tune?: TuneMode;
-  /** The size of the pictures to measure for; default: the checkpoint's. */
-  tuneSize?: { width?: number; height?: number };
   /** Most seconds that measuring takes, short of a kernel that is being compiled; default 10. */
   tuneSeconds?: number;
 };
@@ -34,13 +32,14 @@ export function embeddedModel(): string {
  * `request.cancelled` if `signal` is aborted.
  */
 export async function openEngine(opened: OpenEngineOptions = {}): Promise<Engine> {
-  const { model, gpu, tune, tuneSize, tuneSeconds, ...options } = opened;
+  const { model, gpu, tune, tuneSeconds, ...options } = opened;
+  const { width, height } = options.expected ?? {};
   const mode = options.tuning ? "off" : tuneMode(tune);
   const source = await folderSource(model ?? embeddedModel());
   const chosen = chosenDrivers(); // before Dawn is made, which may set one of them
   try {
     const used = gpu ?? (await createGpu());
-    const what = { gpu: used, isForeign: gpu !== undefined, source, seconds: tuneSeconds, ...tuneSize, ...options };
+    const what = { gpu: used, isForeign: gpu !== undefined, source, seconds: tuneSeconds, width, height, ...options };
     const tuning = options.tuning ?? (await choicesFor(mode, what));
     const engine = await Engine.open({ ...options, gpu: used, source, tuning });
     const closeEngine = engine.close.bind(engine);

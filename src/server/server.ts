@@ -111,6 +111,8 @@ async function start(
   await checkAddress(options.host, options.port); // before a model is loaded for nothing
   const model = options.model ?? embeddedModel();
   const { tokenizer, defaults, name } = await readModel(model);
+  const side = defaults.sampleSize;
+  const defaultSize = options.defaultSize ?? { width: side, height: side };
 
   const folder = join(options.dataDir, "store");
   const store = await MediaStore.open({ folder, budgetBytes: options.mediaBudgetBytes, ttlMs: options.mediaTtlMs });
@@ -124,7 +126,7 @@ async function start(
     precision: options.precision,
     memoryBudgetBytes: options.memoryBudgetBytes,
     tune: options.tune,
-    tuneSize: options.defaultSize,
+    expected: defaultSize,
     onProgress: (event) => {
       // A log line and a progress line at once would share a line of the terminal.
       if (event.stage !== "tune" || event.done > 0) return options.onLoading?.(event);
@@ -138,11 +140,10 @@ async function start(
   await engine.probe();
 
   const jobs = new JobQueue();
-  const side = defaults.sampleSize;
   const context: ServerContext = {
     options: {
       modelName: options.modelName ?? name,
-      defaultSize: options.defaultSize ?? { width: side, height: side },
+      defaultSize,
       publicUrl: options.publicUrl?.replace(/\/+$/, ""),
       trustProxy: options.trustProxy ?? false,
       corsOrigins: options.corsOrigins ?? [],

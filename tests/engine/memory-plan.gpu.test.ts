@@ -2,15 +2,17 @@
 // was planned.
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { loadCheckpoint, openCheckpoint } from "../../src/engine/checkpoint.js";
+import { allResident, loadCheckpoint, openCheckpoint } from "../../src/engine/checkpoint.js";
 import { type Device, openDevice } from "../../src/engine/gpu/device.js";
 import { choosePlan, type MemoryPlan } from "../../src/engine/memory-plan.js";
 import { recordDecoder, recordEncoder } from "../../src/engine/models/flux2/vae.js";
+import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { testDevice } from "../gpu.js";
 import { runRecorded } from "../kernels/reference.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource } from "./checkpoints.js";
 import { draw, openShared, openTiny, pattern, testGpu } from "./open.js";
+import { spyOn } from "./spied-gpu.js";
 
 const request = { width: 256, height: 256, steps: 2, references: [pattern(96, 64)] };
 const shape = { width: 256, height: 256, references: [{ width: 96, height: 64 }], isGuided: false };
@@ -80,18 +82,101 @@ it("a picture that no plan brings into the device's buffers is refused with the 
   expect(Number(needed)).toBe(256 * 256 * 16 * 4);
 });
 
-it("an engine that has room for small pictures lets weights go for a large one, and draws on", async () => {
-  const { device } = await testDevice();
-  const opened = await openCheckpoint(tinySource());
-  const large = { width: 512, height: 384, references: [], isGuided: false };
-  const needed = (await choosePlan(opened, large, undefined, { device })).totalBytes;
-  const engine = await openTiny({ memoryBudgetBytes: needed - 16 * 2 ** 20 });
-  const small = await draw(engine, { width: 64, height: 64 });
-  expect(engine.info.residencies.textEncoder).toBe("resident");
-  const { width, height } = await draw(engine, { width: 512, height: 384 });
-  expect([width, height]).toEqual([512, 384]);
-  expect(engine.info.peakDeviceBytes).toBeLessThanOrEqual(needed - 16 * 2 ** 20);
-  expect(sameBytes((await draw(engine, { width: 64, height: 64 })).data, small.data)).toBe(true);
+/** No header, and no rows of the embedding table. */
+const isWeights = (path: string, bytes: number) => path.endsWith(".safetensors") && bytes > 64 * 1024;
+const folderOf = (path: string) => path.split("/")[0];
+
+describe("an engine that has room for small pictures with all weights", () => {
+  const large = { width: 512, height: 384 };
+  let memoryBudgetBytes: number;
+  let read: string[] = [];
+  const source = tinySource();
+  const watched: CheckpointSource = {
+    list: () => source.list(),
+    read: (path, begin, end) => {
+      if (isWeights(path, end - begin)) read.push(path);
+      return source.read(path, begin, end);
+    },
+  };
+  beforeAll(async () => {
+    const { device } = await testDevice();
+    const shape = { ...large, references: [], isGuided: false };
+    const opened = await openCheckpoint(tinySource());
+    memoryBudgetBytes = Number.POSITIVE_INFINITY;
+    // The most with which the large one displaces the text encoder.
+    for (let kept = allResident; kept.textEncoder === "resident"; ) {
+      const plan = await choosePlan(opened, shape, memoryBudgetBytes - 1, { device });
+      kept = plan.residencies;
+      memoryBudgetBytes = plan.totalBytes;
+    }
+  });
+
+  it("lets weights go for a large one, and brings those and no others back", async () => {
+    const engine = await openTiny({ memoryBudgetBytes, source: watched });
+    const small = await draw(engine, { width: 64, height: 64 });
+    expect(engine.info.residencies.textEncoder).toBe("resident");
+    const { weightBytes, deviceBytes } = engine.info;
+    const { width, height } = await draw(engine, large);
+    expect([width, height]).toEqual([512, 384]);
+    expect(engine.info.residencies).toEqual({ textEncoder: "streamed", transformer: "resident" });
+    expect(engine.info.weightBytes).toBeLessThan(weightBytes);
+
+    read = [];
+    expect(sameBytes((await draw(engine, { width: 64, height: 64 })).data, small.data)).toBe(true);
+    expect(engine.info).toMatchObject({ residencies: allResident, weightBytes, deviceBytes });
+    expect(new Set(read.map(folderOf))).toEqual(new Set(["text_encoder"]));
+    read = [];
+    await draw(engine, { width: 64, height: 64, prompt: "another" });
+    expect(read).toEqual([]);
+    expect(engine.info.peakDeviceBytes).toBeLessThanOrEqual(memoryBudgetBytes);
+  });
+
+  it("draws on without them if they cannot be brought back, and tries again with the next picture", async () => {
+    let isBroken = false;
+    const breaking: CheckpointSource = {
+      list: () => source.list(),
+      read: (path, begin, end) => {
+        if (isBroken && isWeights(path, end - begin)) throw new Error("the disk is gone");
+        return source.read(path, begin, end);
+      },
+    };
+    const engine = await openTiny({ memoryBudgetBytes, source: breaking });
+    const small = await draw(engine, { width: 64, height: 64 });
+    await draw(engine, large);
+    isBroken = true;
+    await failure(draw(engine, { width: 64, height: 64 }), "file.unreadable");
+    expect(engine.failure).toBeUndefined();
+    expect(engine.info.residencies.textEncoder).toBe("streamed");
+    isBroken = false;
+    expect(sameBytes((await draw(engine, { width: 64, height: 64 })).data, small.data)).toBe(true);
+    expect(engine.info.residencies).toEqual(allResident);
+  });
+
+  it("does not load what the expected picture leaves no room for", async () => {
+    read = [];
+    const engine = await openTiny({ memoryBudgetBytes, source: watched, expected: large });
+    expect(new Set(read.map(folderOf))).toEqual(new Set(["transformer", "vae"]));
+    expect(engine.info.residencies).toEqual({ textEncoder: "streamed", transformer: "resident" });
+    read = [];
+    await draw(engine, large);
+    expect(new Set(read.map(folderOf))).toEqual(new Set(["text_encoder"]));
+  });
+
+  it("does not open for one that cannot be drawn, a budget or not", async () => {
+    const spy = spyOn(await testGpu());
+    const expected = { width: 512, height: 512, references: [{ width: 2048, height: 1024 }] };
+    const refused = openTiny({ gpu: spy.gpu, memoryBudgetBytes: 30e6, expected });
+    await failure(refused, "device.memory_budget_exceeded");
+    await failure(openTiny({ gpu: spy.gpu, limits: { bufferBytes: 2 ** 23 }, expected }), "device.limit_exceeded");
+    await failure(
+      openTiny({ gpu: spy.gpu, expected: { references: [{ width: 8, height: 8 }] } }),
+      "reference.too_small",
+    );
+    for (const { counts, buffers } of spy.devices) {
+      expect(counts.writes).toBe(0);
+      expect(buffers.size).toBe(0);
+    }
+  });
 });
 
 it.each([

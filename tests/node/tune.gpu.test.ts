@@ -41,7 +41,7 @@ afterEach(async () => {
 async function open(options: OpenEngineOptions = {}): Promise<{ engine: Engine; stages: string[] }> {
   const stages: string[] = [];
   const engine = await openEngine({
-    ...{ gpu: await testGpu(), precision: "f32", tuneSize: size, tuneSeconds: seconds },
+    ...{ gpu: await testGpu(), precision: "f32", expected: size, tuneSeconds: seconds },
     ...options,
     onProgress: (event) => {
       if (event.stage !== stages.at(-1)) stages.push(event.stage);
@@ -82,7 +82,7 @@ describe("auto", () => {
     const [name, choice] = Object.entries(problems)[0]!;
     const variant = choice.candidates.at(-1)!.variant;
     await addTuning({ key, problems: { [name]: { ...choice, variant } }, cases: {} });
-    await open({ tune: "auto", tuneSize: { width: 64, height: 32 } });
+    await open({ tune: "auto", expected: { width: 64, height: 32 } });
     expect((await table())!.problems[name]!.variant).toBe(variant);
   });
 
@@ -199,7 +199,7 @@ describe.runIf(process.platform === "linux")("a process", () => {
     const engine = await EngineProcess.open({
       precision: "f32",
       tune: "auto",
-      tuneSize: size,
+      expected: size,
       tuneSeconds: seconds,
       onProgress,
     });
