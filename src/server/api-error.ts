@@ -75,10 +75,12 @@ const requestParams: Readonly<Record<string, string>> = {
 };
 
 /**
- * Any thrown value as an ApiError. What the engine refuses is the client's mistake (400); what it computed wrongly or
- * failed to compute is `model_error`, which clients must not repeat by themselves; what does not fit on the disk is 507.
+ * Any thrown value as an ApiError. What the engine refuses is the client's mistake (400), a picture that its device has no
+ * room for as well; what it computed wrongly or failed to compute is `model_error`, which clients must not repeat by
+ * themselves; what does not fit on the disk is 507.
+ * @param sizeParam the member of the request that says the picture's size
  */
-export function toApiError(error: unknown): ApiError {
+export function toApiError(error: unknown, sizeParam = "provider_options.image.width"): ApiError {
   if (error instanceof ApiError) return error;
   if (!(error instanceof DaybreakError)) {
     return new ApiError(
@@ -99,6 +101,9 @@ export function toApiError(error: unknown): ApiError {
   if (room === "request" || room === "reference" || code === "output.format_unsupported") {
     const param = requestParams[code] ?? "input";
     return new ApiError("invalid_request", apiCode, message, { param, cause: error });
+  }
+  if (code === "device.memory_budget_exceeded" || code === "device.limit_exceeded") {
+    return new ApiError("invalid_request", apiCode, message, { param: sizeParam, cause: error });
   }
   if (code === "media.too_large" || code === "media.storage_full" || code === "media.unwritable") {
     const text = code === "media.too_large" ? message : "the server has no room left to store the result";

@@ -52,6 +52,8 @@ export type Drawing = ResolvedRequest & {
   outputTokens: number;
   /** Of each picture; a video has one. */
   seeds: number[];
+  /** The member of the request that says the size, for errors. */
+  sizeParam: string;
 };
 
 /** A finished picture. */
@@ -136,6 +138,7 @@ export function planDrawing({ tokenizer, defaults, options }: ServerContext, wis
       referenceTokens: references.reduce((sum, image) => sum + latentTokens(image, defaults.tokenPixels), 0),
       outputTokens: latentTokens(resolved, defaults.tokenPixels) * resolved.numImages,
       seeds,
+      sizeParam: wish.param("width"),
     };
   } catch (error) {
     if (error instanceof DaybreakError && error.code === "request.size_invalid") {
@@ -235,7 +238,7 @@ export function submitDrawing(
   const bytes = drawing.references.reduce((sum, { data }) => sum + data.length, 0);
   const job = context.jobs.submit(work, { caller, signal: hooks.signal, bytes });
   const result = job.result.catch((error: unknown) => {
-    throw toApiError(error);
+    throw toApiError(error, drawing.sizeParam);
   });
   return { isWaiting: job.isWaiting, result };
 }

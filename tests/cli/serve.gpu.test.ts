@@ -52,6 +52,8 @@ describe("wrong options", () => {
     bad(["--api-key-file", join(folder, "no-keys")], "server.option_invalid", /got no key in the key file/);
     writeFileSync(join(folder, "a-file"), "");
     bad(["--data-dir", join(folder, "a-file", "below")], "media.unwritable", /a-file/);
+    const tooLarge = ["--memory-budget", "64MiB", "--default-size", "1024x1024"];
+    bad(tooLarge, "device.memory_budget_exceeded", /1024×1024 takes at least \d+ bytes on the device/);
   });
 
   test("what makes no sense: status 2", () => {
