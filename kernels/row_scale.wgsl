@@ -27,15 +27,16 @@ struct Params {
 @group(0) @binding(1) var<storage, read> x: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec4<u32>>;
 
+// Of 16 bytes.
+const GROUP_WORDS: u32 = select(1u, 2u, X_TYPE == 0u);
+
 var<workgroup> largest: array<u32, LANES * ROWS_PER_WORKGROUP>;
 
-// The largest magnitude of eight elements, as the bits of an f32.
-fn largest_of(group: u32) -> u32 {
-  var most: vec4<u32>;
-  if (X_TYPE == 0u) {
-    most = max(x[2u * group] & vec4<u32>(0x7fffffffu), x[2u * group + 1u] & vec4<u32>(0x7fffffffu));
-  } else {
-    most = max((x[group] << vec4<u32>(16u)) & vec4<u32>(0x7fff0000u), x[group] & vec4<u32>(0x7fff0000u));
+// The largest magnitude of the elements of 16 bytes, as the bits of an f32.
+fn largest_of(word: vec4<u32>) -> u32 {
+  var most = word & vec4<u32>(0x7fffffffu);
+  if (X_TYPE == 1u) {
+    most = max((word << vec4<u32>(16u)) & vec4<u32>(0x7fff0000u), word & vec4<u32>(0x7fff0000u));
   }
   return max(max(most.x, most.y), max(most.z, most.w));
 }
@@ -50,8 +51,9 @@ fn row_scale(
   let row = (workgroup.y * workgroups.x + workgroup.x) * ROWS_PER_WORKGROUP + local.y;
   var most = 0u;
   if (row < params.rows) {
-    for (var i = lane; i < params.groups; i += LANES) {
-      most = max(most, largest_of(params.x_offset + row * params.x_pitch + i));
+    let first = GROUP_WORDS * (params.x_offset + row * params.x_pitch);
+    for (var i = lane; i < GROUP_WORDS * params.groups; i += LANES) {
+      most = max(most, largest_of(x[first + i]));
     }
   }
   if (LANES > 1u) {
