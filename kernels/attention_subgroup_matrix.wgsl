@@ -14,12 +14,14 @@
 // what is lost is small against the row's largest term. r is a reference, not the maximum: sums are rescaled only when
 // some p would exceed 2^15, then by a power of two, to where the largest is 2^8.
 // A workgroup is SUBGROUP_ROWS x SUBGROUP_COLS subgroups and computes ROWS * MATRIX_M queries for each row of them. Keys,
-// then values pass through workgroup memory, KEYS at a time; scores pass too, because elements of matrices are out of
-// reach; queries and sums stay in matrices. CAUSAL: key j is visible to query i if j <= i.
+// then values pass through workgroup memory, KEYS at a time, the next keys on their way to registers while values are
+// multiplied; scores pass too, because elements of matrices are out of reach; queries and sums stay in matrices. CAUSAL:
+// key j is visible to query i if j <= i.
 // Dispatch: (query tiles, heads, 1).
 
 enable f16;
 enable subgroups;
+enable subgroup_size_control;
 enable chromium_experimental_subgroup_matrix;
 
 diagnostic(off, chromium.subgroup_matrix_uniformity);
@@ -33,7 +35,7 @@ const ROWS: u32 = 2u;
 const COLS: u32 = 2u;
 const SUBGROUP_ROWS: u32 = 2u;
 const SUBGROUP_COLS: u32 = 2u;
-const WORKGROUP: u32 = 128u;
+const SUBGROUP_SIZE: u32 = 32u;
 
 override CAUSAL: bool = false;
 override HAS_LIMIT: bool = false;
@@ -83,20 +85,26 @@ const CEILING: f32 = 15.0;
 const BLOCK_M: u32 = ROWS * MATRIX_M; // queries of a subgroup
 const TILE_M: u32 = SUBGROUP_ROWS * BLOCK_M;
 const KEYS: u32 = SUBGROUP_COLS * COLS * MATRIX_N;
+const WORKGROUP: u32 = SUBGROUP_ROWS * SUBGROUP_COLS * SUBGROUP_SIZE;
 // Matrices along a head: of queries and keys, and of a subgroup's share of the values.
 const STEPS: u32 = (GROUPS * 8u + MATRIX_K - 1u) / MATRIX_K;
 const V_COLS: u32 = (GROUPS * 8u + SUBGROUP_COLS * MATRIX_N - 1u) / (SUBGROUP_COLS * MATRIX_N);
 const WIDTH_GROUPS: u32 = max(STEPS * MATRIX_K, SUBGROUP_COLS * V_COLS * MATRIX_N) / 8u;
+// Invocations that share the softmax of a query, and vectors of four scores of each.
+const PARTS: u32 = min(WORKGROUP / TILE_M, 8u);
+const VECTORS: u32 = KEYS / 4u / PARTS;
+const_assert PARTS * VECTORS * 4u == KEYS;
+// Keys and values are read 16 bytes at a time, neighbours by neighbouring invocations: how many an invocation reads.
+const KEY_WORDS: u32 = (KEYS * WIDTH_GROUPS + WORKGROUP - 1u) / WORKGROUP;
+const VALUE_WORDS: u32 = (KEYS * WIDTH_GROUPS * 2u + WORKGROUP - 1u) / WORKGROUP;
 // Rows in workgroup memory, in vectors of four; they are longer than needed, because rows that begin in the same bank
 // would wait for each other.
 const PITCH: u32 = WIDTH_GROUPS * 2u + 2u;
 const P_PITCH: u32 = KEYS / 4u + 2u;
-const SCORE_PITCH: u32 = KEYS / 4u + 1u;
+const SCORE_PITCH: u32 = KEYS / 4u + PARTS;
 // A matrix of sums of every subgroup.
 const PASS_ROWS: u32 = SUBGROUP_ROWS * MATRIX_M;
 const PASS_VECTORS: u32 = SUBGROUP_COLS * MATRIX_N / 4u;
-// Invocations that share the softmax of a query; there are vectors of scores for eight in every layout.
-const PARTS: u32 = min(WORKGROUP / TILE_M, 8u);
 
 // Queries at first, then keys and values in turn.
 var<workgroup> kv_tile: array<vec4<f16>, KEYS * PITCH>;
@@ -107,8 +115,8 @@ var<workgroup> references: array<f32, TILE_M>;
 var<workgroup> factors: array<f32, TILE_M>;
 var<workgroup> partial: array<f32, TILE_M * PARTS>;
 // Scales of the tile's values, and their logarithms.
-var<workgroup> scales: array<f32, KEYS>;
-var<workgroup> shifts: array<f32, KEYS>;
+var<workgroup> scales: array<vec4<f32>, KEYS / 4u>;
+var<workgroup> shifts: array<vec4<f32>, KEYS / 4u>;
 var<workgroup> exceeds: atomic<u32>;
 
 fn queries_to_tile(index: u32, begin: u32, first: u32, base: u32) {
@@ -125,52 +133,77 @@ fn queries_to_tile(index: u32, begin: u32, first: u32, base: u32) {
   }
 }
 
-fn keys_to_tile(index: u32, j0: u32, end: u32, base: u32, scale_base: u32) {
-  for (var i = index; i < KEYS * WIDTH_GROUPS; i += WORKGROUP) {
-    let line = i / WIDTH_GROUPS;
-    let group = i % WIDTH_GROUPS;
-    var eight = vec4<u32>();
-    if (j0 + line < end && group < GROUPS) {
-      eight = k[base + (j0 + line) * GROUPS + group];
+// Reads an invocation's share of the keys from j0 on; zeros at and beyond the end. Every turn of the loop is known, so that
+// the reads need not wait for each other.
+fn fetch_keys(words: ptr<function, array<vec4<u32>, KEY_WORDS>>, index: u32, j0: u32, end: u32, base: u32) {
+  for (var i = 0u; i < KEY_WORDS; i++) {
+    let line = (index + i * WORKGROUP) / WIDTH_GROUPS;
+    let group = (index + i * WORKGROUP) % WIDTH_GROUPS;
+    (*words)[i] = vec4<u32>();
+    if (line < KEYS && j0 + line < end && group < GROUPS) {
+      (*words)[i] = k[base + (j0 + line) * GROUPS + group];
     }
-    kv_tile[line * PITCH + 2u * group] = bitcast<vec4<f16>>(eight.xy);
-    kv_tile[line * PITCH + 2u * group + 1u] = bitcast<vec4<f16>>(eight.zw);
-  }
-  for (var i = index; i < KEYS; i += WORKGROUP) {
-    var pair = vec2<f32>(1.0);
-    if (j0 + i < end) {
-      pair = v_scale[2u * (scale_base + j0 + i)].xy;
-    }
-    // Rows near zero need no more, and sums of scales stay in range.
-    let scale = min(pair.x, exp2(40.0));
-    shifts[i] = f32(i32(bitcast<u32>(scale) >> 23u) - 127);
-    // Where a row holds a NaN or an infinity, the reciprocal is a NaN, which the sum of the weights takes over.
-    scales[i] = scale * (pair.x * pair.y);
   }
 }
 
-fn values_to_tile(index: u32, j0: u32, end: u32, base: u32) {
-  for (var i = index; i < KEYS * WIDTH_GROUPS; i += WORKGROUP) {
-    let line = i / WIDTH_GROUPS;
-    let group = i % WIDTH_GROUPS;
-    var low = vec4<f32>();
-    var high = vec4<f32>();
-    if (j0 + line < end && group < GROUPS) {
-      let at = base + (j0 + line) * GROUPS * 2u + 2u * group;
-      low = v[at] * scales[line];
-      high = v[at + 1u] * scales[line];
+fn keys_to_tile(words: ptr<function, array<vec4<u32>, KEY_WORDS>>, index: u32) {
+  for (var i = 0u; i < KEY_WORDS; i++) {
+    let line = (index + i * WORKGROUP) / WIDTH_GROUPS;
+    let at = line * PITCH + (index + i * WORKGROUP) % WIDTH_GROUPS * 2u;
+    if (line < KEYS) {
+      kv_tile[at] = bitcast<vec4<f16>>((*words)[i].xy);
+      kv_tile[at + 1u] = bitcast<vec4<f16>>((*words)[i].zw);
     }
-    kv_tile[line * PITCH + 2u * group] = vec4<f16>(low);
-    kv_tile[line * PITCH + 2u * group + 1u] = vec4<f16>(high);
   }
+}
+
+fn fetch_values(words: ptr<function, array<vec4<f32>, VALUE_WORDS>>, index: u32, j0: u32, end: u32, base: u32) {
+  for (var i = 0u; i < VALUE_WORDS; i++) {
+    let line = (index + i * WORKGROUP) / (WIDTH_GROUPS * 2u);
+    let vector = (index + i * WORKGROUP) % (WIDTH_GROUPS * 2u);
+    (*words)[i] = vec4<f32>();
+    if (line < KEYS && j0 + line < end && vector < GROUPS * 2u) {
+      (*words)[i] = v[base + (j0 + line) * GROUPS * 2u + vector];
+    }
+  }
+}
+
+fn values_to_tile(words: ptr<function, array<vec4<f32>, VALUE_WORDS>>, index: u32) {
+  for (var i = 0u; i < VALUE_WORDS; i++) {
+    let line = (index + i * WORKGROUP) / (WIDTH_GROUPS * 2u);
+    let vector = (index + i * WORKGROUP) % (WIDTH_GROUPS * 2u);
+    if (line < KEYS) {
+      kv_tile[line * PITCH + vector] = vec4<f16>((*words)[i] * scales[line / 4u][line % 4u]);
+    }
+  }
+}
+
+// Scales of four values from key j on, and what row_scale gives as their reciprocals.
+fn fetch_value_scales(j: u32, end: u32, base: u32) -> array<vec4<f32>, 2> {
+  var pairs = array<vec4<f32>, 2>(vec4<f32>(1.0), vec4<f32>(1.0));
+  for (var d = 0u; d < 4u; d++) {
+    if (j + d < end) {
+      let pair = v_scale[2u * (base + j + d)].xy;
+      pairs[0][d] = pair.x;
+      pairs[1][d] = pair.y;
+    }
+  }
+  return pairs;
+}
+
+fn value_scales_to_tile(pairs: array<vec4<f32>, 2>, vector: u32) {
+  // Rows near zero need no more, and sums of scales stay in range.
+  let scale = min(pairs[0], vec4<f32>(exp2(40.0)));
+  shifts[vector] = vec4<f32>(bitcast<vec4<i32>>(scale) >> vec4<u32>(23u)) - 127.0;
+  // Where a row holds a NaN or an infinity, the reciprocal is a NaN, which the sum of the weights takes over.
+  scales[vector] = scale * (pairs[0] * pairs[1]);
 }
 
 // Four scores of a query as exponents, less the logarithms of their values' scales; LOWEST where the key is hidden.
 fn exponents(row: u32, vector: u32, hidden_from: u32) -> vec4<f32> {
-  let j = 4u * vector;
-  let shift = vec4<f32>(shifts[j], shifts[j + 1u], shifts[j + 2u], shifts[j + 3u]);
-  let exponent = scores[row * SCORE_PITCH + vector] * params.scale - shift;
-  return select(exponent, vec4<f32>(LOWEST), vec4<u32>(j, j + 1u, j + 2u, j + 3u) >= vec4<u32>(hidden_from));
+  let exponent = scores[row * SCORE_PITCH + vector] * params.scale - shifts[vector];
+  let key = vec4<u32>(0u, 1u, 2u, 3u) + 4u * vector;
+  return select(exponent, vec4<f32>(LOWEST), key >= vec4<u32>(hidden_from));
 }
 
 // Where an element of the r-th row and c-th column of matrices of all subgroups belongs: query and channel.
@@ -181,17 +214,15 @@ fn place_of(line: u32, vector: u32, r: u32, c: u32) -> vec2<u32> {
     (col / MATRIX_N * V_COLS + c) * MATRIX_N + col % MATRIX_N);
 }
 
-@compute @workgroup_size(WORKGROUP)
+@compute @workgroup_size(WORKGROUP) @subgroup_size(SUBGROUP_SIZE)
 fn attention_subgroup_matrix(
   @builtin(workgroup_id) tile: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
-  @builtin(subgroup_size) lanes: u32,
+  @builtin(subgroup_id) subgroup: u32,
 ) {
   let head = params.first_head + tile.y;
   let kv = head / params.heads_per_kv - params.first_kv_head;
   let first = tile.x * TILE_M;
-  let subgroup = index / lanes;
-  let computes = subgroup < SUBGROUP_ROWS * SUBGROUP_COLS;
   let block_row = subgroup / SUBGROUP_COLS;
   let block_col = subgroup % SUBGROUP_COLS;
   // The query whose softmax this invocation shares, and its part of the keys.
@@ -213,7 +244,7 @@ fn attention_subgroup_matrix(
     workgroupBarrier();
     for (var r = 0u; r < ROWS; r++) {
       let line = block_row * BLOCK_M + r * MATRIX_M;
-      if (computes && line / KEYS == begin / KEYS) {
+      if (line / KEYS == begin / KEYS) {
         for (var s = 0u; s < STEPS; s++) {
           let at = line % KEYS * PITCH + s * MATRIX_K / 4u;
           query[r][s] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&kv_tile, at, PITCH);
@@ -243,9 +274,7 @@ fn attention_subgroup_matrix(
           scores[i / PASS_VECTORS * SCORE_PITCH + i % PASS_VECTORS] = four;
         }
         workgroupBarrier();
-        if (computes) {
-          sum[r][c] = subgroupMatrixLoad<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, row_major>(&scores, pass_at, SCORE_PITCH);
-        }
+        sum[r][c] = subgroupMatrixLoad<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, row_major>(&scores, pass_at, SCORE_PITCH);
         workgroupBarrier();
       }
     }
@@ -265,41 +294,55 @@ fn attention_subgroup_matrix(
     row_end = min(end, max(params.first_query + first + row + 1u, params.first_key) - params.first_key);
   }
 
+  let k_base = (params.k_offset + kv * params.k_head_stride) / 8u;
+  let v_base = (params.v_offset + kv * params.v_head_stride) / 4u;
+  let scale_base = params.v_scale_offset + kv * params.v_scale_head_stride;
+  var key_words: array<vec4<u32>, KEY_WORDS>;
+  var value_words: array<vec4<f32>, VALUE_WORDS>;
+  fetch_keys(&key_words, index, 0u, end, k_base);
   for (var j0 = 0u; j0 < end; j0 += KEYS) {
+    // The values before have been multiplied.
     workgroupBarrier();
-    keys_to_tile(
-      index, j0, end, (params.k_offset + kv * params.k_head_stride) / 8u,
-      params.v_scale_offset + kv * params.v_scale_head_stride);
+    keys_to_tile(&key_words, index);
     workgroupBarrier();
+    var pairs: array<vec4<f32>, 2>;
+    if (index < KEYS / 4u) {
+      pairs = fetch_value_scales(j0 + 4u * index, end, scale_base);
+    }
     // Set to zero in words: left to the language, it happens once, not in every turn of the loop (Dawn on Vulkan).
     var product = array<array<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, COLS>, ROWS>();
-    let product_at = block_row * BLOCK_M * SCORE_PITCH + block_col * COLS * MATRIX_N / 4u;
-    if (computes) {
-      for (var s = 0u; s < STEPS; s++) {
-        for (var c = 0u; c < COLS; c++) {
-          let at = (block_col * COLS + c) * MATRIX_N * PITCH + s * MATRIX_K / 4u;
-          // A key is a column of what the queries are multiplied with.
-          let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&kv_tile, at, PITCH);
-          for (var r = 0u; r < ROWS; r++) {
-            product[r][c] = subgroupMatrixMultiplyAccumulate(query[r][s], right, product[r][c]);
-          }
-        }
-      }
-      for (var r = 0u; r < ROWS; r++) {
-        for (var c = 0u; c < COLS; c++) {
-          let at = product_at + r * MATRIX_M * SCORE_PITCH + c * MATRIX_N / 4u;
-          subgroupMatrixStore<row_major>(&scores, at, product[r][c], SCORE_PITCH);
+    for (var s = 0u; s < STEPS; s++) {
+      for (var c = 0u; c < COLS; c++) {
+        let at = (block_col * COLS + c) * MATRIX_N * PITCH + s * MATRIX_K / 4u;
+        // A key is a column of what the queries are multiplied with.
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&kv_tile, at, PITCH);
+        for (var r = 0u; r < ROWS; r++) {
+          product[r][c] = subgroupMatrixMultiplyAccumulate(query[r][s], right, product[r][c]);
         }
       }
     }
+    for (var r = 0u; r < ROWS; r++) {
+      for (var c = 0u; c < COLS; c++) {
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * SCORE_PITCH + (block_col * COLS + c) * MATRIX_N / 4u;
+        subgroupMatrixStore<row_major>(&scores, at, product[r][c], SCORE_PITCH);
+      }
+    }
+    if (index < KEYS / 4u) {
+      value_scales_to_tile(pairs, index);
+    }
     workgroupBarrier();
 
+    // Values before exponents: there are no registers for both beside the sums.
+    fetch_values(&value_words, index, j0, end, v_base);
+    values_to_tile(&value_words, index);
+    // Exponents stay in registers, for sums to pass through where the scores are.
     let hidden_from = max(row_end, j0) - j0;
-    values_to_tile(index, j0, end, (params.v_offset + kv * params.v_head_stride) / 4u);
+    var exponent: array<vec4<f32>, VECTORS>;
     if (owns) {
       var highest = vec4<f32>(LOWEST);
-      for (var vector = part; vector < KEYS / 4u; vector += PARTS) {
-        highest = max(highest, exponents(row, vector, hidden_from));
+      for (var i = 0u; i < VECTORS; i++) {
+        exponent[i] = exponents(row, part + i * PARTS, hidden_from);
+        highest = max(highest, exponent[i]);
       }
       let most = max(max(highest.x, highest.y), max(highest.z, highest.w));
       partial[index] = most;
@@ -325,59 +368,42 @@ fn attention_subgroup_matrix(
       }
       for (var r = 0u; r < ROWS; r++) {
         for (var c = 0u; c < V_COLS; c++) {
-          if (computes) {
-            subgroupMatrixStore<row_major>(&scores, pass_at, sum[r][c], SCORE_PITCH);
-          }
+          subgroupMatrixStore<row_major>(&scores, pass_at, sum[r][c], SCORE_PITCH);
           workgroupBarrier();
           for (var i = index; i < PASS_ROWS * PASS_VECTORS; i += WORKGROUP) {
             let place = place_of(i / PASS_VECTORS, i % PASS_VECTORS, r, c);
             scores[i / PASS_VECTORS * SCORE_PITCH + i % PASS_VECTORS] *= factors[place.x];
           }
           workgroupBarrier();
-          if (computes) {
-            sum[r][c] = subgroupMatrixLoad<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, row_major>(&scores, pass_at, SCORE_PITCH);
-          }
+          sum[r][c] = subgroupMatrixLoad<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, row_major>(&scores, pass_at, SCORE_PITCH);
           workgroupBarrier();
         }
       }
-      // The sums were where the scores had been.
-      if (computes) {
-        for (var r = 0u; r < ROWS; r++) {
-          for (var c = 0u; c < COLS; c++) {
-            let at = product_at + r * MATRIX_M * SCORE_PITCH + c * MATRIX_N / 4u;
-            subgroupMatrixStore<row_major>(&scores, at, product[r][c], SCORE_PITCH);
-          }
-        }
-      }
-      workgroupBarrier();
     }
 
     if (owns) {
-      for (var vector = part; vector < KEYS / 4u; vector += PARTS) {
-        let j = 4u * vector;
-        let exponent = exponents(row, vector, hidden_from);
-        let is_hidden = exponent == vec4<f32>(LOWEST);
-        let p = select(exp2(exponent - references[row]), vec4<f32>(), is_hidden);
-        let scale = vec4<f32>(scales[j], scales[j + 1u], scales[j + 2u], scales[j + 3u]);
-        let weights = select(p * scale, vec4<f32>(), is_hidden);
+      for (var i = 0u; i < VECTORS; i++) {
+        let vector = part + i * PARTS;
+        let is_hidden = exponent[i] == vec4<f32>(LOWEST);
+        let p = select(exp2(exponent[i] - references[row]), vec4<f32>(), is_hidden);
+        let weights = select(p * scales[vector], vec4<f32>(), is_hidden);
         total += (weights.x + weights.y) + (weights.z + weights.w);
         p_tile[row * P_PITCH + vector] = vec4<f16>(p);
       }
     }
     workgroupBarrier();
-    if (computes) {
-      for (var i = 0u; i < KEYS; i += MATRIX_K) {
-        var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
+    fetch_keys(&key_words, index, j0 + KEYS, end, k_base);
+    for (var i = 0u; i < KEYS; i += MATRIX_K) {
+      var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
+      for (var r = 0u; r < ROWS; r++) {
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * P_PITCH + i / 4u;
+        left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&p_tile, at, P_PITCH);
+      }
+      for (var c = 0u; c < V_COLS; c++) {
+        let at = i * PITCH + (block_col * V_COLS + c) * MATRIX_N / 4u;
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, row_major>(&kv_tile, at, PITCH);
         for (var r = 0u; r < ROWS; r++) {
-          let at = (block_row * BLOCK_M + r * MATRIX_M) * P_PITCH + i / 4u;
-          left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&p_tile, at, P_PITCH);
-        }
-        for (var c = 0u; c < V_COLS; c++) {
-          let at = i * PITCH + (block_col * V_COLS + c) * MATRIX_N / 4u;
-          let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, row_major>(&kv_tile, at, PITCH);
-          for (var r = 0u; r < ROWS; r++) {
-            sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
-          }
+          sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
         }
       }
     }
@@ -401,9 +427,7 @@ fn attention_subgroup_matrix(
   }
   for (var r = 0u; r < ROWS; r++) {
     for (var c = 0u; c < V_COLS; c++) {
-      if (computes) {
-        subgroupMatrixStore<row_major>(&scores, pass_at, sum[r][c], SCORE_PITCH);
-      }
+      subgroupMatrixStore<row_major>(&scores, pass_at, sum[r][c], SCORE_PITCH);
       workgroupBarrier();
       for (var i = index; i < PASS_ROWS * PASS_VECTORS; i += WORKGROUP) {
         let place = place_of(i / PASS_VECTORS, i % PASS_VECTORS, r, c);

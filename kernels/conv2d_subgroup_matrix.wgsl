@@ -14,6 +14,7 @@
 
 enable f16;
 enable subgroups;
+enable subgroup_size_control;
 enable chromium_experimental_subgroup_matrix;
 
 diagnostic(off, chromium.subgroup_matrix_uniformity);
@@ -27,7 +28,7 @@ const ROWS: u32 = 4u;
 const COLS: u32 = 4u;
 const SUBGROUP_ROWS: u32 = 2u;
 const SUBGROUP_COLS: u32 = 2u;
-const WORKGROUP: u32 = 128u;
+const SUBGROUP_SIZE: u32 = 32u;
 const STEP: u32 = 32u;
 
 override ACCUMULATE: bool = false;
@@ -68,50 +69,44 @@ const BLOCK_M: u32 = ROWS * MATRIX_M; // of one subgroup
 const BLOCK_N: u32 = COLS * MATRIX_N;
 const TILE_M: u32 = SUBGROUP_ROWS * BLOCK_M;
 const TILE_N: u32 = SUBGROUP_COLS * BLOCK_N;
-const STEP_GROUPS: u32 = STEP / 8u;
-// Four elements of k a vector, two vectors more than needed a row: rows that begin in the same bank would wait for
-// each other.
+const WORKGROUP: u32 = SUBGROUP_ROWS * SUBGROUP_COLS * SUBGROUP_SIZE;
+// Operands are read 16 bytes at a time, neighbours by neighbouring invocations: the elements in them, and how many of
+// them an invocation reads in a step.
+const A_WIDTH: u32 = 4u;
+const W_WIDTH: u32 = select(8u, 4u, WEIGHT_TYPE == 0u);
+const A_WORDS: u32 = TILE_M * STEP / (A_WIDTH * WORKGROUP);
+const W_WORDS: u32 = TILE_N * STEP / (W_WIDTH * WORKGROUP);
+const_assert A_WORDS * A_WIDTH * WORKGROUP == TILE_M * STEP && W_WORDS * W_WIDTH * WORKGROUP == TILE_N * STEP;
+// Rows in workgroup memory are longer than needed, because rows that begin in the same bank would wait for each other.
+// Of the tiles four elements of k are a vector.
 const PITCH: u32 = STEP / 4u + 2u;
+const SUM_PITCH: u32 = TILE_N + 8u;
+const OUTSIDE: u32 = 0xffffffffu;
 
 var<workgroup> a_tile: array<vec4<f16>, TILE_M * PITCH>;
 var<workgroup> w_tile: array<vec4<f16>, TILE_N * PITCH>;
 // A row of matrices of every subgroup, [SUBGROUP_ROWS * MATRIX_M, TILE_N].
-var<workgroup> sums: array<f32, SUBGROUP_ROWS * MATRIX_M * TILE_N>;
+var<workgroup> sums: array<f32, SUBGROUP_ROWS * MATRIX_M * SUM_PITCH>;
 // Scales of the tile's pixels and columns, and their reciprocals.
 var<workgroup> a_scales: array<vec2<f32>, TILE_M>;
 var<workgroup> w_scales: array<vec2<f32>, TILE_N>;
 // Where in the (enlarged) input the taps of a pixel begin.
 var<workgroup> corners: array<vec2<u32>, TILE_M>;
 
-// Eight elements from 16 bytes (bf16, f16); f32 takes 16 bytes more.
-fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
+// The elements of 16 bytes as f16, times a scale that keeps them in its range; four of f32, eight of what is shorter. What
+// is f16 already has no scale.
+fn narrow(word: vec4<u32>, kind: u32, scale: f32) -> array<vec4<f16>, 2> {
   if (kind == 0u) {
-    return array<vec4<f32>, 2>(bitcast<vec4<f32>>(word), bitcast<vec4<f32>>(more));
+    return array<vec4<f16>, 2>(vec4<f16>(bitcast<vec4<f32>>(word) * scale), vec4<f16>());
   }
   if (kind == 1u) {
-    let low = bitcast<vec4<f32>>(word << vec4<u32>(16u));
-    let high = bitcast<vec4<f32>>(word & vec4<u32>(0xffff0000u));
-    return array<vec4<f32>, 2>(vec4<f32>(low.x, high.x, low.y, high.y), vec4<f32>(low.z, high.z, low.w, high.w));
+    let low = bitcast<vec4<f32>>(word << vec4<u32>(16u)) * scale;
+    let high = bitcast<vec4<f32>>(word & vec4<u32>(0xffff0000u)) * scale;
+    return array<vec4<f16>, 2>(
+      vec4<f16>(vec4<f32>(low.x, high.x, low.y, high.y)),
+      vec4<f16>(vec4<f32>(low.z, high.z, low.w, high.w)));
   }
-  return array<vec4<f32>, 2>(
-    vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
-    vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)));
-}
-
-// The same eight as f16, times a scale that keeps them in its range; what is f16 already has none.
-fn narrow8(word: vec4<u32>, more: vec4<u32>, kind: u32, scale: f32) -> array<vec4<f16>, 2> {
-  if (kind == 2u) {
-    return array<vec4<f16>, 2>(bitcast<vec4<f16>>(word.xy), bitcast<vec4<f16>>(word.zw));
-  }
-  let wide = unpack8(word, more, kind);
-  return array<vec4<f16>, 2>(vec4<f16>(wide[0] * scale), vec4<f16>(wide[1] * scale));
-}
-
-fn narrow_weight(group: u32, scale: f32) -> array<vec4<f16>, 2> {
-  if (WEIGHT_TYPE == 0u) {
-    return narrow8(weight[2u * group], weight[2u * group + 1u], 0u, scale);
-  }
-  return narrow8(weight[group], vec4<u32>(), WEIGHT_TYPE, scale);
+  return array<vec4<f16>, 2>(bitcast<vec4<f16>>(word.xy), bitcast<vec4<f16>>(word.zw));
 }
 
 // Where a tap lies in x, in elements, and whether it lies inside of the image. `source` is its place in the (enlarged)
@@ -140,19 +135,77 @@ fn pixel_scale(corner: vec2<u32>) -> vec2<f32> {
   return vec2<f32>(smallest, reciprocal * is_finite);
 }
 
-@compute @workgroup_size(WORKGROUP)
+// Where a tap's pixels lie of which an invocation reads a share, in elements; OUTSIDE of the image and beyond the ends.
+fn find_pixels(sources: ptr<function, array<u32, A_WORDS>>, index: u32, p_first: u32, tap: u32) {
+  let reach = vec2<u32>(tap % params.kernel_size, tap / params.kernel_size);
+  for (var i = 0u; i < A_WORDS; i++) {
+    let line = (index + i * WORKGROUP) / (STEP / A_WIDTH);
+    let source = tap_address(corners[line] + reach);
+    let is_inside = source.y == 1u && p_first + line < params.pixels && reach.y < params.kernel_size;
+    (*sources)[i] = select(OUTSIDE, source.x, is_inside);
+  }
+}
+
+// Reads the share, from channel k on. Every turn of the loop is known, so that the reads need not wait for each other.
+fn fetch_pixels(
+  words: ptr<function, array<vec4<u32>, A_WORDS>>,
+  sources: ptr<function, array<u32, A_WORDS>>,
+  index: u32,
+  k: u32,
+) {
+  for (var i = 0u; i < A_WORDS; i++) {
+    let channel = k + (index + i * WORKGROUP) % (STEP / A_WIDTH) * A_WIDTH;
+    (*words)[i] = vec4<u32>();
+    if ((*sources)[i] != OUTSIDE && channel < 8u * params.groups) {
+      (*words)[i] = x[((*sources)[i] + channel) / A_WIDTH];
+    }
+  }
+}
+
+fn fetch_tap_weight(words: ptr<function, array<vec4<u32>, W_WORDS>>, index: u32, n_first: u32, tap: u32, k: u32) {
+  let taps = params.kernel_size * params.kernel_size;
+  for (var i = 0u; i < W_WORDS; i++) {
+    let at = index + i * WORKGROUP;
+    let n = n_first + at / (STEP / W_WIDTH);
+    let channel = k + at % (STEP / W_WIDTH) * W_WIDTH;
+    (*words)[i] = vec4<u32>();
+    if (n < params.cols && channel < 8u * params.groups && tap < taps) {
+      (*words)[i] = weight[(8u * (params.weight_offset + (n * taps + tap) * params.groups) + channel) / W_WIDTH];
+    }
+  }
+}
+
+fn pixels_to_tile(words: ptr<function, array<vec4<u32>, A_WORDS>>, index: u32) {
+  for (var i = 0u; i < A_WORDS; i++) {
+    let at = index + i * WORKGROUP;
+    let line = at / (STEP / A_WIDTH);
+    a_tile[line * PITCH + at % (STEP / A_WIDTH)] = narrow((*words)[i], 0u, a_scales[line].x)[0];
+  }
+}
+
+fn weight_to_tile(words: ptr<function, array<vec4<u32>, W_WORDS>>, index: u32) {
+  for (var i = 0u; i < W_WORDS; i++) {
+    let at = index + i * WORKGROUP;
+    let line = at / (STEP / W_WIDTH);
+    let place = line * PITCH + at % (STEP / W_WIDTH) * (W_WIDTH / 4u);
+    let eight = narrow((*words)[i], WEIGHT_TYPE, w_scales[line].x);
+    w_tile[place] = eight[0];
+    if (W_WIDTH == 8u) {
+      w_tile[place + 1u] = eight[1];
+    }
+  }
+}
+
+@compute @workgroup_size(WORKGROUP) @subgroup_size(SUBGROUP_SIZE)
 fn conv2d_subgroup_matrix(
   @builtin(workgroup_id) tile: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
-  @builtin(subgroup_size) lanes: u32,
+  @builtin(subgroup_id) subgroup: u32,
 ) {
   let p_first = (tile.z * 65535u + tile.x) * TILE_M;
   let n_first = tile.y * TILE_N;
-  let subgroup = index / lanes;
-  let computes = subgroup < SUBGROUP_ROWS * SUBGROUP_COLS;
   let block_row = subgroup / SUBGROUP_COLS;
   let block_col = subgroup % SUBGROUP_COLS;
-  let taps = params.kernel_size * params.kernel_size;
 
   for (var i = index; i < TILE_M; i += WORKGROUP) {
     let pixel = params.first_pixel + p_first + i;
@@ -171,66 +224,51 @@ fn conv2d_subgroup_matrix(
     }
   }
 
+  workgroupBarrier();
   var sum: array<array<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, COLS>, ROWS>;
-  for (var tap = 0u; tap < taps; tap++) {
-    let reach = vec2<u32>(tap % params.kernel_size, tap / params.kernel_size);
-    for (var k = 0u; k < params.groups; k += STEP_GROUPS) {
-      workgroupBarrier();
-      for (var i = index; i < TILE_M * STEP_GROUPS; i += WORKGROUP) {
-        let line = i / STEP_GROUPS;
-        let group = k + i % STEP_GROUPS;
-        var eight = array<vec4<f16>, 2>();
-        if (p_first + line < params.pixels && group < params.groups) {
-          let source = tap_address(corners[line] + reach);
-          if (source.y == 1u) {
-            let source_at = source.x / 4u + 2u * group;
-            eight = narrow8(x[source_at], x[source_at + 1u], 0u, a_scales[line].x);
-          }
-        }
-        let at = line * PITCH + i % STEP_GROUPS * 2u;
-        a_tile[at] = eight[0];
-        a_tile[at + 1u] = eight[1];
+  var a_words: array<vec4<u32>, A_WORDS>;
+  var w_words: array<vec4<u32>, W_WORDS>;
+  var sources: array<u32, A_WORDS>;
+  // What is read next.
+  var tap = 0u;
+  var k = 0u;
+  find_pixels(&sources, index, p_first, tap);
+  fetch_pixels(&a_words, &sources, index, k);
+  fetch_tap_weight(&w_words, index, n_first, tap, k);
+  while (tap < params.kernel_size * params.kernel_size) {
+    k += STEP;
+    if (k >= 8u * params.groups) {
+      k = 0u;
+      tap += 1u;
+      find_pixels(&sources, index, p_first, tap);
+    }
+    workgroupBarrier();
+    pixels_to_tile(&a_words, index);
+    weight_to_tile(&w_words, index);
+    workgroupBarrier();
+    fetch_pixels(&a_words, &sources, index, k);
+    fetch_tap_weight(&w_words, index, n_first, tap, k);
+    for (var i = 0u; i < STEP; i += MATRIX_K) {
+      var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
+      for (var r = 0u; r < ROWS; r++) {
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + i / 4u;
+        left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&a_tile, at, PITCH);
       }
-      for (var i = index; i < TILE_N * STEP_GROUPS; i += WORKGROUP) {
-        let line = i / STEP_GROUPS;
-        let group = k + i % STEP_GROUPS;
-        let n = n_first + line;
-        var eight = array<vec4<f16>, 2>();
-        if (n < params.cols && group < params.groups) {
-          let source_at = params.weight_offset + (n * taps + tap) * params.groups + group;
-          eight = narrow_weight(source_at, w_scales[line].x);
-        }
-        let at = line * PITCH + i % STEP_GROUPS * 2u;
-        w_tile[at] = eight[0];
-        w_tile[at + 1u] = eight[1];
-      }
-      workgroupBarrier();
-      if (computes) {
-        for (var i = 0u; i < STEP; i += MATRIX_K) {
-          var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
-          for (var r = 0u; r < ROWS; r++) {
-            let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + i / 4u;
-            left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&a_tile, at, PITCH);
-          }
-          for (var c = 0u; c < COLS; c++) {
-            let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + i / 4u;
-            // A row of the weight is a column of what the taps are multiplied with.
-            let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&w_tile, at, PITCH);
-            for (var r = 0u; r < ROWS; r++) {
-              sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
-            }
-          }
+      for (var c = 0u; c < COLS; c++) {
+        let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + i / 4u;
+        // A row of the weight is a column of what the taps are multiplied with.
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&w_tile, at, PITCH);
+        for (var r = 0u; r < ROWS; r++) {
+          sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
         }
       }
     }
   }
 
   for (var r = 0u; r < ROWS; r++) {
-    if (computes) {
-      for (var c = 0u; c < COLS; c++) {
-        let at = block_row * MATRIX_M * TILE_N + block_col * BLOCK_N + c * MATRIX_N;
-        subgroupMatrixStore<row_major>(&sums, at, sum[r][c], TILE_N);
-      }
+    for (var c = 0u; c < COLS; c++) {
+      let at = block_row * MATRIX_M * SUM_PITCH + block_col * BLOCK_N + c * MATRIX_N;
+      subgroupMatrixStore<row_major>(&sums, at, sum[r][c], SUM_PITCH);
     }
     workgroupBarrier();
     for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * TILE_N; i += WORKGROUP) {
@@ -243,7 +281,7 @@ fn conv2d_subgroup_matrix(
         let at = params.y_offset + p * params.y_pitch + n;
         var value = 0.0;
         if (n < params.cols) {
-          value = sums[i] * a_scales[row].y * w_scales[col].y + bias[params.bias_offset + n];
+          value = sums[line * SUM_PITCH + col] * a_scales[row].y * w_scales[col].y + bias[params.bias_offset + n];
           if (ACCUMULATE) {
             value += y[at];
           }

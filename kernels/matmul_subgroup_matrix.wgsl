@@ -14,12 +14,13 @@
 // epilogue(s) = s [+ bias[n]]; SILU_GATE: silu(s) * s_up; HAS_GATE: gate[n] * s; ACCUMULATE: y[m, n] + s.
 // A workgroup is SUBGROUP_ROWS x SUBGROUP_COLS subgroups, a subgroup computes ROWS x COLS matrices of MATRIX_M x MATRIX_N
 // (SILU_GATE: the tile holds its gate columns, then its up columns). STEP elements of k at a time pass through workgroup
-// memory as f16. Elements of matrices are out of reach, so sums pass through workgroup memory too, a row of matrices at a
-// time. Subgroups beyond those that the tile has, where they are smaller than WORKGROUP allows for, only help to load.
+// memory as f16; those of the next step are on their way to registers meanwhile. Elements of matrices are out of reach, so
+// sums pass through workgroup memory too, a row of matrices at a time.
 // Dispatch: (row tiles, column tiles, 1).
 
 enable f16;
 enable subgroups;
+enable subgroup_size_control;
 enable chromium_experimental_subgroup_matrix;
 
 diagnostic(off, chromium.subgroup_matrix_uniformity);
@@ -34,7 +35,7 @@ const ROWS: u32 = 4u;
 const COLS: u32 = 4u;
 const SUBGROUP_ROWS: u32 = 2u;
 const SUBGROUP_COLS: u32 = 2u;
-const WORKGROUP: u32 = 128u;
+const SUBGROUP_SIZE: u32 = 32u;
 const STEP: u32 = 32u;
 
 override HAS_BIAS: bool = false;
@@ -76,62 +77,100 @@ const BLOCK_N: u32 = COLS * MATRIX_N;
 const TILE_M: u32 = SUBGROUP_ROWS * BLOCK_M;
 const TILE_N: u32 = SUBGROUP_COLS * BLOCK_N;
 const HALF_N: u32 = TILE_N / 2u;
-const STEP_GROUPS: u32 = STEP / 8u;
-// Four elements of k a vector, two vectors more than needed a row: rows that begin in the same bank would wait for
-// each other.
+const WORKGROUP: u32 = SUBGROUP_ROWS * SUBGROUP_COLS * SUBGROUP_SIZE;
+// Operands are read 16 bytes at a time, neighbours by neighbouring invocations: the elements in them, and how many of
+// them an invocation reads in a step.
+const A_WIDTH: u32 = select(8u, 4u, A_TYPE == 0u);
+const W_WIDTH: u32 = select(8u, 4u, WEIGHT_TYPE == 0u);
+const A_WORDS: u32 = TILE_M * STEP / (A_WIDTH * WORKGROUP);
+const W_WORDS: u32 = TILE_N * STEP / (W_WIDTH * WORKGROUP);
+const_assert A_WORDS * A_WIDTH * WORKGROUP == TILE_M * STEP && W_WORDS * W_WIDTH * WORKGROUP == TILE_N * STEP;
+// Rows in workgroup memory are longer than needed, because rows that begin in the same bank would wait for each other.
+// Of the tiles four elements of k are a vector.
 const PITCH: u32 = STEP / 4u + 2u;
+const SUM_PITCH: u32 = TILE_N + 8u;
 
 var<workgroup> a_tile: array<vec4<f16>, TILE_M * PITCH>;
 var<workgroup> w_tile: array<vec4<f16>, TILE_N * PITCH>;
 // A row of matrices of every subgroup, [SUBGROUP_ROWS * MATRIX_M, TILE_N].
-var<workgroup> sums: array<f32, SUBGROUP_ROWS * MATRIX_M * TILE_N>;
+var<workgroup> sums: array<f32, SUBGROUP_ROWS * MATRIX_M * SUM_PITCH>;
 // Scales of the tile's rows and columns, and their reciprocals.
 var<workgroup> a_scales: array<vec2<f32>, TILE_M>;
 var<workgroup> w_scales: array<vec2<f32>, TILE_N>;
 
-// Eight elements from 16 bytes (bf16, f16); f32 takes 16 bytes more.
-fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
+// The elements of 16 bytes as f16, times a scale that keeps them in its range; four of f32, eight of what is shorter. What
+// is f16 already has no scale.
+fn narrow(word: vec4<u32>, kind: u32, scale: f32) -> array<vec4<f16>, 2> {
   if (kind == 0u) {
-    return array<vec4<f32>, 2>(bitcast<vec4<f32>>(word), bitcast<vec4<f32>>(more));
+    return array<vec4<f16>, 2>(vec4<f16>(bitcast<vec4<f32>>(word) * scale), vec4<f16>());
   }
   if (kind == 1u) {
-    let low = bitcast<vec4<f32>>(word << vec4<u32>(16u));
-    let high = bitcast<vec4<f32>>(word & vec4<u32>(0xffff0000u));
-    return array<vec4<f32>, 2>(vec4<f32>(low.x, high.x, low.y, high.y), vec4<f32>(low.z, high.z, low.w, high.w));
+    let low = bitcast<vec4<f32>>(word << vec4<u32>(16u)) * scale;
+    let high = bitcast<vec4<f32>>(word & vec4<u32>(0xffff0000u)) * scale;
+    return array<vec4<f16>, 2>(
+      vec4<f16>(vec4<f32>(low.x, high.x, low.y, high.y)),
+      vec4<f16>(vec4<f32>(low.z, high.z, low.w, high.w)));
   }
-  return array<vec4<f32>, 2>(
-    vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
-    vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)));
+  return array<vec4<f16>, 2>(bitcast<vec4<f16>>(word.xy), bitcast<vec4<f16>>(word.zw));
 }
 
-// The same eight as f16, times a scale that keeps them in its range; what is f16 already has none.
-fn narrow8(word: vec4<u32>, more: vec4<u32>, kind: u32, scale: f32) -> array<vec4<f16>, 2> {
-  if (kind == 2u) {
-    return array<vec4<f16>, 2>(bitcast<vec4<f16>>(word.xy), bitcast<vec4<f16>>(word.zw));
+// Reads an invocation's share of a's tile from element k of its rows on; zeros beyond its ends. Every turn of the loop is
+// known, so that the reads need not wait for each other.
+fn fetch_a(words: ptr<function, array<vec4<u32>, A_WORDS>>, index: u32, m_first: u32, k: u32) {
+  for (var i = 0u; i < A_WORDS; i++) {
+    let at = index + i * WORKGROUP;
+    let m = m_first + at / (STEP / A_WIDTH);
+    let element = k + at % (STEP / A_WIDTH) * A_WIDTH;
+    (*words)[i] = vec4<u32>();
+    if (m < params.rows && element < 8u * params.groups) {
+      (*words)[i] = a[(params.a_offset + m * params.a_pitch + element) / A_WIDTH];
+    }
   }
-  let wide = unpack8(word, more, kind);
-  return array<vec4<f16>, 2>(vec4<f16>(wide[0] * scale), vec4<f16>(wide[1] * scale));
 }
 
-fn narrow_weight(group: u32, scale: f32) -> array<vec4<f16>, 2> {
-  if (WEIGHT_TYPE == 0u) {
-    return narrow8(weight[2u * group], weight[2u * group + 1u], 0u, scale);
+fn fetch_weight(words: ptr<function, array<vec4<u32>, W_WORDS>>, index: u32, n_first: u32, k: u32) {
+  for (var i = 0u; i < W_WORDS; i++) {
+    let at = index + i * WORKGROUP;
+    let line = at / (STEP / W_WIDTH);
+    let is_up = SILU_GATE && line >= HALF_N;
+    let n = n_first + select(line, line - HALF_N, is_up);
+    let element = k + at % (STEP / W_WIDTH) * W_WIDTH;
+    (*words)[i] = vec4<u32>();
+    if (n < params.cols && element < 8u * params.groups) {
+      let in_row = 8u * n * params.groups + element;
+      if (is_up) {
+        (*words)[i] = up[(8u * params.up_offset + in_row) / W_WIDTH];
+      } else {
+        (*words)[i] = weight[(8u * params.weight_offset + in_row) / W_WIDTH];
+      }
+    }
   }
-  return narrow8(weight[group], vec4<u32>(), WEIGHT_TYPE, scale);
 }
 
-fn narrow_up(group: u32, scale: f32) -> array<vec4<f16>, 2> {
-  if (WEIGHT_TYPE == 0u) {
-    return narrow8(up[2u * group], up[2u * group + 1u], 0u, scale);
+fn a_to_tile(words: ptr<function, array<vec4<u32>, A_WORDS>>, index: u32) {
+  for (var i = 0u; i < A_WORDS; i++) {
+    let at = index + i * WORKGROUP;
+    let line = at / (STEP / A_WIDTH);
+    let place = line * PITCH + at % (STEP / A_WIDTH) * (A_WIDTH / 4u);
+    let eight = narrow((*words)[i], A_TYPE, a_scales[line].x);
+    a_tile[place] = eight[0];
+    if (A_WIDTH == 8u) {
+      a_tile[place + 1u] = eight[1];
+    }
   }
-  return narrow8(up[group], vec4<u32>(), WEIGHT_TYPE, scale);
 }
 
-fn narrow_a(group: u32, scale: f32) -> array<vec4<f16>, 2> {
-  if (A_TYPE == 0u) {
-    return narrow8(a[2u * group], a[2u * group + 1u], 0u, scale);
+fn weight_to_tile(words: ptr<function, array<vec4<u32>, W_WORDS>>, index: u32) {
+  for (var i = 0u; i < W_WORDS; i++) {
+    let at = index + i * WORKGROUP;
+    let line = at / (STEP / W_WIDTH);
+    let place = line * PITCH + at % (STEP / W_WIDTH) * (W_WIDTH / 4u);
+    let eight = narrow((*words)[i], WEIGHT_TYPE, w_scales[line].x);
+    w_tile[place] = eight[0];
+    if (W_WIDTH == 8u) {
+      w_tile[place + 1u] = eight[1];
+    }
   }
-  return narrow8(a[group], vec4<u32>(), A_TYPE, scale);
 }
 
 fn load_scales(index: u32, m_first: u32, n_first: u32) {
@@ -155,78 +194,53 @@ fn load_scales(index: u32, m_first: u32, n_first: u32) {
   }
 }
 
-@compute @workgroup_size(WORKGROUP)
+@compute @workgroup_size(WORKGROUP) @subgroup_size(SUBGROUP_SIZE)
 fn matmul_subgroup_matrix(
   @builtin(workgroup_id) tile: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
-  @builtin(subgroup_size) lanes: u32,
+  @builtin(subgroup_id) subgroup: u32,
 ) {
   let tile_cols = select(TILE_N, HALF_N, SILU_GATE);
   let m_first = tile.x * TILE_M;
   let n_first = tile.y * tile_cols;
-  let subgroup = index / lanes;
-  let computes = subgroup < SUBGROUP_ROWS * SUBGROUP_COLS;
   let block_row = subgroup / SUBGROUP_COLS;
   let block_col = subgroup % SUBGROUP_COLS;
 
   load_scales(index, m_first, n_first);
   var sum: array<array<subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>, COLS>, ROWS>;
-  for (var k = 0u; k < params.groups; k += STEP_GROUPS) {
+  var a_words: array<vec4<u32>, A_WORDS>;
+  var w_words: array<vec4<u32>, W_WORDS>;
+  fetch_a(&a_words, index, m_first, 0u);
+  fetch_weight(&w_words, index, n_first, 0u);
+  for (var k = 0u; k < 8u * params.groups; k += STEP) {
+    // The scales are there, and the step before has been multiplied.
     workgroupBarrier();
-    for (var i = index; i < TILE_M * STEP_GROUPS; i += WORKGROUP) {
-      let line = i / STEP_GROUPS;
-      let group = k + i % STEP_GROUPS;
-      var eight = array<vec4<f16>, 2>();
-      if (m_first + line < params.rows && group < params.groups) {
-        eight = narrow_a((params.a_offset + (m_first + line) * params.a_pitch) / 8u + group, a_scales[line].x);
-      }
-      let at = line * PITCH + i % STEP_GROUPS * 2u;
-      a_tile[at] = eight[0];
-      a_tile[at + 1u] = eight[1];
-    }
-    for (var i = index; i < TILE_N * STEP_GROUPS; i += WORKGROUP) {
-      let line = i / STEP_GROUPS;
-      let group = k + i % STEP_GROUPS;
-      let is_up = SILU_GATE && line >= HALF_N;
-      let n = n_first + select(line, line - HALF_N, is_up);
-      var eight = array<vec4<f16>, 2>();
-      if (n < params.cols && group < params.groups) {
-        if (is_up) {
-          eight = narrow_up(params.up_offset + n * params.groups + group, w_scales[line].x);
-        } else {
-          eight = narrow_weight(params.weight_offset + n * params.groups + group, w_scales[line].x);
-        }
-      }
-      let at = line * PITCH + i % STEP_GROUPS * 2u;
-      w_tile[at] = eight[0];
-      w_tile[at + 1u] = eight[1];
-    }
+    a_to_tile(&a_words, index);
+    weight_to_tile(&w_words, index);
     workgroupBarrier();
-    if (computes) {
-      for (var i = 0u; i < STEP; i += MATRIX_K) {
-        var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
+    fetch_a(&a_words, index, m_first, k + STEP);
+    fetch_weight(&w_words, index, n_first, k + STEP);
+    for (var i = 0u; i < STEP; i += MATRIX_K) {
+      var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
+      for (var r = 0u; r < ROWS; r++) {
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + i / 4u;
+        left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&a_tile, at, PITCH);
+      }
+      for (var c = 0u; c < COLS; c++) {
+        let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + i / 4u;
+        // A row of the weight is a column of what a is multiplied with.
+        let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&w_tile, at, PITCH);
         for (var r = 0u; r < ROWS; r++) {
-          let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + i / 4u;
-          left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&a_tile, at, PITCH);
-        }
-        for (var c = 0u; c < COLS; c++) {
-          let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + i / 4u;
-          // A row of the weight is a column of what a is multiplied with.
-          let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&w_tile, at, PITCH);
-          for (var r = 0u; r < ROWS; r++) {
-            sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
-          }
+          sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
         }
       }
     }
   }
 
   for (var r = 0u; r < ROWS; r++) {
-    if (computes) {
-      for (var c = 0u; c < COLS; c++) {
-        let at = block_row * MATRIX_M * TILE_N + block_col * BLOCK_N + c * MATRIX_N;
-        subgroupMatrixStore<row_major>(&sums, at, sum[r][c], TILE_N);
-      }
+    for (var c = 0u; c < COLS; c++) {
+      let at = block_row * MATRIX_M * SUM_PITCH + block_col * BLOCK_N + c * MATRIX_N;
+      subgroupMatrixStore<row_major>(&sums, at, sum[r][c], SUM_PITCH);
     }
     workgroupBarrier();
     for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * tile_cols; i += WORKGROUP) {
@@ -239,12 +253,12 @@ fn matmul_subgroup_matrix(
         let at = params.y_offset + m * params.y_pitch + n;
         var value = 0.0;
         if (n < params.cols) {
-          value = sums[line * TILE_N + col] * a_scales[row].y * w_scales[col].y;
+          value = sums[line * SUM_PITCH + col] * a_scales[row].y * w_scales[col].y;
           if (HAS_BIAS) {
             value += bias[params.bias_offset + n];
           }
           if (SILU_GATE) {
-            let other = sums[line * TILE_N + HALF_N + col] * a_scales[row].y * w_scales[HALF_N + col].y;
+            let other = sums[line * SUM_PITCH + HALF_N + col] * a_scales[row].y * w_scales[HALF_N + col].y;
             value = value / (1.0 + exp(-max(value, -87.0))) * other;
           }
           if (HAS_GATE) {

@@ -46,8 +46,9 @@ const matrixFeature = "chromium-experimental-subgroup-matrix";
 const usefulFeatures: readonly [feature: string, needs: readonly string[]][] = [
   ["shader-f16", []],
   ["subgroups", []],
+  ["subgroup-size-control", ["subgroups"]],
   ["timestamp-query", []],
-  [matrixFeature, ["shader-f16", "subgroups"]],
+  [matrixFeature, ["shader-f16", "subgroup-size-control", "subgroups"]],
 ];
 
 /** Below this a product is bound by reading its weight. */

@@ -14,7 +14,9 @@ type Layout = {
 
 /**
  * The preferred ones first. A block of 64 × 64 sums reads each operand from workgroup memory 64 times for once that it is
- * brought there; where subgroups have fewer registers (8×16×16 are Intel's, of 16 lanes) it is smaller.
+ * brought there, and takes half of a subgroup's registers on NVIDIA's GPUs and AMD's. Intel's have a fourth of those
+ * (8×16×16, subgroups of 16 lanes; 8×8×16 on the first Arcs, of 8 lanes, an eighth), so blocks are smaller, and more
+ * subgroups share a tile, so that each holds less of the next step.
  */
 const layouts: readonly Layout[] = [
   { matrix: [16, 16, 16], block: [4, 4], subgroups: [2, 2] },
@@ -24,7 +26,11 @@ const layouts: readonly Layout[] = [
   { matrix: [16, 8, 16], block: [4, 8], subgroups: [2, 2] },
   { matrix: [16, 8, 16], block: [4, 8], subgroups: [2, 1] },
   { matrix: [16, 8, 16], block: [2, 4], subgroups: [2, 2] },
+  { matrix: [8, 16, 16], block: [4, 2], subgroups: [4, 4] },
+  { matrix: [8, 16, 16], block: [4, 2], subgroups: [4, 2] },
   { matrix: [8, 16, 16], block: [4, 2], subgroups: [2, 2] },
+  { matrix: [8, 8, 16], block: [4, 2], subgroups: [4, 4] },
+  { matrix: [8, 8, 16], block: [2, 2], subgroups: [4, 4] },
   // So far only a CPU driver shows these; uneven, so that what its tests compute tells rows from columns.
   { matrix: [8, 8, 8], block: [3, 2], subgroups: [2, 4] },
 ];
@@ -41,7 +47,7 @@ export function matrixVariants(device: Device, operation: "matmul" | "conv2d"): 
     const [M, N] = matrix;
     const tileRows = subgroups[0] * block[0] * M;
     const tileCols = subgroups[1] * block[1] * N;
-    const bytes = 2 * (tileRows + tileCols) * (step + padding) + 4 * subgroups[0] * M * tileCols;
+    const bytes = 2 * (tileRows + tileCols) * (step + padding) + 4 * subgroups[0] * M * (tileCols + padding);
     // Scales of rows and columns, and where a convolution's pixels lie.
     const scaleBytes = 8 * (tileRows + tileCols) + (operation === "conv2d" ? 8 * tileRows : 0);
     const shape = offeredShape(device, { matrix, block, subgroups }, bytes + scaleBytes);
@@ -52,16 +58,19 @@ export function matrixVariants(device: Device, operation: "matmul" | "conv2d"): 
 
 /**
  * The same for attention_subgroup_matrix: a block's rows are of queries, its columns of keys. A subgroup keeps its
- * queries and sums besides, so blocks are smaller.
+ * queries and sums besides, so blocks are smaller. The first is for AMD's GPUs, the older of which keep operands twice;
+ * NVIDIA's have less workgroup memory than it takes.
  */
 const attentionLayouts: readonly Layout[] = [
+  { matrix: [16, 16, 16], block: [1, 2], subgroups: [4, 2] },
   { matrix: [16, 16, 16], block: [2, 2], subgroups: [2, 2] },
   { matrix: [16, 16, 16], block: [2, 1], subgroups: [4, 2] },
   { matrix: [16, 16, 16], block: [2, 1], subgroups: [2, 2] },
   { matrix: [16, 8, 16], block: [2, 4], subgroups: [2, 2] },
   { matrix: [16, 8, 16], block: [2, 2], subgroups: [2, 2] },
-  { matrix: [8, 16, 16], block: [2, 2], subgroups: [4, 2] },
   { matrix: [8, 16, 16], block: [1, 2], subgroups: [4, 2] },
+  { matrix: [8, 16, 16], block: [2, 2], subgroups: [4, 2] },
+  { matrix: [8, 8, 16], block: [1, 1], subgroups: [4, 4] },
   // As above; the second has two invocations to a query.
   { matrix: [8, 8, 8], block: [3, 1], subgroups: [2, 4] },
   { matrix: [8, 8, 8], block: [1, 2], subgroups: [2, 2] },
@@ -73,13 +82,18 @@ export function attentionMatrixVariants(device: Device, groups: number): Variant
     const [M, N, K] = matrix;
     const tileRows = subgroups[0] * block[0] * M;
     const keys = subgroups[1] * block[1] * N;
+    const workgroup = subgroups[0] * subgroups[1] * device.info.subgroupMinSize;
+    // An invocation has at most one query.
+    if (workgroup < tileRows) return [];
+    const parts = Math.min(Math.floor(workgroup / tileRows), 8);
     const wholeCols = (cols: number) => Math.ceil((groups * 8) / cols) * cols;
     const width = Math.max(wholeCols(K), wholeCols(subgroups[1] * N));
-    // Keys or values, probabilities, scores; scales and maxima.
-    const tileBytes = 2 * keys * (width + padding) + 2 * tileRows * (keys + padding) + 4 * tileRows * (keys + 4);
-    const shape = offeredShape(device, { matrix, block, subgroups }, tileBytes + 8 * keys + 40 * tileRows + 4);
-    // An invocation has at most one query.
-    if (!shape || shape.WORKGROUP < tileRows) return [];
+    // Keys or values, probabilities, scores; scales of the values; of each query two numbers and what its parts add up.
+    const tileBytes =
+      2 * keys * (width + padding) + 2 * tileRows * (keys + padding) + 4 * tileRows * (keys + 4 * parts);
+    const bytes = tileBytes + 8 * keys + 4 * tileRows * (2 + parts) + 4;
+    const shape = offeredShape(device, { matrix, block, subgroups }, bytes);
+    if (!shape) return [];
     return [{ stem: "attention_subgroup_matrix", tunables: { ...shape }, tileRows, tileCols: groups * 8 }];
   });
 }
@@ -91,12 +105,14 @@ function offeredShape({ gpu, info, matrixConfigs }: Device, { matrix, block, sub
     (c) => c.M === M && c.N === N && c.K === K && c.componentType === "f16" && c.resultComponentType === "f32",
   );
   const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.limits;
-  // Subgroup matrices want whole subgroups, of whatever size the driver takes.
-  const WORKGROUP = subgroups[0] * subgroups[1] * info.subgroupMaxSize;
-  const isTooLarge = bytes > maxComputeWorkgroupStorageSize || WORKGROUP > maxComputeInvocationsPerWorkgroup;
-  if (!isOffered || isTooLarge) return undefined;
+  // What the units themselves work with: in larger subgroups drivers multiply several times, or hold operands twice.
+  const SUBGROUP_SIZE = info.subgroupMinSize;
+  const workgroup = subgroups[0] * subgroups[1] * SUBGROUP_SIZE;
+  const isTooLarge = bytes > maxComputeWorkgroupStorageSize || workgroup > maxComputeInvocationsPerWorkgroup;
+  // Dawn wants whole subgroups of the largest size, though the kernels ask for smaller ones.
+  if (!isOffered || isTooLarge || workgroup % info.subgroupMaxSize !== 0) return undefined;
   return {
-    ...{ MATRIX_M: M, MATRIX_N: N, MATRIX_K: K, ROWS: block[0], COLS: block[1], WORKGROUP },
-    ...{ SUBGROUP_ROWS: subgroups[0], SUBGROUP_COLS: subgroups[1] },
+    ...{ MATRIX_M: M, MATRIX_N: N, MATRIX_K: K, ROWS: block[0], COLS: block[1] },
+    ...{ SUBGROUP_ROWS: subgroups[0], SUBGROUP_COLS: subgroups[1], SUBGROUP_SIZE },
   };
 }
