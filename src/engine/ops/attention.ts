@@ -185,6 +185,10 @@ export function attentionVariants(device: Device, { tokens, headSize, dtype }: A
   const GROUPS = padded8(headSize) / 8;
   assert(GROUPS <= 64, `heads of ${headSize} channels: at most 512`);
   const variants: Variant[] = [];
+  // Operands in f16 are what matrix units multiply, and a subgroup has no registers for wider heads.
+  if (dtype === "f16" && tokens >= device.limits.matrixRows && GROUPS <= 16) {
+    variants.push(...attentionMatrixVariants(device, GROUPS));
+  }
   // Its loops over a head are unrolled, so very wide heads would compile for long.
   if (usesSubgroupKernels(device) && GROUPS <= 16) {
     const SUBGROUP_SIZE = device.subgroupSize;
@@ -200,9 +204,5 @@ export function attentionVariants(device: Device, { tokens, headSize, dtype }: A
   // Keys and values of one tile take GROUPS · 32 bytes each, in 16 KiB of workgroup memory.
   const KEYS = Math.min(16, Math.floor(256 / GROUPS));
   variants.push({ stem: "attention", tunables: { KEYS }, tileRows: 64, tileCols: headSize });
-  // Operands in f16 are what matrix units multiply, and a subgroup has no registers for wider heads.
-  if (dtype === "f16" && tokens >= device.limits.matrixRows && GROUPS <= 16) {
-    variants.push(...attentionMatrixVariants(device, GROUPS));
-  }
   return variants;
 }

@@ -228,6 +228,7 @@ const panelPixels = 24;
 /** The kernels that compute a convolution on this device, the built-in choice first. */
 export function conv2dVariants(device: Device, { pixels, inputs, outputs, isNarrow }: Convolution): Variant[] {
   const variants: Variant[] = [];
+  if (isNarrow && pixels >= device.limits.matrixRows) variants.push(...matrixVariants(device, "conv2d"));
   if (usesSubgroupKernels(device)) {
     const SUBGROUP_SIZE = device.subgroupSize;
     const tile = (stem: string, ROWS: number, COLS: number): Variant => {
@@ -243,6 +244,5 @@ export function conv2dVariants(device: Device, { pixels, inputs, outputs, isNarr
     variants.push(...(pixels >= panelPixels ? [panel, direct] : [direct, panel]));
   }
   variants.push({ stem: "conv2d", tunables: {}, tileRows: 64, tileCols: 64 });
-  if (isNarrow && pixels >= device.limits.matrixRows) variants.push(...matrixVariants(device, "conv2d"));
   return variants;
 }
