@@ -101,6 +101,11 @@ export class DaybreakError extends Error {
   }
 }
 
+/** Throws `request.cancelled` if the caller has aborted; the reason is the cause. */
+export function throwIfAborted(signal: AbortSignal | undefined, what = "the request"): void {
+  if (signal?.aborted) throw new DaybreakError("request.cancelled", `${what} was cancelled`, { cause: signal.reason });
+}
+
 /** An error as it crosses to another thread or process. */
 export type PlainError = { code: string; message: string };
 

@@ -2,7 +2,7 @@
 // Requests run one after the other in the order of their calls; a failed request leaves the engine usable, a failed
 // device does not.
 
-import { DaybreakError } from "../errors.js";
+import { DaybreakError, throwIfAborted } from "../errors.js";
 import {
   allResident,
   type Checkpoint,
@@ -18,7 +18,7 @@ import { Readback } from "./gpu/readback.js";
 import { choosePlan, type PlanOptions } from "./memory-plan.js";
 import { checkReference, checkReferenceSize, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
 import { buildPicturePlan, type Decoding, type PicturePlan, type PictureShape } from "./picture-plan.js";
-import { generateImages, throwIfAborted } from "./pipeline.js";
+import { generateImages } from "./pipeline.js";
 import { PromptEncoder } from "./prompt-encoder.js";
 import {
   type GenerateRequest,

@@ -2,7 +2,7 @@
 //   1 encode prompt → 2 encode references → 3 noise → 4 schedule → 5 denoise → 6 decode
 // Knows the order of the stages and nothing of how they are computed; models/ has that, kernels/ the arithmetic.
 
-import { DaybreakError } from "../errors.js";
+import { throwIfAborted } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
 import type { Device } from "./gpu/device.js";
 import type { Readback } from "./gpu/readback.js";
@@ -81,8 +81,8 @@ async function encodePrompts(pipeline: Pipeline, request: ResolvedRequest, watch
   const { positive, negative } = plan.contexts;
   const { trace } = watcher;
   report(watcher, request, "prompt", 0, 1, 0);
-  if (negative) await encodePrompt(pipeline, request.negativePrompt, negative, trace, "negative.embeds");
-  await encodePrompt(pipeline, request.prompt, positive, trace, "prompt.embeds");
+  if (negative) await encodePrompt(pipeline, request.negativePrompt, negative, watcher, "negative.embeds");
+  await encodePrompt(pipeline, request.prompt, positive, watcher, "prompt.embeds");
   if (trace) {
     const { ids, length } = checkpoint.tokenizer.encode(request.prompt);
     trace.write("prompt.input_ids", { dtype: "I32", shape: [ids.length], data: ids });
@@ -97,13 +97,13 @@ async function encodePrompt(
   { plan, promptEncoder, readback }: Pipeline,
   prompt: string,
   context: PicturePlan["contexts"]["positive"],
-  trace: TraceSink | undefined,
+  { trace, signal }: Watcher,
   name: string,
 ): Promise<void> {
   if (context.holds === prompt && !trace) return;
   context.holds = undefined;
-  await promptEncoder.encode(prompt, plan.prompt.list, trace?.detail);
-  await context.list.submit();
+  await promptEncoder.encode(prompt, plan.prompt.list, { isFresh: trace?.detail, signal });
+  await context.list.submit(signal);
   context.holds = prompt;
   if (trace) await traceMatrix(trace, readback, name, promptEncoder.tensors.embeds);
 }
@@ -123,7 +123,7 @@ async function encodeReferences(
     if (reference.holds !== content || trace) {
       reference.holds = undefined;
       writeTensor(device, reference.picture, normalizeReference(image));
-      await reference.list.submit();
+      await reference.list.submit(watcher.signal);
       await judge(readback, reference.health, [0], `the VAE's encoder of reference ${i + 1}`);
       reference.holds = content;
     }
@@ -176,28 +176,33 @@ async function denoise(
     stepValues[0] = (sigmas[i + 1] as number) - (sigmas[i] as number);
     stepValues[1] = guidance;
     writeTensor(device, plan.step, stepValues);
-    if (i % modulatedSteps === 0) await modulate(pipeline, sinusoids, i);
+    if (i % modulatedSteps === 0) await modulate(pipeline, sinusoids, i, watcher.signal);
     takeModulation(pipeline, i % modulatedSteps);
-    await plan.denoise.submit();
+    await plan.denoise.submit(watcher.signal);
     const stage = `the transformer in step ${i + 1} of ${steps}`;
     await judge(readback, plan.health, [healthSlots.velocity, healthSlots.latents], stage);
     if (trace) await traceStep(trace, pipeline, i);
     report(watcher, request, "denoise", i + 1, steps, image);
     const index = previews.indexOf(i + 1);
     if (index < 0) continue;
-    const preview = await readPicture(pipeline, request, sigmas[i + 1] as number);
+    const preview = await readPicture(pipeline, request, sigmas[i + 1] as number, watcher.signal);
     await watcher.onPartialImage?.(preview, { image, index, step: i + 1 });
     throwIfAborted(watcher.signal);
   }
 }
 
 /** The modulation of the steps from `first` on, as many as are computed at once; rows past the last step mean nothing. */
-async function modulate({ device, plan }: Pipeline, sinusoids: Float32Array, first: number): Promise<void> {
+async function modulate(
+  { device, plan }: Pipeline,
+  sinusoids: Float32Array,
+  first: number,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const { rows, cols } = plan.sinusoids;
   const values = new Float32Array(rows * cols);
   values.set(sinusoids.subarray(first * cols, (first + rows) * cols));
   writeTensor(device, plan.sinusoids, values);
-  await plan.modulate.submit();
+  await plan.modulate.submit(signal);
 }
 
 /** Makes a row of the modulation table the current one. */
@@ -227,7 +232,7 @@ async function decode(
   const { width, height } = request;
   const { trace } = watcher;
   report(watcher, request, "decode", 0, 1, image);
-  const { data } = await readPicture(pipeline, request, 0);
+  const { data } = await readPicture(pipeline, request, 0, watcher.signal);
   await judge(readback, plan.health, [healthSlots.picture], "the VAE's decoder");
   if (trace) {
     for (const [name, { height: h, width: w }] of plan.images) {
@@ -245,12 +250,17 @@ async function decode(
  * The picture of the latents at `sigma` as they are expected to end: x₀ = x − σ·v with the last step's velocity v. The
  * latents on the device stay as they are; at σ = 0 they are what is decoded.
  */
-async function readPicture({ device, plan, readback }: Pipeline, request: ResolvedRequest, sigma: number) {
+async function readPicture(
+  { device, plan, readback }: Pipeline,
+  request: ResolvedRequest,
+  sigma: number,
+  signal: AbortSignal | undefined,
+) {
   const { width, height } = request;
   const stepValues = new Float32Array(plan.step.cols);
   stepValues[0] = -sigma;
   writeTensor(device, plan.step, stepValues);
-  await plan.decode.submit();
+  await plan.decode.submit(signal);
   const data = await readback.bytes(plan.pixels.storage.buffer as GPUBuffer, 0, width * height * 3);
   return { width, height, data };
 }
@@ -274,11 +284,6 @@ function report(
 ): void {
   watcher.onProgress?.({ stage, done, total, image, numImages: request.numImages });
   throwIfAborted(watcher.signal);
-}
-
-/** Throws request.cancelled if the caller has aborted; the reason is the cause. */
-export function throwIfAborted(signal: AbortSignal | undefined, what = "the request"): void {
-  if (signal?.aborted) throw new DaybreakError("request.cancelled", `${what} was cancelled`, { cause: signal.reason });
 }
 
 async function traceMatrix(trace: TraceSink, readback: Readback, name: string, tensor: Tensor): Promise<void> {

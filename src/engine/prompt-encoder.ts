@@ -94,9 +94,13 @@ export class PromptEncoder {
   /**
    * Puts the prompt's embeddings into the tensors: at once if they are remembered and `isFresh` is false, else by running
    * `list`, which {@link recordPrompt} recorded.
-   * Errors: `request.prompt_*`, `numerics.*`, `device.*`, those of the checkpoint's files.
+   * Errors: `request.prompt_*`, `request.cancelled`, `numerics.*`, `device.*`, those of the checkpoint's files.
    */
-  async encode(prompt: string, list: CommandList, isFresh = false): Promise<void> {
+  async encode(
+    prompt: string,
+    list: CommandList,
+    { isFresh = false, signal }: { isFresh?: boolean; signal?: AbortSignal } = {},
+  ): Promise<void> {
     const { hidden, length, embeds, health: healthResult } = this.tensors;
     const device = this.#device;
     const known = this.#remembered.get(prompt);
@@ -109,7 +113,7 @@ export class PromptEncoder {
     const { ids, length: realTokens } = this.#checkpoint.tokenizer.encode(prompt);
     writeTensor(device, hidden, await this.#checkpoint.embed(ids));
     device.gpu.queue.writeBuffer(length.storage.buffer as GPUBuffer, 0, Uint32Array.of(realTokens));
-    await list.submit();
+    await list.submit(signal);
     const words = await this.#readback.bytes(healthResult.storage.buffer as GPUBuffer, 0, 4 * healthWords);
     judgeHealth(new Uint32Array(words.buffer), "the text encoder");
     this.#remember(prompt);

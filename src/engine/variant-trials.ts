@@ -204,7 +204,7 @@ class Samples {
     const { list, result } = await this.#prepare(variant);
     const buffer = result.storage.buffer as GPUBuffer;
     this.#device.gpu.queue.writeBuffer(buffer, 0, new Uint32Array(byteLength(result) / 4).fill(0xffff_ffff));
-    list.submit();
+    await list.submit();
     return readback.f32(result);
   }
 
@@ -212,7 +212,7 @@ class Samples {
   async time(variant: Variant, repeats: number): Promise<number> {
     const { list } = await this.#prepare(variant);
     const started = performance.now();
-    for (let i = 0; i < repeats; i++) list.submit();
+    for (let i = 0; i < repeats; i++) await list.submit();
     await this.#device.idle();
     return (performance.now() - started) / repeats;
   }

@@ -7,7 +7,7 @@ import type { ProgressEvent } from "../../src/engine/request.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource, watched } from "./checkpoints.js";
 import { draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
-import { type GpuSpy, spyOn } from "./spied-gpu.js";
+import { type GpuSpy, spyOn, wrap } from "./spied-gpu.js";
 
 let engine: Engine;
 let spy: GpuSpy;
@@ -75,6 +75,33 @@ describe("a request that is cancelled", () => {
     expect(images).toHaveLength(1);
     await draw(engine);
   });
+
+  it.each(["prompt", "references", "denoise", "decode"])(
+    "within the stage %s submits nothing more of it",
+    async (stage) => {
+      let isReached = false;
+      let afterwards = 0;
+      const controller = new AbortController();
+      const own = spyOn(await testGpu(), {
+        onDevice: ({ device }) =>
+          wrap(device.queue, "submit", (call) => {
+            if (controller.signal.aborted) afterwards += 1;
+            else if (isReached) controller.abort();
+            return call();
+          }),
+      });
+      // Every dispatch is a submission of its own.
+      const cut = await openTiny({ gpu: own.gpu, limits: { submissionFlops: 1 } });
+      const onProgress = ({ stage: begun, done }: ProgressEvent) => {
+        isReached ||= begun === stage && done === 0;
+      };
+      await failure(cut.generate({ ...request, signal: controller.signal, onProgress }), "request.cancelled");
+      expect(afterwards).toBe(0);
+      const single = { ...request, numImages: 1 };
+      const [again, whole] = [await draw(cut, single), await draw(engine, single)];
+      expect(sameBytes(again.data, whole.data)).toBe(true);
+    },
+  );
 
   it("from outside of a progress event stops at the next one", async () => {
     const signal = AbortSignal.timeout(1);

@@ -6,6 +6,7 @@
 import { assert } from "../../errors.js";
 import type { Device } from "./device.js";
 import { compileKernels, type Kernel, paramsStride } from "./kernel.js";
+import { Submissions } from "./submissions.js";
 import {
   byteLength,
   type Dtype,
@@ -346,25 +347,27 @@ export class CommandList {
   }
 
   /**
-   * Submits one run; resolves when everything has been submitted, which without {@link Recorder.fill} is at once, and
-   * does not wait until it has run. Cut into submissions by estimated work, for watchdogs.
+   * Submits one run, cut into submissions by estimated work, for watchdogs. Resolves when everything has been submitted,
+   * not when it has run: a long run, of which only a few submissions wait at a time, is then almost through. Until then
+   * no other list may be submitted.
+   * Errors: `request.cancelled` between two submissions if `signal` is aborted; those of {@link Recorder.fill}'s work.
    */
-  async submit(): Promise<void> {
+  async submit(signal?: AbortSignal): Promise<void> {
     const { device } = this;
     device.check();
-    const submission = new Submission(device, this.label);
+    const submissions = new Submissions(device, this.label, signal);
     const { submissionFlops, submissionBytes } = device.limits;
     let share = 0;
     for (const [i, { copy, fill }] of this.#entries.entries()) {
       if (fill) {
-        submission.send();
+        await submissions.send();
         share = 0;
         await fill.work();
         device.check();
         continue;
       }
       if (copy) {
-        encodeCopy(submission.betweenPasses(), copy);
+        encodeCopy(submissions.betweenPasses(), copy);
         continue;
       }
       const bound = this.#bound[i];
@@ -372,13 +375,13 @@ export class CommandList {
       const { flops, bytes } = bound.dispatch;
       const own = Math.max(flops / submissionFlops, bytes / submissionBytes);
       if (share > 0 && share + own > 1) {
-        submission.send();
+        await submissions.send();
         share = 0;
       }
-      this.#encode(submission.pass(), bound);
+      this.#encode(submissions.pass(), bound);
       share += own;
     }
-    submission.send();
+    await submissions.send();
   }
 
   /** Runs once with a timestamp around every dispatch. Needs the feature `timestamp-query`. */
@@ -468,43 +471,6 @@ export class CommandList {
       return { binding: index, resource: { buffer: storage.buffer, offset, size } };
     });
     return this.device.gpu.createBindGroup({ label, layout: kernel.bindGroupLayout, entries });
-  }
-}
-
-/** Commands on their way to the queue: one encoder, and in it one pass at a time, begun when it is needed. */
-class Submission {
-  readonly #device: Device;
-  readonly #label: string;
-  #encoder: GPUCommandEncoder | undefined;
-  #pass: GPUComputePassEncoder | undefined;
-
-  constructor(device: Device, label: string) {
-    this.#device = device;
-    this.#label = label;
-  }
-
-  pass(): GPUComputePassEncoder {
-    this.#pass ??= this.#begun().beginComputePass();
-    return this.#pass;
-  }
-
-  /** The encoder, with no pass open. */
-  betweenPasses(): GPUCommandEncoder {
-    this.#pass?.end();
-    this.#pass = undefined;
-    return this.#begun();
-  }
-
-  /** Submits what was encoded since the last time. */
-  send(): void {
-    if (!this.#encoder) return;
-    this.#device.gpu.queue.submit([this.betweenPasses().finish()]);
-    this.#encoder = undefined;
-  }
-
-  #begun(): GPUCommandEncoder {
-    this.#encoder ??= this.#device.gpu.createCommandEncoder({ label: this.#label });
-    return this.#encoder;
   }
 }
 

@@ -3,7 +3,7 @@
 // upload, in the order of the files, and never more than `bytesInFlight` wait in the device's own staging memory.
 // Weights that do not stay on the device are in streaming.ts.
 
-import { assert, DaybreakError } from "../../errors.js";
+import { assert, DaybreakError, throwIfAborted } from "../../errors.js";
 import type { Recorder } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
 import type { Storage } from "../gpu/tensor.js";
@@ -107,7 +107,7 @@ export async function loadWeights(
     const ranges = new Map([...buffers].map(([target, buffer]) => [target, { buffer, byteOffset: 0 }]));
     if (options.fill) {
       await options.fill(ranges);
-      throwIfCancelled(options.signal);
+      throwIfAborted(options.signal, "loading the weights");
     } else {
       await fillRanges(device, files, ranges, options);
     }
@@ -227,13 +227,13 @@ async function* readAhead(
   try {
     for (let index = 0; index < readsAhead; index++) start(index);
     for (const [index, read] of reads.entries()) {
-      throwIfCancelled(signal);
+      throwIfAborted(signal, "loading the weights");
       const bytes = await pending[index % readsAhead]!;
       checkFinite(read, bytes, memory);
       yield { read, bytes };
       start(index + readsAhead);
     }
-    throwIfCancelled(signal);
+    throwIfAborted(signal, "loading the weights");
   } finally {
     await Promise.allSettled(pending);
     memory.close();
@@ -248,11 +248,6 @@ function checkFinite(read: PlannedRead, bytes: Uint8Array, memory: CheckedMemory
       `${path}: ${quote(name)} holds NaN or an infinity, expected finite numbers: fetch the file again, or use another checkpoint`,
     );
   }
-}
-
-function throwIfCancelled(signal: AbortSignal | undefined): void {
-  if (!signal?.aborted) return;
-  throw new DaybreakError("request.cancelled", "loading the weights was cancelled", { cause: signal.reason });
 }
 
 function destroyAll(device: UploadDevice, buffers: Map<Target, GPUBuffer>): void {
