@@ -4,8 +4,9 @@
 // then come from caches, as it does in a model where the previous kernel has just written it. On request the other
 // kernels that could compute a case take turns, too.
 
+import { openTriedDevice } from "../src/engine/device-trial.js";
 import { BufferPlan, type CommandList, type Dispatch, Recorder } from "../src/engine/gpu/commands.js";
-import { type Device, openDevice } from "../src/engine/gpu/device.js";
+import type { Device } from "../src/engine/gpu/device.js";
 import { Readback } from "../src/engine/gpu/readback.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
 import { listenForProblems, type Problem, variantName } from "../src/engine/ops/variants.js";
@@ -100,7 +101,7 @@ export async function benchKernels(
   const gpu = await createGpu();
   const described = await describeDevice(gpu);
   const tuning = await keptChoices(gpu);
-  const device = await openDevice({ gpu, tuning });
+  const device = await openTriedDevice({ gpu, tuning });
   const peers: Peer[] = [];
   try {
     if (options.peers) peers.push(...(await openPeers(gpu, options.peersFrom)));

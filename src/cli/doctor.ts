@@ -1,12 +1,13 @@
 // `daybreak doctor`: what this machine gives the engine, and what to do where something is missing. Owns the advice.
-// The device is proved by the engine's own openDevice, not by what drivers claim; Dawn does not tell which of its
+// The device is proved by the engine's own opening, not by what drivers claim; Dawn does not tell which of its
 // backends an adapter came from, so that is named by platform.
 
 import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
 import { arch, platform, release } from "node:os";
 import { delimiter, join } from "node:path";
-import { type Device, openDevice, shownLimits } from "../engine/gpu/device.js";
+import { openTriedDevice } from "../engine/device-trial.js";
+import { type Device, shownLimits } from "../engine/gpu/device.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { videoEncoders } from "../media/mp4.js";
 import { createGpu, providedDriverFolder } from "../node/dawn.js";
@@ -41,7 +42,11 @@ type DeviceReport = {
     "timestamp-query": boolean;
     "subgroup-matrix": boolean;
   };
+  /** What is wrong with subgroup matrices, which are not used then. */
+  matrixFault: string | null;
   limits: Record<(typeof shownLimits)[number], number>;
+  /** The most work that one dispatch gets, on a GPU by its measured speed. */
+  dispatch: { flops: number; bytes: number };
 };
 
 type TuningReport = {
@@ -121,7 +126,7 @@ async function examineDevice(): Promise<Pick<Report, "device" | "tuning" | "fail
   const failed = (code: ErrorCode, message: string) => ({ device: null, tuning: null, failure: { code, message } });
   try {
     const gpu = await createGpu();
-    device = await openDevice({ gpu });
+    device = await openTriedDevice({ gpu });
     // The device has the features that the engine asks for; the adapter may have more.
     const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
     const offered = new Set(adapter?.features ?? device.features);
@@ -146,7 +151,8 @@ async function examineTuning(gpu: GPU): Promise<Report["tuning"]> {
   return { by: tuneMode() === "off" ? "built-in" : "measured", measured };
 }
 
-function describeDevice({ info, gpu, features, isSoftware }: Device, offered: ReadonlySet<string>): DeviceReport {
+function describeDevice(opened: Device, offered: ReadonlySet<string>): DeviceReport {
+  const { info, gpu, features, isSoftware, matrixFault = null } = opened;
   const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = info;
   const backends: Record<string, string> = { darwin: "Metal", win32: "Direct3D 12" };
   return {
@@ -159,17 +165,22 @@ function describeDevice({ info, gpu, features, isSoftware }: Device, offered: Re
       "timestamp-query": features.has("timestamp-query"),
       "subgroup-matrix": offered.has("chromium-experimental-subgroup-matrix"),
     },
+    matrixFault,
     limits: Object.fromEntries(shownLimits.map((name) => [name, gpu.limits[name]])) as DeviceReport["limits"],
+    dispatch: { flops: opened.limits.dispatchFlops, bytes: opened.limits.dispatchBytes },
   };
 }
 
-function deviceAdvice({ isSoftware, features }: DeviceReport): string[] {
+function deviceAdvice({ isSoftware, features, matrixFault }: DeviceReport): string[] {
   const advice: string[] = [];
   if (isSoftware) {
     advice.push(`This is no GPU but the processor: pictures take long. If the machine has a GPU, ${driverAdvice()}`);
   }
   if (!features["shader-f16"]) advice.push("Without shader-f16 the engine computes in f32: slower, not worse.");
   if (!features.subgroups) advice.push("Without subgroups the portable kernels run, which are slower.");
+  if (matrixFault !== null) {
+    advice.push(`Subgroup matrices are not used, because this driver is wrong with them (${matrixFault}): update it.`);
+  }
   return advice;
 }
 
@@ -275,7 +286,7 @@ function adapterText({ adapter, backend, isSoftware }: DeviceReport): string {
   return `${description || device || kind} (${[kind, backend, isSoftware ? "software" : ""].filter(Boolean).join(", ")})`;
 }
 
-function deviceRows({ features, limits }: DeviceReport): string[][] {
+function deviceRows({ features, matrixFault, limits, dispatch, isSoftware }: DeviceReport): string[][] {
   const { subgroups } = features;
   const sizes =
     subgroups &&
@@ -284,8 +295,10 @@ function deviceRows({ features, limits }: DeviceReport): string[][] {
     `shader-f16 ${yesNo(features["shader-f16"])}`,
     `subgroups ${sizes ? `yes, of ${sizes}` : "no"}`,
     `timestamp-query ${yesNo(features["timestamp-query"])}`,
-    `subgroup matrices ${yesNo(features["subgroup-matrix"])}`,
+    `subgroup matrices ${matrixFault === null ? yesNo(features["subgroup-matrix"]) : "wrong"}`,
   ];
+  const gflop = (dispatch.flops / 1e9).toPrecision(3);
+  const measured = isSoftware ? "" : ", by the speed that was measured";
   const limitRows = shownLimits.map((name) => [
     `  ${name}`,
     /Size$/.test(name) ? formatBytes(limits[name]) : String(limits[name]),
@@ -293,6 +306,7 @@ function deviceRows({ features, limits }: DeviceReport): string[][] {
   return [
     ["features", featureTexts.join("; ")],
     ["limits", `\n${table(limitRows).trimEnd()}`],
+    ["work", `dispatches of at most ${gflop} GFLOP and ${formatBytes(dispatch.bytes)}${measured}`],
   ];
 }
 

@@ -13,7 +13,8 @@ import {
   openCheckpoint,
   type Residencies,
 } from "./checkpoint.js";
-import { type Device, type DeviceLimits, openDevice, type Tuning } from "./gpu/device.js";
+import { openTriedDevice } from "./device-trial.js";
+import type { Device, DeviceLimits, Tuning } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { choosePlan, type PlanOptions } from "./memory-plan.js";
 import { checkReference, checkReferenceSize, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
@@ -133,7 +134,7 @@ export class Engine {
     const { precision = "auto", memoryBudgetBytes, signal, onProgress, fillWeights } = options;
     checkPrecision(precision);
     throwIfAborted(signal, "loading");
-    const device = await openDevice({ gpu: options.gpu, limits: options.limits, tuning: options.tuning });
+    const device = await openTriedDevice({ gpu: options.gpu, limits: options.limits, tuning: options.tuning });
     try {
       throwIfAborted(signal, "loading");
       const operands = chooseOperands(device, precision);

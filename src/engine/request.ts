@@ -49,7 +49,7 @@ export type GenerateRequest = {
   references?: RgbImage[];
   /** Explicit starting noise, [1, C, h, w] row-major, instead of the seed's; with numImages 1 only. */
   latents?: { shape: number[]; data: Float32Array };
-  /** Honoured at every progress event: between steps and stages, until the result is there. */
+  /** Honoured at every progress event, and within steps and stages between submissions, until the result is there. */
   signal?: AbortSignal;
   onProgress?: (event: ProgressEvent) => void;
   /**

@@ -4,8 +4,9 @@
 
 import { DaybreakError } from "../errors.js";
 import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
+import { openTriedDevice } from "./device-trial.js";
 import { checkPrecision, chooseOperands } from "./engine.js";
-import { type Device, type DeviceLimits, matrixConfigsOf, openDevice, shownLimits, type Tuning } from "./gpu/device.js";
+import { type Device, type DeviceLimits, matrixConfigsOf, shownLimits, type Tuning } from "./gpu/device.js";
 import { kernelSources } from "./gpu/kernel-sources.js";
 import { planMemory } from "./memory-plan.js";
 import { type Problem, variantName } from "./ops/variants.js";
@@ -69,11 +70,11 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> 
   const checkpoint = await openCheckpoint(source);
   const asked = resolveRequest({ prompt: "", width, height }, requestDefaults(checkpoint.config));
   const picture = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
-  const device = await openDevice({ gpu, limits });
+  const device = await openTriedDevice({ gpu, limits });
   try {
     const shape = { ...picture, steps: asked.steps };
     const problems = await posedProblems(device, checkpoint, shape, chooseOperands(device, precision));
-    return await tuneProblems(problems, device, { ...options, reopen: () => openDevice({ gpu, limits }) });
+    return await tuneProblems(problems, device, { ...options, reopen: () => openTriedDevice({ gpu, limits }) });
   } catch (error) {
     if (signal?.aborted) throw new DaybreakError("request.cancelled", "tuning was cancelled", { cause: error });
     throw error;

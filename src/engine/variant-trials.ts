@@ -23,6 +23,8 @@ export type Candidate = {
 export type TrialOptions = {
   /** As performance.now() says it; after it no further run begins. */
   deadline: number;
+  /** Only whether they are right, not how fast. */
+  isUntimed?: boolean;
   /** Variant → why it is not to be run. */
   excluded?: ReadonlyMap<string, string>;
   /** Is told the variant that is about to run: if the device fails, it was that one. */
@@ -61,11 +63,24 @@ export async function tryVariants(device: Device, problem: Problem, options: Tri
   const small = new Samples(device, problem, checked);
   try {
     const sound = await checkVariants(trial, small);
-    if (sound.length >= 2) await timeVariants(trial, small, sound);
+    if (!options.isUntimed && sound.length >= 2) await timeVariants(trial, small, sound);
   } finally {
     small.close();
   }
   return candidates;
+}
+
+/** Milliseconds of a problem's built-in choice, from runs of about `total_ms` on end; undefined if it does not run. */
+export async function timeBuiltin(device: Device, problem: Problem, total_ms: number): Promise<number | undefined> {
+  const variants = problem.variants(device);
+  const candidates = variants.map((variant) => ({ variant: variantName(variant), ms: null, median_ms: null }));
+  const trial = { device, problem, options: { deadline: Number.POSITIVE_INFINITY }, variants, candidates };
+  const samples = new Samples(device, problem, problem.units);
+  try {
+    return (await repeatsFor(trial, samples, 0, total_ms))?.ms;
+  } finally {
+    samples.close();
+  }
 }
 
 type Trial = {

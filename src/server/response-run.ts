@@ -90,7 +90,7 @@ export class ResponseRun {
   }
 
   /**
-   * Stops at the next step boundary.
+   * Stops soon: within a step, too.
    * @param reason how the run ends: cancelled; the same, but nobody will ask for it, so it is not stored; failed
    */
   stop(reason: "cancelled" | "abandoned" | ApiError): void {

@@ -17,11 +17,13 @@ it("reports the device that the engine uses", () => {
   const report = JSON.parse(run.stdout);
   expect(report).toMatchObject({ daybreak: version, node: process.versions.node });
   expect(report.failure).toBeUndefined();
-  const { adapter, backend, isSoftware, features, limits } = report.device;
+  const { adapter, backend, isSoftware, features, limits, matrixFault, dispatch } = report.device;
   expect(`${adapter.description}${adapter.device}${adapter.vendor}`).toMatch(/\w/);
   expect(backend).toMatch(/^(Vulkan|Metal|Direct3D 12)$/);
   if (/llvmpipe|SwiftShader/i.test(adapter.description)) expect(isSoftware).toBe(true);
   expect(Object.keys(features)).toEqual(["shader-f16", "subgroups", "timestamp-query", "subgroup-matrix"]);
+  expect(matrixFault).toBeNull();
+  expect(dispatch).toEqual({ flops: expect.any(Number), bytes: expect.any(Number) });
   expect(limits.maxStorageBufferBindingSize).toBeGreaterThanOrEqual(128 * 1024 * 1024);
   expect(Object.keys(report.packages)).toEqual(Object.keys({ ...dependencies, ...optionalDependencies }));
   for (const [name, wanted] of Object.entries<string>(dependencies)) {
@@ -36,6 +38,7 @@ it("reports the device that the engine uses", () => {
   expect(text.stdout).toContain(`daybreak  ${version}, Node ${process.versions.node}`);
   expect(text.stdout).toContain(adapter.description);
   expect(text.stdout).toMatch(/^features {2}shader-f16 (yes|no); subgroups /m);
+  expect(text.stdout).toMatch(/^work {6}dispatches of at most [\d.]+ GFLOP and /m);
   for (const advice of report.advice) expect(text.stdout).toContain(`- ${advice}`);
 });
 

@@ -50,7 +50,7 @@ describe("a smaller budget", () => {
     const whole = await draw(unlimited, request);
     await unlimited.close();
     for (const { totalBytes, residencies } of plans) {
-      const engine = await openTiny({ memoryBudgetBytes: totalBytes });
+      const engine = await openTiny({ memoryBudgetBytes: totalBytes, limits: device.limits });
       for (const prompt of ["a red circle", "a blue square", "a red circle"]) {
         const { data } = await draw(engine, { ...request, prompt });
         if (prompt === "a red circle") expect(sameBytes(data, whole.data)).toBe(true);

@@ -54,10 +54,26 @@ const usefulFeatures: readonly [feature: string, needs: readonly string[]][] = [
 /** Below this a product is bound by reading its weight. */
 const gpuMatrixRows = 16;
 
-/** What processors as adapters do, roughly, without and with the kernels that need subgroups, and small GPUs. */
-const software = { flopsPerSecond: 5e9, bytesPerSecond: 4e9 };
-const softwareSubgroups = { flopsPerSecond: 2e10, bytesPerSecond: 4e9 };
-const smallGpu = { flopsPerSecond: 5e11, bytesPerSecond: 4e10 };
+/** How fast work is assumed to be done when it is cut. */
+export type WorkRates = { flopsPerSecond: number; bytesPerSecond: number };
+
+/**
+ * What processors as adapters do, roughly, without and with the kernels that need subgroups, and small GPUs, until it is
+ * measured: see device-trial.ts.
+ */
+const software: WorkRates = { flopsPerSecond: 5e9, bytesPerSecond: 4e9 };
+const softwareSubgroups: WorkRates = { flopsPerSecond: 2e10, bytesPerSecond: 4e9 };
+const smallGpu: WorkRates = { flopsPerSecond: 5e11, bytesPerSecond: 4e10 };
+
+/** The limits by which work is cut: 100 ms a dispatch, 500 ms a submission. */
+export function workLimits({ flopsPerSecond, bytesPerSecond }: WorkRates) {
+  return {
+    dispatchFlops: 0.1 * flopsPerSecond,
+    dispatchBytes: 0.1 * bytesPerSecond,
+    submissionFlops: 0.5 * flopsPerSecond,
+    submissionBytes: 0.5 * bytesPerSecond,
+  };
+}
 
 /** Problem → name of the variant that was measured to be the fastest for it; see ops/variants.ts. */
 export type Tuning = ReadonlyMap<string, string>;
@@ -81,8 +97,10 @@ export class Device {
   readonly isSoftware: boolean;
   /** Lanes of a subgroup where that is one known number, else 0. */
   readonly subgroupSize: number;
-  /** What the matrix units compute; none where shaders cannot reach them. */
-  readonly matrixConfigs: readonly MatrixConfig[];
+  /** What the matrix units compute; none where shaders cannot reach them, or they are wrong. */
+  matrixConfigs: readonly MatrixConfig[];
+  /** Why matrix units that the adapter offers are not used, if they were found to be wrong. */
+  matrixFault: string | undefined;
   /** Measured choices of kernels. */
   readonly tuning: Tuning;
   /** Bytes of all buffers made through {@link createBuffer} and not destroyed. */
@@ -206,6 +224,12 @@ export class Device {
     buffer.destroy();
   }
 
+  /** Has no kernel use the matrix units any more. */
+  refuseMatrices(fault: string): void {
+    this.matrixConfigs = [];
+    this.matrixFault = fault;
+  }
+
   /** Destroys the device and with it every buffer. */
   close(): void {
     this.#closed = true;
@@ -244,14 +268,10 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
     `${adapter.info.description} ${adapter.info.device} ${adapter.info.architecture}`,
   );
   const softwareRates = requiredFeatures.includes("subgroups") ? softwareSubgroups : software;
-  const { flopsPerSecond, bytesPerSecond } = isSoftware ? softwareRates : smallGpu;
   const planned: DeviceLimits = {
     bindingBytes: adapter.limits.maxStorageBufferBindingSize,
     bufferBytes: adapter.limits.maxBufferSize,
-    dispatchFlops: 0.1 * flopsPerSecond,
-    dispatchBytes: 0.1 * bytesPerSecond,
-    submissionFlops: 0.5 * flopsPerSecond,
-    submissionBytes: 0.5 * bytesPerSecond,
+    ...workLimits(isSoftware ? softwareRates : smallGpu),
     matrixRows: isSoftware ? Number.POSITIVE_INFINITY : gpuMatrixRows,
     ...limits,
   };
