@@ -57,7 +57,7 @@ const generateResult = z.object({
     .array(
       z.object({
         ...{ stage: z.string(), label: z.string(), kernel: z.string(), count: z.number() },
-        ...{ ms: amount, flops: amount, bytes: amount },
+        ...{ ms: amount, longest_ms: amount, flops: amount, bytes: amount },
       }),
     )
     .optional(),

@@ -273,10 +273,10 @@ function stageTable(result: ReportedGenerate): string {
 
 function kernelTimesTable(kernels: readonly KernelTime[]): string {
   const rows = kernels.map((k) => [
-    ...[k.stage, k.label, k.kernel, String(k.count), digits(k.ms)],
+    ...[k.stage, k.label, k.kernel, String(k.count), digits(k.ms), digits(k.longest_ms)],
     ...[digits(k.flops / k.ms / 1e6), digits(k.bytes / k.ms / 1e6)],
   ]);
-  return table([["stage", "operation", "kernel", "count", "ms", "GFLOP/s", "GB/s"], ...rows]);
+  return table([["stage", "operation", "kernel", "count", "ms", "longest ms", "GFLOP/s", "GB/s"], ...rows]);
 }
 
 function legend(keys: readonly (readonly [name: string, paint: string])[]): string {

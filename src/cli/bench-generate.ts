@@ -85,10 +85,11 @@ function describe({ device, case: measured, memory, cold, warm, kernels, peer }:
       k.kernel,
       String(k.count),
       ms(k.ms),
+      ms(k.longest_ms),
       (k.flops / k.ms / 1e6).toFixed(1),
       (k.bytes / k.ms / 1e6).toFixed(1),
     ]);
-    text += `\n${table([["stage", "operation", "kernel", "count", "time", "GFLOP/s", "GB/s"], ...lines])}`;
+    text += `\n${table([["stage", "operation", "kernel", "count", "time", "longest", "GFLOP/s", "GB/s"], ...lines])}`;
   }
   return text;
 }

@@ -285,8 +285,16 @@ function hold({ held, busy }: Place, planned: Planned): boolean {
 
 type Bound = { dispatch: Dispatch; group: GPUBindGroup; offset: number };
 
-/** Time and work of the dispatches with one label. */
-export type Timing = { label: string; kernel: string; count: number; ms: number; flops: number; bytes: number };
+/** Time and work of the dispatches with one label; `longest_ms` is that of the longest one. */
+export type Timing = {
+  label: string;
+  kernel: string;
+  count: number;
+  ms: number;
+  longest_ms: number;
+  flops: number;
+  bytes: number;
+};
 
 /** Bytes of the buffers that stand in for bindings that a dispatch does not use. */
 const dummyBytes = 256;
@@ -492,9 +500,11 @@ function writeParams(view: DataView, base: number, { kernel, params }: Dispatch)
 }
 
 function addTiming(timings: Map<string, Timing>, { kernel, label, flops, bytes }: Dispatch, ms: number): void {
-  const timing = timings.get(label) ?? { label, kernel: kernel.layout.stem, count: 0, ms: 0, flops: 0, bytes: 0 };
+  const none = { label, kernel: kernel.layout.stem, count: 0, ms: 0, longest_ms: 0, flops: 0, bytes: 0 };
+  const timing = timings.get(label) ?? none;
   timing.count += 1;
   timing.ms += ms;
+  timing.longest_ms = Math.max(timing.longest_ms, ms);
   timing.flops += flops;
   timing.bytes += bytes;
   timings.set(label, timing);
