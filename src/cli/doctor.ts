@@ -1,6 +1,6 @@
 // `daybreak doctor`: what this machine gives the engine, and what to do where something is missing. Owns the advice.
 // The device is proved by the engine's own opening, not by what drivers claim; Dawn does not tell which of its
-// backends an adapter came from, so that is named by platform.
+// backends an adapter came from, so unless one was chosen that is named by platform.
 
 import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";
@@ -10,7 +10,7 @@ import { openTriedDevice } from "../engine/device-trial.js";
 import { type Device, shownLimits } from "../engine/gpu/device.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { videoEncoders } from "../media/mp4.js";
-import { createGpu, providedDriverFolder } from "../node/dawn.js";
+import { backendNames, chosenBackend, createGpu, providedDriverFolder } from "../node/dawn.js";
 import { packageManifest, packageRoot } from "../node/package.js";
 import { chosenDrivers } from "../node/software-driver.js";
 import { deviceKey, tuneMode } from "../node/tune.js";
@@ -154,10 +154,11 @@ async function examineTuning(gpu: GPU): Promise<Report["tuning"]> {
 function describeDevice(opened: Device, offered: ReadonlySet<string>): DeviceReport {
   const { info, gpu, features, isSoftware, matrixFault = null } = opened;
   const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = info;
-  const backends: Record<string, string> = { darwin: "Metal", win32: "Direct3D 12" };
+  const usual = { darwin: "metal", win32: "d3d12" } as const;
+  const backend = chosenBackend() ?? usual[platform() as keyof typeof usual] ?? "vulkan";
   return {
     adapter: { vendor, architecture, device, description },
-    backend: backends[platform()] ?? "Vulkan",
+    backend: backendNames[backend],
     isSoftware,
     features: {
       "shader-f16": features.has("shader-f16"),

@@ -4,6 +4,7 @@
 // Drivers are looked for once, at an instance's first requestAdapter; what Dawn thinks of them it prints to the process's
 // stderr itself (two lines "… artificially reduced from …" for most drivers), and no option or toggle of 0.6 stops it.
 
+import { reachesMatrixUnits } from "../engine/gpu/device.js";
 import { DaybreakError } from "../errors.js";
 import { packageManifest } from "./package.js";
 import { type SoftwareDriver, softwareDriver } from "./software-driver.js";
@@ -17,33 +18,52 @@ const instances: GPU[] = [];
  */
 const defaultToggles = ["disable_workgroup_init", "allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
 
-/** What of Dawn decides how kernels run: its version, and the toggles of every instance. */
+/** What of Dawn decides how kernels run: its version, the toggles of every instance, and the backend if one was chosen. */
 export function dawnFacts(): string[] {
-  return [`webgpu ${packageManifest().dependencies.webgpu}`, ...defaultToggles];
+  return [`webgpu ${packageManifest().dependencies.webgpu}`, ...defaultToggles, ...backendOptions(activeBackend)];
 }
 
+/** Dawn's names of its backends, and what people call them. */
+export const backendNames = {
+  vulkan: "Vulkan",
+  d3d12: "Direct3D 12",
+  d3d11: "Direct3D 11",
+  metal: "Metal",
+  opengl: "OpenGL",
+  opengles: "OpenGL ES",
+};
+
+export type Backend = keyof typeof backendNames;
+
 let activeDriver: SoftwareDriver | null = null;
+let activeBackend: Backend | undefined;
 
 export type CreateGpuOptions = {
   /** More Dawn toggles to enable, for measuring and debugging. */
   toggles?: string[];
+  /** Default: what the variable DAYBREAK_BACKEND says, else Dawn's choice, on Windows see {@link preferMatrixUnits}. */
+  backend?: Backend;
 };
 
 /**
  * Makes Dawn's GPU object: the entry to WebGPU as a page's `navigator.gpu` is. Where the machine's own drivers give no
  * adapter, the software driver that set-up provided is taken; call it on the main thread first, a worker cannot do that.
- * Errors: `device.no_adapter` if Dawn does not run on this system, or the provided driver is damaged. A machine without
- * any driver gives a GPU whose `requestAdapter()` resolves to null.
+ * Errors: `device.no_adapter` if Dawn does not run on this system, or the provided driver is damaged;
+ * `request.option_invalid` for a backend that does not exist. A machine without any driver gives a GPU whose
+ * `requestAdapter()` resolves to null.
  */
-export async function createGpu({ toggles = [] }: CreateGpuOptions = {}): Promise<GPU> {
+export async function createGpu({ toggles = [], backend }: CreateGpuOptions = {}): Promise<GPU> {
+  const asked = checkedBackend(backend ?? process.env.DAYBREAK_BACKEND);
   const { create } = await importDawn();
   throttlePolling();
-  const options = [`enable-dawn-features=${[...defaultToggles, ...toggles].join(",")}`];
-  const newInstance = (): GPU => {
-    const gpu = create(options) as GPU;
+  const features = `enable-dawn-features=${[...defaultToggles, ...toggles].join(",")}`;
+  const newInstance = (taken = asked): GPU => {
+    const gpu = create([features, ...backendOptions(taken)]) as GPU;
     instances.push(gpu);
+    activeBackend = taken;
     return gpu;
   };
+  if (process.platform === "win32" && !asked) return preferMatrixUnits(newInstance);
   const driver = softwareDriver();
   if (driver?.needed) useDriver(driver);
   const gpu = newInstance();
@@ -51,6 +71,33 @@ export async function createGpu({ toggles = [] }: CreateGpuOptions = {}): Promis
   // The machine has changed since set-up looked. An instance keeps what it found, so the driver needs another one.
   useDriver(driver);
   return newInstance();
+}
+
+/**
+ * Dawn takes Direct3D 12 on Windows, whose shaders reach no matrix units. Vulkan is taken where its adapter is a GPU that
+ * does, else what Dawn takes.
+ */
+export async function preferMatrixUnits(newInstance: (backend?: Backend) => GPU): Promise<GPU> {
+  const vulkan = newInstance("vulkan");
+  const adapter = await vulkan.requestAdapter({ powerPreference: "high-performance" });
+  return adapter && reachesMatrixUnits(adapter) ? vulkan : newInstance();
+}
+
+function checkedBackend(name: string | undefined): Backend | undefined {
+  if (!name) return undefined;
+  if (Object.hasOwn(backendNames, name)) return name as Backend;
+  const known = Object.keys(backendNames).join(", ");
+  throw new DaybreakError("request.option_invalid", `got the backend ${name}, expected one of ${known}`);
+}
+
+/** What Dawn's `create` takes. */
+function backendOptions(backend: Backend | undefined): string[] {
+  return backend ? [`backend=${backend}`] : [];
+}
+
+/** The backend that was chosen instead of leaving it to Dawn, if one was. */
+export function chosenBackend(): Backend | undefined {
+  return activeBackend;
 }
 
 /** The folder of the provided software driver, if this process uses it, else null: the machine's own drivers answer. */

@@ -42,6 +42,17 @@ it("reports the device that the engine uses", () => {
   for (const advice of report.advice) expect(text.stdout).toContain(`- ${advice}`);
 });
 
+it.runIf(process.platform === "linux")("takes the backend that is asked for, and refuses what is none", () => {
+  const asked = (backend: string) => daybreak(["doctor"], { cwd: repository, env: { DAYBREAK_BACKEND: backend } });
+  expect(asked("vulkan").stdout).toMatch(/^adapter .*, Vulkan/m);
+  expect(asked("d3d12").stdout).toMatch(/^adapter {3}none$/m); // Linux has none
+  const unknown = asked("glide");
+  expect(unknown.status).toBe(1);
+  expect(unknown.errors).toEqual([
+    expect.stringMatching(/request\.option_invalid: got the backend glide, expected one/),
+  ]);
+});
+
 // elsewhere no variable chooses the driver
 it.runIf(process.platform === "linux")(
   "without a device prints the report all the same, with what to do, and fails",

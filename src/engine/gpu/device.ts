@@ -41,6 +41,7 @@ export const shownLimits = [
 
 /** Dawn's name, as long as subgroup matrices are not standardised. */
 const matrixFeature = "chromium-experimental-subgroup-matrix";
+const matrixNeeds = ["shader-f16", "subgroups", "subgroup-size-control"];
 
 /** Features that kernels may use where the adapter has them, each with those that its kernels need besides. */
 const usefulFeatures: readonly [feature: string, needs: readonly string[]][] = [
@@ -48,7 +49,7 @@ const usefulFeatures: readonly [feature: string, needs: readonly string[]][] = [
   ["subgroups", []],
   ["subgroup-size-control", ["subgroups"]],
   ["timestamp-query", []],
-  [matrixFeature, ["shader-f16", "subgroup-size-control", "subgroups"]],
+  [matrixFeature, matrixNeeds],
 ];
 
 /** Below this a product is bound by reading its weight. */
@@ -264,9 +265,7 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
   // Dawn would add what a feature needs, also where a test wants it left out.
   const requiredFeatures = usefulFeatures.filter(([name, needs]) => [name, ...needs].every(isOffered)).map(([f]) => f);
   const device = await requestDevice(adapter, requiredFeatures as GPUFeatureName[]);
-  const isSoftware = /llvmpipe|swiftshader|basic render|software/i.test(
-    `${adapter.info.description} ${adapter.info.device} ${adapter.info.architecture}`,
-  );
+  const isSoftware = isSoftwareAdapter(adapter.info);
   const softwareRates = requiredFeatures.includes("subgroups") ? softwareSubgroups : software;
   const planned: DeviceLimits = {
     bindingBytes: adapter.limits.maxStorageBufferBindingSize,
@@ -315,6 +314,18 @@ export function matrixConfigsOf(info: GPUAdapterInfo): MatrixConfig[] {
   return [...subgroupMatrixConfigs].map(({ M, N, K, componentType, resultComponentType }) => {
     return { M, N, K, componentType, resultComponentType };
   });
+}
+
+/** Whether an adapter runs on the CPU. */
+function isSoftwareAdapter({ description, device, architecture }: GPUAdapterInfo): boolean {
+  return /llvmpipe|swiftshader|basic render|software/i.test(`${description} ${device} ${architecture}`);
+}
+
+/** Whether an adapter is a GPU on which shaders reach matrix units that kernels can use. */
+export function reachesMatrixUnits({ features, info }: Pick<GPUAdapter, "features" | "info">): boolean {
+  const isUsable = (c: MatrixConfig) => c.componentType === "f16" && c.resultComponentType === "f32";
+  const hasFeatures = [matrixFeature, ...matrixNeeds].every((name) => features.has(name));
+  return hasFeatures && !isSoftwareAdapter(info) && matrixConfigsOf(info).some(isUsable);
 }
 
 /** Runs one tiny kernel; Dawn's null backend accepts it and leaves in the result what the memory happened to hold. */
