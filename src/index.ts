@@ -29,5 +29,11 @@ export {
   sizeMultiple,
 } from "./engine/request.js";
 export { type TunedProblem, type TunedProblems, type TuneOptions, tuneKernels, tuningOf } from "./engine/tuning.js";
-export { blobSource, bytesSource, type CheckpointSource, urlSource } from "./engine/weights/source.js";
+export {
+  blobSource,
+  bytesSource,
+  type CheckpointSource,
+  type UrlSourceOptions,
+  urlSource,
+} from "./engine/weights/source.js";
 export { DaybreakError, type ErrorCode, errorCodes } from "./errors.js";

@@ -111,6 +111,46 @@ describe("urlSource", () => {
     expect((await failure(readRange(closed, "a", 0, 1), "file.unreadable")).message).toContain("a cannot be read");
   });
 
+  describe("with a server that goes silent", () => {
+    const readPatiently = (stallSeconds: number) => urlSource(base, ["a"], { stallSeconds }).read("a", 10, 20);
+    const headers = { "Content-Range": "bytes 10-19/1000" };
+
+    it.each<[string, typeof answer]>([
+      ["before it answers", () => undefined],
+      ["after its head", (_, response) => response.writeHead(206, headers).flushHeaders()],
+      ["in the middle", (_, response) => void response.writeHead(206, headers).write(content.subarray(10, 13))],
+    ])("%s gives up and closes the connection", async (_, silent) => {
+      const closed = new Promise((resolve) => {
+        answer = (request, response) => {
+          request.socket.once("close", resolve);
+          silent(request, response);
+        };
+      });
+      const { message } = await failure(readPatiently(0.2), "file.unreadable");
+      expect(message).toMatch(/^a: nothing came for 0\.2 s: .*; try again$/);
+      await closed;
+    });
+
+    it("goes on as long as bytes come, however slowly", async () => {
+      answer = async (_, response) => {
+        response.writeHead(206, headers);
+        for (let at = 10; at < 20; at++) {
+          response.write(content.subarray(at, at + 1));
+          await new Promise((resolve) => setTimeout(resolve, 150));
+        }
+        response.end();
+      };
+      expect(await readPatiently(1)).toEqual(content.slice(10, 20));
+    });
+
+    it("leaves no timer behind that would keep a program alive", async () => {
+      reply(206, headers, content.subarray(10, 20));
+      const before = process.getActiveResourcesInfo().filter((name) => name === "Timeout").length;
+      await urlSource(base, ["a"]).read("a", 10, 20);
+      expect(process.getActiveResourcesInfo().filter((name) => name === "Timeout").length).toBeLessThanOrEqual(before);
+    });
+  });
+
   it("refuses what is no address", () => failure(() => urlSource("models/m", []), "model.not_found"));
 
   it("never asks for a path outside of the checkpoint", async () => {

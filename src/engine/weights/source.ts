@@ -121,17 +121,52 @@ export function blobSource(files: Map<string, Blob>): CheckpointSource {
   };
 }
 
+export type UrlSourceOptions = {
+  /** A read to which nothing comes for so long fails: connections that are dead may never be closed. Default 60. */
+  stallSeconds?: number;
+};
+
 /**
  * A source over files below an address, read by HTTP range requests. `paths` are the files that exist: HTTP has no
  * listing. The server must answer 206 and, if it is another origin, expose `Content-Range` to scripts.
  * Errors: `model.not_found` (no address); reading: `model.part_missing` (404, 410), `file.unreadable`.
  */
-export function urlSource(baseUrl: string | URL, paths: readonly string[]): CheckpointSource {
+export function urlSource(
+  baseUrl: string | URL,
+  paths: readonly string[],
+  { stallSeconds = 60 }: UrlSourceOptions = {},
+): CheckpointSource {
   const base = folderAddress(baseUrl);
   return {
     list: async () => [...paths],
-    read: (path, begin, end) => fetchRange(addressOf(base, path), path, begin, end),
+    read: async (path, begin, end) => {
+      const address = addressOf(base, path);
+      const watch = stallWatch(path, stallSeconds);
+      try {
+        return await fetchRange(address, path, [begin, end], watch);
+      } finally {
+        watch.stop();
+      }
+    },
   };
+}
+
+/** Aborts its signal when it is told of no progress for some seconds. */
+type StallWatch = { signal: AbortSignal; moved: () => void; stop: () => void };
+
+function stallWatch(path: string, seconds: number): StallWatch {
+  const controller = new AbortController();
+  const giveUp = () => {
+    const message = `${path}: nothing came for ${seconds} s: the connection or the server is stuck; try again`;
+    controller.abort(new DaybreakError("file.unreadable", message));
+  };
+  let timer = setTimeout(giveUp, 1000 * seconds);
+  const stop = () => clearTimeout(timer);
+  const moved = () => {
+    stop();
+    timer = setTimeout(giveUp, 1000 * seconds);
+  };
+  return { signal: controller.signal, moved, stop };
 }
 
 /** In a page, an address may be relative to the page's. */
@@ -155,8 +190,15 @@ function addressOf(base: URL, path: string): URL {
   return address;
 }
 
-async function fetchRange(address: URL, path: string, begin: number, end: number): Promise<Uint8Array> {
-  const response = await fetch(address, { headers: { Range: `bytes=${begin}-${end - 1}` } });
+async function fetchRange(
+  address: URL,
+  path: string,
+  [begin, end]: [number, number],
+  watch: StallWatch,
+): Promise<Uint8Array> {
+  const headers = { Range: `bytes=${begin}-${end - 1}` };
+  const response = await fetch(address, { headers, signal: watch.signal });
+  watch.moved();
   if (response.status !== 206) {
     await response.body?.cancel();
     // 416: the range lies behind the file's end, which for a source means no bytes.
@@ -178,17 +220,18 @@ async function fetchRange(address: URL, path: string, begin: number, end: number
       `${path}: got Content-Range ${got}, expected bytes ${begin}-${end - 1}${hint}`,
     );
   }
-  return readBody(response, path, last + 1 - begin);
+  return readBody(response, path, last + 1 - begin, watch);
 }
 
 /** Reads exactly `length` bytes and no more: a server that goes on sending cannot fill the memory. */
-async function readBody(response: Response, path: string, length: number): Promise<Uint8Array> {
+async function readBody(response: Response, path: string, length: number, { moved }: StallWatch): Promise<Uint8Array> {
   const bytes = new Uint8Array(length);
   let filled = 0;
   const reader = response.body?.getReader();
   for (;;) {
     const { done, value } = (await reader?.read()) ?? { done: true };
     if (done || value === undefined) break;
+    moved();
     if (filled + value.length > length) {
       await reader?.cancel();
       filled = Number.POSITIVE_INFINITY;
