@@ -2,14 +2,9 @@
 // Warm runs change the prompt each time, so that remembered embeddings do not count. Knows no kernel.
 
 import { spawn } from "node:child_process";
-import { type FillWeights, loadCheckpoint, openCheckpoint } from "../src/engine/checkpoint.js";
-import { Engine } from "../src/engine/engine.js";
-import type { Timing } from "../src/engine/gpu/commands.js";
-import { openDevice } from "../src/engine/gpu/device.js";
-import { Readback } from "../src/engine/gpu/readback.js";
+import { type FillWeights, openCheckpoint, type Residencies } from "../src/engine/checkpoint.js";
+import { Engine, type StageTiming } from "../src/engine/engine.js";
 import { choosePlan, type MemoryPlan } from "../src/engine/memory-plan.js";
-import { buildPicturePlan, modulatedSteps } from "../src/engine/picture-plan.js";
-import { PromptEncoder } from "../src/engine/prompt-encoder.js";
 import { defaultSteps, type Precision, resolveRequest, type Timings } from "../src/engine/request.js";
 import { requestDefaults } from "../src/engine/request-defaults.js";
 import type { CheckpointSource } from "../src/engine/weights/source.js";
@@ -50,7 +45,7 @@ export type BenchGenerateResult = {
   memory: { planned: MemoryPlan; peakBytes: number };
   cold: { open_ms: number; first: Timings };
   warm: Record<keyof Timings, Spread>;
-  kernels?: (Timing & { stage: string })[];
+  kernels?: StageTiming[];
   /** Ratios are our time over the peer's: below 1 is faster than the peer. */
   peer?: { command: string; total_ms: Spread; ratio: Spread };
 };
@@ -60,8 +55,6 @@ export async function benchGenerate(options: BenchGenerateOptions): Promise<Benc
   const opened = await openModel(options);
   try {
     const result = await measure(opened, options);
-    const { width, height, precision } = result.case;
-    if (options.kernels) result.kernels = await profileKernels(opened, { width, height }, precision);
     if (options.peer) result.peer = await runPeer(options.peer, result.warm.total_ms);
     return result;
   } finally {
@@ -93,6 +86,7 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
   const all: Timings[] = [];
   let size = { width: 0, height: 0 };
   let peakBytes = 0;
+  let kernels: StageTiming[] | undefined;
   const { isDistilled, precision: operands } = engine.info;
   try {
     for (let i = 0; i <= runs; i++) {
@@ -102,6 +96,7 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
       all.push(timings);
     }
     peakBytes = engine.info.peakDeviceBytes;
+    if (options.kernels) kernels = await engine.profile({ width, height });
   } finally {
     await engine.close();
   }
@@ -121,6 +116,7 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
     memory: { planned: (await planPicture(source, { ...options, ...shape }, operands)).planned, peakBytes },
     cold: { open_ms, first },
     warm: warm as BenchGenerateResult["warm"],
+    ...(kernels && { kernels }),
   };
 }
 
@@ -157,41 +153,6 @@ type OpenModel = { source: CheckpointSource & { close(): Promise<void> }; fillWe
 async function openModel({ model, isSynthetic }: BenchCase): Promise<OpenModel> {
   if (!isSynthetic) return { source: await folderSource(model) };
   return { source: await syntheticSource(syntheticModel(model)), fillWeights: syntheticWeights(1) };
-}
-
-/** Times every dispatch of the prompt, one step and the decoder with timestamps. */
-async function profileKernels(
-  { source, fillWeights }: OpenModel,
-  shape: { width: number; height: number },
-  operands: "f32" | "f16",
-) {
-  const device = await openDevice({ gpu: await createGpu() });
-  try {
-    if (!device.features.has("timestamp-query")) {
-      throw new DaybreakError(
-        "device.feature_missing",
-        "timing kernels needs timestamp-query, which this device lacks",
-      );
-    }
-    const checkpoint = await loadCheckpoint(device, await openCheckpoint(source), { fillWeights });
-    const { tensors } = await PromptEncoder.open(device, new Readback(device), checkpoint);
-    const picture = { ...shape, references: [], isGuided: false };
-    const plan = await buildPicturePlan(device, checkpoint, tensors, picture, { operands });
-    const timings: (Timing & { stage: string })[] = [];
-    const lists = {
-      prompt: plan.prompt.list,
-      [`modulation of ${modulatedSteps} steps`]: plan.modulate,
-      "one step": plan.denoise,
-      decode: plan.decode,
-    };
-    for (const [stage, list] of Object.entries(lists)) {
-      await list.profile(); // compiles
-      for (const timing of await list.profile()) timings.push({ stage, ...timing });
-    }
-    return timings;
-  } finally {
-    device.close();
-  }
 }
 
 async function runPeer(command: string, ours: Spread): Promise<NonNullable<BenchGenerateResult["peer"]>> {

@@ -14,11 +14,18 @@ import {
   type Residencies,
 } from "./checkpoint.js";
 import { openTriedDevice } from "./device-trial.js";
+import type { Timing } from "./gpu/commands.js";
 import type { Device, DeviceLimits, Tuning } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { choosePlan, type PlanOptions } from "./memory-plan.js";
 import { checkReference, checkReferenceSize, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
-import { buildPicturePlan, type Decoding, type PicturePlan, type PictureShape } from "./picture-plan.js";
+import {
+  buildPicturePlan,
+  type Decoding,
+  modulatedSteps,
+  type PicturePlan,
+  type PictureShape,
+} from "./picture-plan.js";
 import { generateImages } from "./pipeline.js";
 import { PromptEncoder } from "./prompt-encoder.js";
 import {
@@ -83,6 +90,9 @@ export type EngineInfo = {
   deviceBytes: number;
   peakDeviceBytes: number;
 };
+
+/** What the dispatches of one label took in a stage of a picture. */
+export type StageTiming = Timing & { stage: string };
 
 /** Plans that are kept: switching between a few sizes costs nothing. */
 const maxPlans = 3;
@@ -180,18 +190,31 @@ export class Engine {
    * Errors: `request.*`, `reference.*`, `numerics.*`, `device.*`, `engine.closed`.
    */
   generate(request: GenerateRequest): Promise<GenerateResult> {
-    if (this.#closing) {
-      return Promise.reject(new DaybreakError("engine.closed", "the engine was closed; open it anew"));
-    }
-    const result = this.#queue.then(() => this.#generate(request));
-    this.#queue = result.catch(() => undefined);
-    return result;
+    return this.#inTurn(() => this.#generate(request));
+  }
+
+  /**
+   * Times every dispatch of a picture of this size without references: of the prompt, of one step and of the decoder. They
+   * are the very ones that {@link generate} runs.
+   * Errors: `device.feature_missing` without timestamp-query; those of {@link generate}.
+   */
+  profile(size: Pick<GenerateRequest, "width" | "height">): Promise<StageTiming[]> {
+    return this.#inTurn(() => this.#profile(size));
   }
 
   /** Waits for the requests that were made, then frees the device. Every call resolves when that is done. */
   close(): Promise<void> {
     this.#closing ??= this.#close();
     return this.#closing;
+  }
+
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#closing) {
+      return Promise.reject(new DaybreakError("engine.closed", "the engine was closed; open it anew"));
+    }
+    const result = this.#queue.then(work);
+    this.#queue = result.catch(() => undefined);
+    return result;
   }
 
   async #close(): Promise<void> {
@@ -237,8 +260,39 @@ export class Engine {
     }
   }
 
+  async #profile({ width, height }: Pick<GenerateRequest, "width" | "height">): Promise<StageTiming[]> {
+    this.#device.check();
+    if (!this.#device.features.has("timestamp-query")) {
+      throw new DaybreakError(
+        "device.feature_missing",
+        "timing kernels needs timestamp-query, which this device lacks",
+      );
+    }
+    const asked = resolveRequest({ prompt: "", width, height }, requestDefaults(this.#opened.config));
+    const shape = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
+    const plan = await this.#plan(shape);
+    const { positive } = plan.contexts;
+    positive.holds = undefined; // what is projected now is no prompt's
+    const lists = {
+      prompt: plan.prompt.list,
+      context: positive.list,
+      [`modulation of ${modulatedSteps} steps`]: plan.modulate,
+      "one step": plan.denoise,
+      decode: plan.decode,
+    };
+    const timings: StageTiming[] = [];
+    for (const [stage, list] of Object.entries(lists)) {
+      await list.profile(); // warms up
+      for (const timing of await list.profile()) timings.push({ stage, ...timing });
+    }
+    return timings;
+  }
+
   /** The plan of this size: a kept one or a new one. Plans that trace are not kept; whoever asked closes them. */
-  async #plan(shape: PictureShape, { trace, signal }: GenerateRequest): Promise<PicturePlan> {
+  async #plan(
+    shape: PictureShape,
+    { trace, signal }: Pick<GenerateRequest, "trace" | "signal"> = {},
+  ): Promise<PicturePlan> {
     const key = JSON.stringify(shape);
     const known = trace ? undefined : this.#plans.get(key);
     if (known) {

@@ -99,6 +99,17 @@ test("the benchmark takes what was planned", async () => {
   expect(warm.total_ms.min).toBeGreaterThan(0);
 });
 
+test("the kernels that are timed are those of the engine that was timed", async () => {
+  const { totalBytes } = (await planGenerate(small)).planned;
+  const memoryBudgetBytes = Math.floor(0.7 * totalBytes);
+  const { memory, kernels } = await benchGenerate({ ...small, memoryBudgetBytes, steps: 1, runs: 1, kernels: true });
+  expect(memory.planned.residencies).toEqual({ textEncoder: "streamed", transformer: "streamed" });
+  expect(new Set(kernels!.map(({ stage }) => stage))).toEqual(
+    new Set(["prompt", "context", "modulation of 4 steps", "one step", "decode"]),
+  );
+  expect(kernels!.reduce((sum, { ms }) => sum + ms, 0)).toBeGreaterThan(0);
+});
+
 test("a memory budget is kept, and what cannot be kept is refused", async () => {
   const { totalBytes } = (await planGenerate(small)).planned;
   const budget = { memoryBudgetBytes: Math.floor(0.9 * totalBytes) };

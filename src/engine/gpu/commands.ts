@@ -364,7 +364,6 @@ export class CommandList {
     const { device } = this;
     device.check();
     const submissions = new Submissions(device, this.label, signal);
-    const { submissionFlops, submissionBytes } = device.limits;
     let share = 0;
     for (const [i, { copy, fill }] of this.#entries.entries()) {
       if (fill) {
@@ -380,8 +379,7 @@ export class CommandList {
       }
       const bound = this.#bound[i];
       assert(bound, `${this.label} was not prepared`);
-      const { flops, bytes } = bound.dispatch;
-      const own = Math.max(flops / submissionFlops, bytes / submissionBytes);
+      const own = this.#shareOf(bound.dispatch);
       if (share > 0 && share + own > 1) {
         await submissions.send();
         share = 0;
@@ -392,7 +390,7 @@ export class CommandList {
     await submissions.send();
   }
 
-  /** Runs once with a timestamp around every dispatch. Needs the feature `timestamp-query`. */
+  /** Runs once with a timestamp around every dispatch, cut as {@link submit} does. Needs the feature `timestamp-query`. */
   async profile(): Promise<Timing[]> {
     const { device } = this;
     assert(device.features.has("timestamp-query"), "profiling needs the feature timestamp-query");
@@ -402,6 +400,7 @@ export class CommandList {
     const resolved = device.createBuffer("timestamps", 16 * most, bufferUsage.QUERY_RESOLVE | bufferUsage.COPY_SRC);
     const staging = device.createBuffer("timestamps", 16 * most, bufferUsage.MAP_READ | bufferUsage.COPY_DST);
     let timed: Dispatch[] = [];
+    let share = 0;
     let encoder = device.gpu.createCommandEncoder();
     const flush = async () => {
       const count = timed.length;
@@ -420,6 +419,7 @@ export class CommandList {
         addTiming(timings, dispatch, Number(nanoseconds) / 1e6);
       });
       timed = [];
+      share = 0;
     };
     for (const [i, { copy, fill }] of this.#entries.entries()) {
       if (fill) {
@@ -431,8 +431,10 @@ export class CommandList {
         encodeCopy(encoder, copy);
         continue;
       }
-      if (timed.length === most) await flush();
       const bound = this.#bound[i] as Bound;
+      const own = this.#shareOf(bound.dispatch);
+      if (timed.length === most || (share > 0 && share + own > 1)) await flush();
+      share += own;
       const at = 2 * timed.length;
       const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
       const pass = encoder.beginComputePass({ timestampWrites });
@@ -445,6 +447,12 @@ export class CommandList {
     device.destroyBuffer(resolved);
     device.destroyBuffer(staging);
     return [...timings.values()].sort((a, b) => b.ms - a.ms);
+  }
+
+  /** What a dispatch is of the most work that a submission may hold. */
+  #shareOf({ flops, bytes }: Dispatch): number {
+    const { submissionFlops, submissionBytes } = this.device.limits;
+    return Math.max(flops / submissionFlops, bytes / submissionBytes);
   }
 
   #paramsBytes(): number {
