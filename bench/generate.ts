@@ -2,7 +2,7 @@
 // Warm runs change the prompt each time, so that remembered embeddings do not count. Knows no kernel.
 
 import { spawn } from "node:child_process";
-import { type FillWeights, openCheckpoint, type Residencies } from "../src/engine/checkpoint.js";
+import { type FillWeights, openCheckpoint } from "../src/engine/checkpoint.js";
 import { Engine, type StageTiming } from "../src/engine/engine.js";
 import { choosePlan, type MemoryPlan } from "../src/engine/memory-plan.js";
 import { defaultSteps, type Precision, resolveRequest, type Timings } from "../src/engine/request.js";

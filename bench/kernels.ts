@@ -9,7 +9,7 @@ import { BufferPlan, type CommandList, type Dispatch, Recorder } from "../src/en
 import type { Device } from "../src/engine/gpu/device.js";
 import { Readback } from "../src/engine/gpu/readback.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
-import { listenForProblems, type Problem, variantName } from "../src/engine/ops/variants.js";
+import { choiceKey, listenForProblems, type Problem, variantName } from "../src/engine/ops/variants.js";
 import { tuningOf } from "../src/engine/tuning.js";
 import { DaybreakError } from "../src/errors.js";
 import { createGpu } from "../src/node/dawn.js";
@@ -246,14 +246,15 @@ async function otherKernels(
 ): Promise<Recorded[]> {
   const [problem] = problems;
   if (!problem || problems.length > 1) return [];
-  const chosen = tuning.get(problem.name);
+  const key = choiceKey(device, problem);
+  const chosen = tuning.get(key);
   const patience_ms = (1000 * options.maxSeconds) / options.runs;
   const others: Recorded[] = [];
   const readback = new Readback(device);
   try {
     const expected = await readback.f32(ours.result);
     for (const variant of problem.variants(device)) {
-      tuning.set(problem.name, variantName(variant));
+      tuning.set(key, variantName(variant));
       const recorded = await prepareCase(device, inputs, benchCase, repetitions);
       lists.push(recorded);
       if (recorded.variant === ours.variant) continue;
@@ -268,8 +269,8 @@ async function otherKernels(
     return others;
   } finally {
     readback.close();
-    if (chosen === undefined) tuning.delete(problem.name);
-    else tuning.set(problem.name, chosen);
+    if (chosen === undefined) tuning.delete(key);
+    else tuning.set(key, chosen);
   }
 }
 

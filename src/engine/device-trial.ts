@@ -9,7 +9,7 @@ import { convolutionProblem } from "./ops/conv2d.js";
 import { matmulProblem } from "./ops/matmul.js";
 import { attentionMatrixVariants, matrixVariants } from "./ops/matrix-tiles.js";
 import type { Problem, Variant } from "./ops/variants.js";
-import { timeBuiltin, tryVariants } from "./variant-trials.js";
+import { candidatesOf, timeBuiltin, tryVariants } from "./variant-trials.js";
 
 /**
  * Opens a device as `openDevice` does, and tries it. Matrix units that compute something wrong, do not compile or take
@@ -44,7 +44,8 @@ export async function findMatrixFault(
   const trial = { deadline: Number.POSITIVE_INFINITY, isUntimed: true };
   for (const problem of problems) {
     try {
-      const candidates = await tryVariants(device, problem, trial);
+      const candidates = candidatesOf(device, problem);
+      await tryVariants(device, problem, candidates, trial);
       const wrong = candidates.find(({ error }) => error !== undefined);
       if (wrong) return `${wrong.variant}: ${wrong.error}`;
     } catch (error) {
@@ -76,8 +77,6 @@ function matrixProblems(device: Device): Problem[] {
   ];
 }
 
-/** What is timed lasts about so long: on the slowest GPU a multiple of it, on the fastest there are several runs. */
-const sample_ms = 10;
 /** A shorter time says more of the clock than of the device: pages get a coarse one. */
 const leastTime_ms = 0.1;
 /** How many times as slow as what is timed other kernels may be, so that they still keep within the limits. */
@@ -87,8 +86,8 @@ const margin = 4;
 async function measureWork(device: Device, given: Partial<DeviceLimits> = {}): Promise<void> {
   const isGiven = given.dispatchFlops ?? given.dispatchBytes ?? given.submissionFlops ?? given.submissionBytes;
   if (device.isSoftware || isGiven !== undefined) return;
-  const product_ms = await timeBuiltin(device, sampleProduct, sample_ms);
-  const copy_ms = await timeBuiltin(device, sampleCopy, sample_ms);
+  const product_ms = await timeBuiltin(device, sampleProduct);
+  const copy_ms = await timeBuiltin(device, sampleCopy);
   if (product_ms === undefined || copy_ms === undefined) return;
   const rates = {
     flopsPerSecond: plannedRate(sampleProduct.flops, product_ms),
@@ -118,13 +117,13 @@ const copiedBytes = 8 * copied.rows * copied.cols;
 const sampleCopy: Problem = {
   name: "copy",
   flops: copied.rows * copied.cols,
-  units: copied.rows,
+  extents: copied,
   operands: "f32",
   portable: "copy_columns",
   variants: () => [{ stem: "copy_columns", tunables: {}, tileRows: 1, tileCols: copied.cols }],
-  sample: (recorder, _inputs, units) => {
-    const x = recorder.scratch("x", units, copied.cols);
-    const y = recorder.scratch("y", units, copied.cols);
+  sample: (recorder, _inputs, { rows, cols }) => {
+    const x = recorder.scratch("x", rows, cols);
+    const y = recorder.scratch("y", rows, cols);
     copyColumns(recorder, x, y, 0);
     return y;
   },

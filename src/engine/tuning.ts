@@ -9,32 +9,40 @@ import { checkPrecision, chooseOperands } from "./engine.js";
 import { type Device, type DeviceLimits, matrixConfigsOf, shownLimits, type Tuning } from "./gpu/device.js";
 import { kernelSources } from "./gpu/kernel-sources.js";
 import { planMemory } from "./memory-plan.js";
-import { type Problem, variantName } from "./ops/variants.js";
+import { choiceKey, type Problem } from "./ops/variants.js";
 import type { PictureShape } from "./picture-plan.js";
 import { type Precision, type ProgressEvent, resolveRequest } from "./request.js";
 import { requestDefaults } from "./request-defaults.js";
-import { type Candidate, tryVariants } from "./variant-trials.js";
+import { type Candidate, candidatesOf, tryVariants } from "./variant-trials.js";
 import type { CheckpointSource } from "./weights/source.js";
 
 /** The choice for one problem, and what it rests on. Times are of the whole problem, milliseconds. */
 export type TunedProblem = {
+  /** Of the problem. */
+  name: string;
   /** What is taken. */
   variant: string;
   /** Its time; null if none was measured: then it is the built-in choice. */
   ms: number | null;
   /** The built-in choice's time. */
   builtin_ms: number | null;
+  /** Why nothing was measured, if that may go better another time. */
+  unmeasured?: string;
   /** In the operation's order, the built-in choice first. */
   candidates: Candidate[];
 };
 
-/** Choices by problem, for one device; plain data. */
+/** Choices by `choiceKey`, for one device; plain data. */
 export type TunedProblems = Record<string, TunedProblem>;
 
 /** A variant must be this much faster than the built-in one: less is noise, and would change from day to day. */
 export const leastGain = 0.03;
-/** Seconds that tuning takes unless more are given; a kernel that is being compiled is waited for. */
+/** Seconds that tuning takes unless another number is given. */
 export const defaultTuneSeconds = 10;
+/** For runs that have begun to end; what goes on longer is no longer waited for. */
+const grace_ms = 1000;
+/** A variant that was waited for so long when the time was up is not tried again. */
+const tooSlow_ms = 3000;
 /** Devices that are lost to bad variants before tuning ends. */
 const mostLosses = 3;
 
@@ -50,9 +58,11 @@ export type TuneOptions = {
   height?: number;
   /** Default {@link defaultTuneSeconds}. */
   seconds?: number;
-  /** Choices that are kept. Those that no time was left for are measured again only if `complete` is set. */
+  /** Choices that are kept. Those that could not be measured are measured again only if `complete` is set. */
   known?: TunedProblems;
   complete?: boolean;
+  /** Is told every choice that is not known, as soon as it is made: it holds also if tuning fails later. */
+  onChoice?: (key: string, choice: TunedProblem) => void;
   /** Stage `tune`: problems. Not called if there is nothing to measure. */
   onProgress?: (event: ProgressEvent) => void;
   signal?: AbortSignal;
@@ -70,22 +80,22 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> 
   const checkpoint = await openCheckpoint(source);
   const asked = resolveRequest({ prompt: "", width, height }, requestDefaults(checkpoint.config));
   const picture = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
-  const device = await openTriedDevice({ gpu, limits });
+  const open = () => openTriedDevice({ gpu, limits });
   try {
+    const device = await open();
     const shape = { ...picture, steps: asked.steps };
-    const problems = await posedProblems(device, checkpoint, shape, chooseOperands(device, precision));
-    return await tuneProblems(problems, device, { ...options, reopen: () => openTriedDevice({ gpu, limits }) });
+    const posed = posedProblems(device, checkpoint, shape, chooseOperands(device, precision));
+    const problems = await posed.finally(() => device.close());
+    return await tuneProblems(problems, open, options);
   } catch (error) {
     if (signal?.aborted) throw new DaybreakError("request.cancelled", "tuning was cancelled", { cause: error });
     throw error;
-  } finally {
-    device.close();
   }
 }
 
 /**
  * The problems that have several variants on `device`, the most expensive ones first, by their FLOPs in a picture of so
- * many steps. Of those that share a name the largest one stands for all.
+ * many steps. Of those that share a name and variants the largest one stands for all.
  */
 export async function posedProblems(
   device: Device,
@@ -96,9 +106,10 @@ export async function posedProblems(
   const posed = new Map<string, { problem: Problem; flops: number }>();
   const onProblem = (problem: Problem, list: string) => {
     const runs = list === "denoise" ? steps : 1;
-    const known = posed.get(problem.name);
+    const key = choiceKey(device, problem);
+    const known = posed.get(key);
     const largest = known && known.problem.flops >= problem.flops ? known.problem : problem;
-    posed.set(problem.name, { problem: largest, flops: (known?.flops ?? 0) + runs * problem.flops });
+    posed.set(key, { problem: largest, flops: (known?.flops ?? 0) + runs * problem.flops });
   };
   await planMemory(checkpoint, shape, { operands, device, onProblem });
   return [...posed.values()]
@@ -107,77 +118,134 @@ export async function posedProblems(
     .map(({ problem }) => problem);
 }
 
-export type TuneProblemsOptions = Pick<TuneOptions, "seconds" | "known" | "complete" | "onProgress" | "signal"> & {
-  /** A new device in the place of one that was lost. */
-  reopen: () => Promise<Device>;
-};
+export type TuneProblemsOptions = Pick<
+  TuneOptions,
+  "seconds" | "known" | "complete" | "onChoice" | "onProgress" | "signal"
+>;
 
-/** Measures problems in their order until the time is spent. `device` stays open; devices of `reopen` are closed. */
+/**
+ * Measures problems in their order until the time is spent, on a device from `open`, and on another one each time that one
+ * is lost. Errors: those of `open`; what `signal` was aborted with.
+ */
 export async function tuneProblems(
   problems: readonly Problem[],
-  device: Device,
-  { seconds = defaultTuneSeconds, known = {}, complete = false, onProgress, signal, reopen }: TuneProblemsOptions,
+  open: () => Promise<Device>,
+  { seconds = defaultTuneSeconds, known = {}, complete = false, onChoice, onProgress, signal }: TuneProblemsOptions,
 ): Promise<TunedProblems> {
   const deadline = performance.now() + 1000 * seconds;
+  const bench: Bench = { device: await open(), open, deadline, signal, excluded: new Map() };
+  const keyed = problems.map((problem) => [choiceKey(bench.device, problem), problem] as const);
+  const isFresh = (key: string) => !known[key] || (complete && known[key].unmeasured !== undefined);
+  const total = keyed.filter(([key]) => isFresh(key)).length;
+  const report = (done: number) => onProgress?.({ stage: "tune", done, total, image: 0, numImages: 0 });
   const tuned: TunedProblems = {};
-  const fresh = problems.filter((problem) => !isKnown(known[problem.name], problem, device, complete));
-  const report = (done: number) => onProgress?.({ stage: "tune", done, total: fresh.length, image: 0, numImages: 0 });
-  /** Variants that a device was lost to, for the rest of the tuning. */
-  const excluded = new Map<string, string>();
-  let current = device;
+  let done = 0;
   try {
-    for (const problem of problems) {
-      const at = fresh.indexOf(problem);
-      if (at < 0) {
-        tuned[problem.name] = known[problem.name] as TunedProblem;
+    for (const [key, problem] of keyed) {
+      if (!isFresh(key)) {
+        tuned[key] = known[key] as TunedProblem;
         continue;
       }
-      report(at);
-      let running = "";
-      while (!tuned[problem.name]) {
-        try {
-          const onVariant = (name: string) => {
-            running = name;
-          };
-          const trial = { deadline, excluded, signal, onVariant };
-          const isOver = performance.now() > deadline || excluded.size >= mostLosses;
-          const candidates = isOver ? untried(problem, current, excluded) : await tryVariants(current, problem, trial);
-          tuned[problem.name] = chosen(candidates);
-        } catch (error) {
-          if (!current.failure || signal?.aborted) throw error;
-          excluded.set(running, current.failure.message);
-          if (current !== device) current.close();
-          current = await reopen();
-        }
-      }
+      report(done++);
+      tuned[key] = await tuneProblem(bench, problem);
+      onChoice?.(key, tuned[key]);
     }
-    if (fresh.length > 0) report(fresh.length);
+    if (total > 0) report(total);
     return tuned;
   } finally {
-    if (current !== device) current.close();
+    const close = () => bench.device.close();
+    // Closing a device blocks the thread until everything is compiled.
+    if (bench.abandoned) bench.abandoned.then(close, close);
+    else close();
   }
 }
 
-/** Whether a choice is of the variants that there are now, and, if it has to be complete, measured as far as possible. */
-function isKnown(choice: TunedProblem | undefined, problem: Problem, device: Device, complete: boolean): boolean {
-  if (!choice) return false;
-  const names = problem.variants(device).map(variantName);
-  const isSame = names.join() === choice.candidates.map(({ variant }) => variant).join();
-  return isSame && !(complete && choice.ms === null);
+/** What is measured on. */
+type Bench = {
+  device: Device;
+  /** A new device in the place of one that was lost. */
+  open: () => Promise<Device>;
+  deadline: number;
+  signal?: AbortSignal;
+  /** Variants that a device was lost to, for the rest of the tuning. */
+  excluded: Map<string, string>;
+  /** A trial that still runs on the device and is no longer waited for. */
+  abandoned?: Promise<void>;
+};
+
+async function tuneProblem(bench: Bench, problem: Problem): Promise<TunedProblem> {
+  const { deadline, signal, excluded } = bench;
+  for (;;) {
+    signal?.throwIfAborted();
+    const { device } = bench;
+    const candidates = candidatesOf(device, problem, excluded);
+    const choice = (unmeasured?: string) => ({ ...chosen(problem.name, candidates), unmeasured });
+    if (performance.now() > deadline) return choice(noTime);
+    if (excluded.size >= mostLosses) return choice(`the device was lost to ${mostLosses} kernels before`);
+    const latest = { variant: "", since: 0 };
+    const onVariant = (variant: string) => void Object.assign(latest, { variant, since: performance.now() });
+    const trial = tryVariants(device, problem, candidates, { deadline, signal, onVariant });
+    try {
+      if (await endsBy(deadline + grace_ms, trial, signal)) {
+        const isUp = performance.now() > deadline && candidates.every(({ ms }) => ms === null);
+        return choice(isUp ? noTime : undefined);
+      }
+      bench.abandoned = trial;
+      signal?.throwIfAborted();
+      return { ...abandoned(problem.name, candidates, latest), unmeasured: noTime };
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      const isShort = error instanceof DaybreakError && error.code === "device.out_of_memory";
+      if (!device.failure && isShort) return choice(error.message);
+      if (!device.failure) throw error;
+      excluded.set(latest.variant, device.failure.message);
+      device.close();
+      bench.device = await bench.open();
+    }
+  }
 }
 
-function untried(problem: Problem, device: Device, excluded: ReadonlyMap<string, string>): Candidate[] {
-  return problem.variants(device).map((listed) => {
-    const variant = variantName(listed);
-    return { variant, ms: null, median_ms: null, error: excluded.get(variant) };
+const noTime = "no time was left";
+
+/** The choice where a variant still compiles or runs. The trial goes on with `candidates`, so they are copied. */
+function abandoned(
+  name: string,
+  candidates: readonly Candidate[],
+  { variant, since }: { variant: string; since: number },
+): TunedProblem {
+  const waited_ms = performance.now() - since;
+  const copies = candidates.map((candidate, i) => {
+    // The built-in choice has to be compiled in any case.
+    if (i === 0 || candidate.variant !== variant || waited_ms < tooSlow_ms) return { ...candidate };
+    return { ...candidate, error: `it had not run after ${(waited_ms / 1000).toFixed(0)} s` };
   });
+  return chosen(name, copies);
 }
+
+/** Waits for `work` until that time, as performance.now() says it, or until `signal` is aborted; false if it goes on. */
+async function endsBy(time: number, work: Promise<void>, signal?: AbortSignal): Promise<boolean> {
+  let stop = () => {};
+  const stopped = new Promise<boolean>((resolve) => {
+    stop = () => resolve(false);
+  });
+  const timer = setTimeout(stop, Math.min(time - performance.now(), longestTimer_ms));
+  signal?.addEventListener("abort", stop);
+  try {
+    return await Promise.race([work.then(() => true), stopped]);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
+/** What setTimeout takes; longer ones would be over at once. */
+const longestTimer_ms = 2 ** 31 - 1;
 
 /**
  * The choice among candidates, the built-in one first: the fastest if it is faster than the built-in one by
  * {@link leastGain} in its best run and faster in its median one, else the built-in one.
  */
-export function chosen(candidates: readonly Candidate[]): TunedProblem {
+export function chosen(name: string, candidates: readonly Candidate[]): TunedProblem {
   const builtin = candidates[0] as Candidate;
   const timed = candidates.filter(({ ms, error }) => ms !== null && error === undefined);
   const best = timed.toSorted((a, b) => (a.ms as number) - (b.ms as number))[0];
@@ -189,12 +257,12 @@ export function chosen(candidates: readonly Candidate[]): TunedProblem {
   // A built-in choice that is wrong is avoided also where time did not suffice to measure another.
   const sound = candidates.find(({ error }) => error === undefined) ?? builtin;
   const taken = isFaster ? best : timed.includes(builtin) ? builtin : sound;
-  return { variant: taken.variant, ms: taken.ms, builtin_ms: builtin.ms, candidates: [...candidates] };
+  return { name, variant: taken.variant, ms: taken.ms, builtin_ms: builtin.ms, candidates: [...candidates] };
 }
 
 /** Choices in the form that the device takes. */
 export function tuningOf(problems: TunedProblems): Tuning {
-  return new Map(Object.entries(problems).map(([name, { variant }]) => [name, variant]));
+  return new Map(Object.entries(problems).map(([key, { variant }]) => [key, variant]));
 }
 
 /**

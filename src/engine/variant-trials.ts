@@ -1,13 +1,14 @@
 // Measures the variants of one operation against each other: first whether they compute the same, then how long they
-// take, in turns. Chooses nothing. Small samples come first, so that a slow variant trips no watchdog; buffers are filled
-// with NaN before each check, so that a variant which computes nothing cannot pass with another's result.
+// take, in turns. Chooses nothing. Samples are whole tiles of every variant: of a part of a tile a variant would take as
+// long as of all of it. Small ones come first, so that a slow variant trips no watchdog; buffers are filled with NaN before
+// each check, so that a variant which computes nothing cannot pass with another's result.
 
-import { assert } from "../errors.js";
+import { assert, DaybreakError } from "../errors.js";
 import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
 import { type Device, oneLine, reasonOf } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { byteLength, type Tensor } from "./gpu/tensor.js";
-import { type Problem, type Variant, variantName } from "./ops/variants.js";
+import { type Extents, type Problem, type Variant, variantName } from "./ops/variants.js";
 import { MadeInputs } from "./sample-inputs.js";
 
 /** What was found out about a variant. */
@@ -25,8 +26,6 @@ export type TrialOptions = {
   deadline: number;
   /** Only whether they are right, not how fast. */
   isUntimed?: boolean;
-  /** Variant → why it is not to be run. */
-  excluded?: ReadonlyMap<string, string>;
   /** Is told the variant that is about to run: if the device fails, it was that one. */
   onVariant?: (name: string) => void;
   signal?: AbortSignal;
@@ -37,6 +36,8 @@ const errorBound = { f32: 1e-5, f16: 1e-3 } as const;
 /** A timed sample should take this long, so that waiting for it does not show. */
 const sample_ms = 20;
 const mostRepeats = 100;
+/** Tiles of a timed sample, if the problem has so many: fewer would leave cores idle, the more the larger a tile is. */
+const fewestTiles = { gpu: 64, processor: 16 } as const;
 /** Runs of each variant, the first of them to warm up. */
 const rounds = 6;
 /** Fewer say too little. */
@@ -48,36 +49,51 @@ const fewestRounds = 3;
 const hopeless = 1.5;
 const hopelessAtFirst = 4;
 
-/**
- * Tries the variants of a problem: checks all against the portable one, then times those that are right, in turns. Where
- * the time runs out, variants stay without times.
- * Errors: those that end the device; what `signal` was aborted with. Whatever else goes wrong is the variant's.
- */
-export async function tryVariants(device: Device, problem: Problem, options: TrialOptions): Promise<Candidate[]> {
-  const variants = problem.variants(device);
-  const candidates = variants.map((variant): Candidate => {
-    return { variant: variantName(variant), ms: null, median_ms: null };
+/** The variants of a problem before they are tried; those that are not to be run have their errors. */
+export function candidatesOf(
+  device: Device,
+  problem: Problem,
+  excluded: ReadonlyMap<string, string> = new Map(),
+): Candidate[] {
+  return problem.variants(device).map((listed) => {
+    const variant = variantName(listed);
+    return { variant, ms: null, median_ms: null, error: excluded.get(variant) };
   });
-  const trial: Trial = { device, problem, options, variants, candidates };
-  const checked = clamped((problem.units * device.limits.dispatchFlops) / 10 / problem.flops, 1, problem.units);
-  const small = new Samples(device, problem, checked);
-  try {
-    const sound = await checkVariants(trial, small);
-    if (!options.isUntimed && sound.length >= 2) await timeVariants(trial, small, sound);
-  } finally {
-    small.close();
-  }
-  return candidates;
 }
 
-/** Milliseconds of a problem's built-in choice, from runs of about `total_ms` on end; undefined if it does not run. */
-export async function timeBuiltin(device: Device, problem: Problem, total_ms: number): Promise<number | undefined> {
+/**
+ * Tries the variants of a problem: checks all against the portable one, then times those that are right, in turns. What
+ * is found out goes to `candidates` at once, for they count also if this does not end. Where the time runs out, variants
+ * stay without times.
+ * Errors: those that end the device; `device.out_of_memory` for samples that it has no room for; what `signal` was aborted
+ * with. Whatever else goes wrong is the variant's.
+ */
+export async function tryVariants(
+  device: Device,
+  problem: Problem,
+  candidates: Candidate[],
+  options: TrialOptions,
+): Promise<void> {
   const variants = problem.variants(device);
-  const candidates = variants.map((variant) => ({ variant: variantName(variant), ms: null, median_ms: null }));
-  const trial = { device, problem, options: { deadline: Number.POSITIVE_INFINITY }, variants, candidates };
-  const samples = new Samples(device, problem, problem.units);
+  const tile = commonTile(problem, variants);
+  const samples = new Samples(device, problem, checkedPart(problem.extents, tile));
+  const trial: Trial = { device, problem, options, variants, candidates, tile, samples };
   try {
-    return (await repeatsFor(trial, samples, 0, total_ms))?.ms;
+    const sound = await checkVariants(trial);
+    if (!options.isUntimed && sound.length >= 2) await timeVariants(trial, sound);
+  } finally {
+    trial.samples.close();
+  }
+}
+
+/** Milliseconds of a problem's built-in choice, in runs of about {@link sample_ms}; undefined if it does not run. */
+export async function timeBuiltin(device: Device, problem: Problem): Promise<number | undefined> {
+  const [variants, candidates] = [problem.variants(device), candidatesOf(device, problem)];
+  const { extents: tile } = problem;
+  const samples = new Samples(device, problem, tile);
+  const options = { deadline: Number.POSITIVE_INFINITY };
+  try {
+    return (await repeatsFor({ device, problem, options, variants, candidates, tile, samples }, 0))?.ms;
   } finally {
     samples.close();
   }
@@ -90,12 +106,50 @@ type Trial = {
   variants: readonly Variant[];
   /** In the order of the variants. */
   candidates: Candidate[];
+  /** Whole tiles of every variant, or all that there is. */
+  tile: Extents;
+  /** Small ones at first; when they are replaced, those before are closed. */
+  samples: Samples;
 };
 
+function commonTile({ extents }: Problem, variants: readonly Variant[]): Extents {
+  const rows = variants.reduce((all, { tileRows }) => leastCommonMultiple(all, tileRows), 1);
+  const cols = variants.reduce((all, { tileCols }) => leastCommonMultiple(all, tileCols), 1);
+  return { rows: Math.min(rows, extents.rows), cols: Math.min(cols, extents.cols) };
+}
+
+function leastCommonMultiple(a: number, b: number): number {
+  let [divisor, rest] = [a, b];
+  while (rest > 0) [divisor, rest] = [rest, divisor % rest];
+  return (a / divisor) * b;
+}
+
+/** Two tiles either way, so that one which is right in its first tile only is found out, and the problem's own remainder. */
+function checkedPart({ rows, cols }: Extents, tile: Extents): Extents {
+  return {
+    rows: Math.min(rows, 2 * tile.rows + (rows % tile.rows)),
+    cols: Math.min(cols, 2 * tile.cols + (cols % tile.cols)),
+  };
+}
+
+/**
+ * So many cells in whole tiles. Rows are cut last, in the order in which workgroups run: all of them at a few columns are
+ * what a dispatch begins with.
+ */
+function timedPart({ rows, cols }: Extents, tile: Extents, cells: number): Extents {
+  const some = Math.min(cols, Math.ceil(cells / rows / tile.cols) * tile.cols);
+  if (some > tile.cols) return { rows, cols: some };
+  return { rows: Math.min(rows, Math.ceil(cells / some / tile.rows) * tile.rows), cols: some };
+}
+
+function cellsOf({ rows, cols }: Extents): number {
+  return rows * cols;
+}
+
 /** Variants that compute what the reference does, all of them unless the time runs out; errors go to the candidates. */
-async function checkVariants(trial: Trial, samples: Samples): Promise<number[]> {
-  const { device, problem, options, variants, candidates } = trial;
-  const { deadline, excluded, signal } = options;
+async function checkVariants(trial: Trial): Promise<number[]> {
+  const { device, problem, options, variants, candidates, samples } = trial;
+  const { deadline, signal } = options;
   const readback = new Readback(device);
   const sound = new Set<number>();
   const portable = variants.findIndex(({ stem }) => stem === problem.portable);
@@ -106,7 +160,6 @@ async function checkVariants(trial: Trial, samples: Samples): Promise<number[]> 
       signal?.throwIfAborted();
       if (performance.now() > deadline) return [];
       const candidate = candidates[i] as Candidate;
-      candidate.error = excluded?.get(candidate.variant);
       if (candidate.error !== undefined) continue;
       const values = await attempt(trial, i, () => samples.values(variants[i] as Variant, readback));
       if (!values) continue;
@@ -135,23 +188,17 @@ function difference(values: Float32Array, expected: Float32Array | undefined, bo
   return `its result is off by ${relative.toPrecision(2)}, the bound is ${bound}`;
 }
 
-/** Times the sound variants in turns on samples as large as the time allows. */
-async function timeVariants(trial: Trial, small: Samples, sound: readonly number[]): Promise<void> {
-  const { device, problem, options, variants, candidates } = trial;
+/** Times the sound variants in turns. */
+async function timeVariants(trial: Trial, sound: readonly number[]): Promise<void> {
+  const { problem, options, variants, candidates } = trial;
   const { deadline, signal } = options;
-  const first = sound[0] as number;
-  const small_ms = (await repeatsFor(trial, small, first, sample_ms / 4))?.ms;
-  if (small_ms === undefined) return;
-  const { submissionFlops } = device.limits;
-  const most = Math.max(small.units, Math.min(problem.units, (problem.units * submissionFlops) / problem.flops));
-  const units = clamped((small.units * sample_ms) / small_ms, small.units, most);
-  const samples = units === small.units ? small : new Samples(device, problem, units);
+  const repeats = await growSamples(trial, sound[0] as number);
+  if (repeats === undefined) return;
+  const { samples } = trial;
   const times = new Map<number, number[]>(sound.map((i) => [i, []]));
   const least = (i: number) => Math.min(...(times.get(i) as number[]));
   let racing = [...sound];
   try {
-    const repeats = (await repeatsFor(trial, samples, first, sample_ms))?.repeats;
-    if (repeats === undefined) return;
     for (let round = 0; round < rounds; round++) {
       for (const i of racing) {
         signal?.throwIfAborted();
@@ -165,13 +212,13 @@ async function timeVariants(trial: Trial, small: Samples, sound: readonly number
       racing = racing.filter((i) => i === 0 || least(i) <= (round === 0 ? hopelessAtFirst : hopeless) * best);
     }
   } finally {
-    if (samples !== small) samples.close();
     const done = Math.max(...[...times.values()].map((values) => values.length));
+    const whole = cellsOf(problem.extents) / cellsOf(samples.part);
     for (const [i, values] of times) {
       // A variant that was given up has fewer times than the others, which say enough about it.
       if (done < fewestRounds || values.length === 0) continue;
-      const whole = problem.units / units;
-      const sorted = values.toSorted((a, b) => a - b);
+      // The first run touches new memory.
+      const sorted = (values.length > 1 ? values.slice(1) : values).sort((a, b) => a - b);
       const candidate = candidates[i] as Candidate;
       candidate.ms = whole * (sorted[0] as number);
       candidate.median_ms = whole * (sorted[Math.floor(sorted.length / 2)] as number);
@@ -179,38 +226,53 @@ async function timeVariants(trial: Trial, small: Samples, sound: readonly number
   }
 }
 
-/** How often a sample has to be run on end to take about `total_ms`, and how long one run takes then. */
-async function repeatsFor(
-  trial: Trial,
-  samples: Samples,
-  variant: number,
-  total_ms: number,
-): Promise<{ repeats: number; ms: number } | undefined> {
-  let repeats = 1;
+/**
+ * Enlarges the samples until one run of a variant takes about {@link sample_ms}. By steps, because a few tiles leave most
+ * of a GPU idle and say little about many. Returns how often to run them where the whole problem takes less.
+ */
+async function growSamples(trial: Trial, variant: number): Promise<number | undefined> {
+  const { device, problem, options, tile } = trial;
+  const fewest = cellsOf(tile) * fewestTiles[device.isSoftware ? "processor" : "gpu"];
   for (;;) {
-    const ms = await attempt(trial, variant, () => samples.time(trial.variants[variant] as Variant, repeats));
-    if (ms === undefined) return undefined;
-    if (repeats * ms >= total_ms / 2 || repeats === mostRepeats) {
-      return { repeats: clamped(total_ms / ms, 1, mostRepeats), ms };
-    }
-    // Waiting takes a millisecond or so by itself: of a short run nothing else may be seen.
-    repeats = Math.min(mostRepeats, 8 * repeats);
+    options.signal?.throwIfAborted();
+    const timed = performance.now() > options.deadline ? undefined : await repeatsFor(trial, variant);
+    if (!timed) return undefined;
+    const before = cellsOf(trial.samples.part);
+    const part = timedPart(problem.extents, tile, Math.max(fewest, (before * sample_ms) / timed.ms));
+    if (cellsOf(part) < 1.5 * before) return timed.repeats;
+    trial.samples.close();
+    trial.samples = new Samples(device, problem, part);
   }
+}
+
+/** How often the samples have to be run on end to take about {@link sample_ms}, and how long one run takes then. */
+async function repeatsFor(trial: Trial, variant: number): Promise<{ repeats: number; ms: number } | undefined> {
+  const { samples, variants } = trial;
+  const time = (repeats: number) => attempt(trial, variant, () => samples.time(variants[variant] as Variant, repeats));
+  let ms = await time(1); // touches new memory
+  for (let repeats = 1; ms !== undefined; repeats = Math.min(mostRepeats, 8 * repeats)) {
+    ms = await time(repeats);
+    // Waiting takes a millisecond or so by itself: of a short run nothing else may be seen.
+    if (ms !== undefined && (repeats * ms >= sample_ms / 2 || repeats === mostRepeats)) {
+      return { repeats: Math.max(1, Math.min(mostRepeats, Math.round(sample_ms / ms))), ms };
+    }
+  }
+  return undefined;
 }
 
 /** Samples of one size for all variants: the same inputs, and results in the same buffers, one after the other. */
 class Samples {
-  readonly units: number;
+  readonly part: Extents;
   readonly #device: Device;
   readonly #problem: Problem;
   readonly #inputs: MadeInputs;
   readonly #places = new BufferPlan();
   readonly #prepared = new Map<Variant, { list: CommandList; result: Tensor }>();
 
-  constructor(device: Device, problem: Problem, units: number) {
+  constructor(device: Device, problem: Problem, part: Extents) {
     this.#device = device;
     this.#problem = problem;
-    this.units = units;
+    this.part = part;
     this.#inputs = new MadeInputs(device);
   }
 
@@ -243,7 +305,7 @@ class Samples {
     const known = this.#prepared.get(variant);
     if (known) return known;
     const recorder = new Recorder(this.#device);
-    const result = this.#problem.sample(recorder, this.#inputs, this.units, variant);
+    const result = this.#problem.sample(recorder, this.#inputs, this.part, variant);
     const list = recorder.finish(this.#problem.name, this.#places);
     const prepared = { list, result };
     this.#prepared.set(variant, prepared);
@@ -257,7 +319,8 @@ class Samples {
 
 /**
  * Runs a variant. What goes wrong without ending the device becomes the candidate's error, and nothing is returned; the
- * device's own errors outside of calls are caught as well.
+ * device's own errors outside of calls are caught as well. Lack of memory is thrown instead: nearly all that is allocated
+ * here are a sample's inputs and results.
  */
 async function attempt<T>(
   { device, options, candidates }: Trial,
@@ -269,17 +332,21 @@ async function attempt<T>(
   const filters: GPUErrorFilter[] = ["validation", "internal", "out-of-memory"];
   for (const filter of filters) device.gpu.pushErrorScope(filter);
   let result: T | undefined;
+  let failure: unknown;
   try {
     result = await work();
   } catch (error) {
-    candidate.error = reasonOf(error);
+    failure = error;
   }
-  const reported = await device.settled(Promise.all(filters.map(() => device.gpu.popErrorScope())));
-  const failure = reported.find((error) => error !== null);
-  if (failure) candidate.error = oneLine(failure.message);
-  return candidate.error === undefined ? result : undefined;
-}
-
-function clamped(value: number, least: number, most: number): number {
-  return Math.max(least, Math.min(Math.round(value), Math.round(most)));
+  // The innermost scope ends first.
+  const [memory, ...reported] = await device.settled(Promise.all(filters.map(() => device.gpu.popErrorScope())));
+  const isTooLarge = failure instanceof DaybreakError && failure.code === "device.limit_exceeded";
+  if (memory || isTooLarge) {
+    const why = memory ? oneLine(memory.message) : reasonOf(failure);
+    throw new DaybreakError("device.out_of_memory", `the device has no memory for samples (${why})`);
+  }
+  const report = reported.find((error) => error !== null);
+  if (!report && failure === undefined) return result;
+  candidate.error = report ? oneLine(report.message) : reasonOf(failure);
+  return undefined;
 }

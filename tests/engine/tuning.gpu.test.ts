@@ -3,35 +3,57 @@
 
 import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/engine/checkpoint.js";
-import { openDevice } from "../../src/engine/gpu/device.js";
+import { Recorder } from "../../src/engine/gpu/commands.js";
+import { type Device, openDevice } from "../../src/engine/gpu/device.js";
 import { attentionProblem } from "../../src/engine/ops/attention.js";
 import { convolutionProblem } from "../../src/engine/ops/conv2d.js";
 import { matmulProblem } from "../../src/engine/ops/matmul.js";
-import { type Problem, type Variant, variantName } from "../../src/engine/ops/variants.js";
+import {
+  choiceKey,
+  chooseVariant,
+  type Extents,
+  type Problem,
+  type Variant,
+  variantName,
+} from "../../src/engine/ops/variants.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
-import { posedProblems, type TuneProblemsOptions, tuneKernels, tuneProblems } from "../../src/engine/tuning.js";
+import { MadeInputs } from "../../src/engine/sample-inputs.js";
+import {
+  posedProblems,
+  type TunedProblem,
+  type TunedProblems,
+  type TuneProblemsOptions,
+  tuneKernels,
+  tuneProblems,
+  tuningOf,
+} from "../../src/engine/tuning.js";
 import { testDevice } from "../gpu.js";
 import { failure } from "../weights/fixtures.js";
 import { tinySource } from "./checkpoints.js";
 import { openTiny, testGpu } from "./open.js";
+import { spyOn, wrap } from "./spied-gpu.js";
 
 const product = { rows: 200, k: 96, cols: 72, a: "f32", weight: "bf16", isNarrow: false, isGated: false } as const;
 const matmul = matmulProblem(product);
 const portable: Variant = { stem: "matmul", tunables: {}, tileRows: 64, tileCols: 64 };
 
-async function reopen() {
-  return openDevice({ gpu: await testGpu() });
+/** A device, and what a test does to it. */
+async function open(change: (device: Device) => void = () => undefined): Promise<Device> {
+  const device = await openDevice({ gpu: spyOn(await testGpu()).gpu });
+  change(device);
+  return device;
 }
 
-/** Tunes one problem on a device of its own. */
-async function tuneOne(problem: Problem, options: Partial<TuneProblemsOptions> = {}) {
-  const device = await reopen();
-  try {
-    const tuned = await tuneProblems([problem], device, { seconds: 60, reopen, ...options });
-    return tuned[problem.name]!;
-  } finally {
-    device.close();
-  }
+type TestOptions = Partial<TuneProblemsOptions> & { open?: () => Promise<Device> };
+
+/** Choices by the problems' names. */
+async function tuneAll(problems: Problem[], options: TestOptions = {}): Promise<TunedProblems> {
+  const tuned = await tuneProblems(problems, options.open ?? open, { seconds: 60, ...options });
+  return Object.fromEntries(Object.values(tuned).map((choice) => [choice.name, choice]));
+}
+
+async function tuneOne(problem: Problem, options?: TestOptions): Promise<TunedProblem> {
+  return (await tuneAll([problem], options))[problem.name]!;
 }
 
 /** A problem with these variants, and one more that they are checked against: `sound` under the name "reference". */
@@ -41,8 +63,8 @@ function among(problem: Problem, sound: Variant, ...variants: Variant[]): Proble
     ...problem,
     portable: reference.stem,
     variants: () => [...variants, reference],
-    sample: (recorder, inputs, units, variant) =>
-      problem.sample(recorder, inputs, units, variant === reference ? sound : variant),
+    sample: (recorder, inputs, part, variant) =>
+      problem.sample(recorder, inputs, part, variant === reference ? sound : variant),
   };
 }
 
@@ -64,10 +86,10 @@ describe("variants", () => {
   it("that are faster are chosen", async () => {
     const slow: Variant = { ...portable, stem: "slow" };
     const large: Problem = {
-      ...{ ...matmul, units: 2000, flops: 10 * matmul.flops },
-      sample: (recorder, inputs, units, variant) => {
-        for (let i = 0; i < 5 && variant === slow; i++) matmul.sample(recorder, inputs, units, portable);
-        return matmul.sample(recorder, inputs, units, portable);
+      ...{ ...matmul, extents: { rows: 2000, cols: 72 }, flops: 10 * matmul.flops },
+      sample: (recorder, inputs, part, variant) => {
+        for (let i = 0; i < 5 && variant === slow; i++) matmul.sample(recorder, inputs, part, portable);
+        return matmul.sample(recorder, inputs, part, portable);
       },
     };
     const choice = await tuneOne(among(large, portable, slow));
@@ -98,31 +120,32 @@ describe("variants", () => {
     const attention = attentionProblem({ tokens: 64, heads: 2, headSize: 64, dtype: "f32" });
     const sound: Variant = { stem: "attention", tunables: { KEYS: 16 }, tileRows: 64, tileCols: 64 };
     const huge: Variant = { ...sound, tunables: { KEYS: 8192 } };
-    const device = await reopen();
     const problem = among(attention, sound, huge);
-    const tuned = await tuneProblems([problem, matmul], device, { seconds: 60, reopen: () => Promise.reject() });
+    const devices: Device[] = [];
+    const openOne = async () => {
+      devices.push(await open());
+      return devices[0]!;
+    };
+    const tuned = await tuneAll([problem, matmul], { open: openOne });
     expect(tuned[problem.name]).toMatchObject({ variant: "reference KEYS=16", candidates: [{}, {}] });
     expect(tuned[problem.name]!.candidates[0]!.error).toMatch(/workgroup|storage/i);
-    expect(device.failure).toBeUndefined();
-    device.close();
+    expect(devices.map(({ failure }) => failure)).toEqual([undefined]);
   });
 
   it("one that the device is lost to is excluded from all problems, and others are still measured", async () => {
     let losses = 0;
     const deadly: Variant = { ...portable, stem: "deadly" };
     const dangerous = (problem: Problem): Problem => {
-      const sample: Problem["sample"] = (recorder, inputs, units, variant) => {
-        if (variant !== deadly) return problem.sample(recorder, inputs, units, variant);
+      const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+        if (variant !== deadly) return problem.sample(recorder, inputs, part, variant);
         losses += 1;
         recorder.device.gpu.destroy();
-        return problem.sample(recorder, inputs, units, portable);
+        return problem.sample(recorder, inputs, part, portable);
       };
       return among({ ...problem, sample }, portable, deadly, portable);
     };
     const other = matmulProblem({ ...product, cols: 40 });
-    const device = await reopen();
-    const tuned = await tuneProblems([dangerous(matmul), dangerous(other)], device, { seconds: 60, reopen });
-    device.close();
+    const tuned = await tuneAll([dangerous(matmul), dangerous(other)]);
     expect(losses).toBe(1);
     for (const { name } of [matmul, other]) {
       expect(tuned[name]!.candidates[0]!.error).toMatch(/the GPU device was lost/);
@@ -132,12 +155,151 @@ describe("variants", () => {
   });
 });
 
+describe("samples", () => {
+  it.each<[string, Problem, Extents]>([
+    ["a gated product", matmulProblem({ ...product, isGated: true }), { rows: 7, cols: 24 }],
+    [
+      "a convolution",
+      convolutionProblem({ pixels: 900, inputs: 12, outputs: 24, weight: "bf16", isNarrow: false }),
+      { rows: 60, cols: 16 },
+    ],
+    ["attention", attentionProblem({ tokens: 70, heads: 3, headSize: 24, dtype: "f32" }), { rows: 32, cols: 48 }],
+  ])("of %s are what they are asked to be", async (_, problem, part) => {
+    const { device } = await testDevice();
+    const inputs = new MadeInputs(device);
+    for (const asked of [part, problem.extents]) {
+      const [variant] = problem.variants(device) as [Variant];
+      expect(problem.sample(new Recorder(device), inputs, asked, variant)).toMatchObject(asked);
+    }
+    inputs.close();
+  });
+
+  /** 1024 terms a sum, so that the whole takes long; its parts are noted in `parts`. */
+  const large = (rows: number, cols: number, parts: Extents[] = []): Problem => {
+    const problem = matmulProblem({ ...product, rows, cols, k: 1024 });
+    const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+      parts.push(part);
+      return problem.sample(recorder, inputs, part, variant);
+    };
+    return { ...problem, sample };
+  };
+
+  it("have whole tiles of every variant, and several of them", async () => {
+    const parts: Extents[] = [];
+    const odd: Variant = { ...portable, tunables: { ROWS: 4 }, tileRows: 48 };
+    const choice = await tuneOne(among(large(6144, 1024, parts), portable, portable, odd));
+    expect(choice.ms).toBeGreaterThan(0);
+    expect(parts.length).toBeGreaterThan(5);
+    for (const { rows, cols } of parts) expect([rows % 192, cols % 64]).toEqual([0, 0]);
+    expect(parts[0]).toEqual({ rows: 2 * 192, cols: 2 * 64 });
+    const { rows, cols } = parts.at(-1)!;
+    expect((rows * cols) / 192 / 64).toBeGreaterThanOrEqual(16);
+  });
+
+  it("end as the whole does, and are the whole where it is small", async () => {
+    const parts: Extents[] = [];
+    await tuneOne(among(large(300, 200, parts), portable, portable));
+    // 4 tiles of 64 rows and 44 rows, 3 tiles of 64 columns and 8 columns.
+    expect(parts[0]).toEqual({ rows: 2 * 64 + 44, cols: 2 * 64 + 8 });
+    expect(parts.at(-1)).toEqual({ rows: 300, cols: 200 });
+  });
+
+  it("do not make a variant of large tiles pay for rows that a part of a tile lacks", async () => {
+    const { device } = await testDevice();
+    const problem = large(8192, 1024);
+    const [kernel] = problem.variants(device) as [Variant];
+    const tall: Variant = { ...kernel, stem: "tall", tileRows: 512 };
+    const slow: Variant = { ...kernel, stem: "slow" };
+    const choice = await tuneOne({
+      ...problem,
+      portable: "tall",
+      variants: () => [slow, tall],
+      sample: (recorder, inputs, { rows, cols }, variant) => {
+        const whole = { rows: Math.ceil(rows / 512) * 512, cols };
+        if (variant === tall) return problem.sample(recorder, inputs, whole, kernel);
+        for (let i = 0; i < 2; i++) problem.sample(recorder, inputs, { rows, cols }, kernel);
+        return problem.sample(recorder, inputs, { rows, cols }, kernel);
+      },
+    });
+    expect(choice.candidates.map(({ error }) => error)).toEqual([undefined, undefined]);
+    expect(choice.variant).toMatch(/^tall/);
+  });
+
+  it("that the device has no memory for are no fault of a variant, and are taken again when they are asked for", async () => {
+    const full = (device: Device) => {
+      let isFull = false;
+      wrap(device.gpu, "createBuffer", (call, [descriptor]) => {
+        if ((descriptor as GPUBufferDescriptor).label === "a") isFull = true;
+        return call();
+      });
+      wrap(device.gpu, "popErrorScope", async (call) => {
+        const isFirst = isFull;
+        isFull = false;
+        const error = await (call() as Promise<GPUError | null>);
+        return isFirst ? { message: "Failed to allocate\nmemory" } : error;
+      });
+    };
+    const convolution = convolutionProblem({ pixels: 900, inputs: 12, outputs: 24, weight: "bf16", isNarrow: false });
+    const problem = among(matmul, portable, { ...portable, tunables: { ROWS: 2 }, tileRows: 32 }, portable);
+    const tuned = await tuneAll([problem, convolution], { open: () => open(full) });
+    const choice = tuned[problem.name]!;
+    expect(choice).toMatchObject({ variant: "matmul ROWS=2", ms: null });
+    expect(choice.unmeasured).toBe("the device has no memory for samples (Failed to allocate memory)");
+    expect(choice.candidates.map(({ error }) => error)).toEqual([undefined, undefined, undefined]);
+    expect(tuned[convolution.name]!.unmeasured).toBeUndefined();
+    const known = { [choiceKey((await testDevice()).device, problem)]: choice };
+    expect((await tuneOne(problem, { known, complete: true })).ms).toBeGreaterThan(0);
+  });
+
+  it("that need a larger buffer than the device has, likewise", async () => {
+    const small = async () => openDevice({ gpu: await testGpu(), limits: { bufferBytes: 4 * 1024 * 1024 } });
+    const problem = matmulProblem({ ...product, rows: 2000, k: 2048 });
+    const choice = await tuneOne(among(problem, portable, portable), { open: small });
+    expect(choice.unmeasured).toMatch(/no memory for samples \("a" needs a buffer of \d+ bytes/);
+    expect(choice.candidates.map(({ error }) => error)).toEqual([undefined, undefined]);
+  });
+});
+
+it("choices of sizes that share a name and not their variants stand side by side", async () => {
+  const other: Variant = { ...portable, tunables: { ROWS: 2 }, tileRows: 32 };
+  const [few, many] = [among(matmul, portable, portable), among(matmul, portable, other, portable)];
+  const tuned = await tuneProblems([few, many], open, { seconds: 1e-6 });
+  const named = (choice: TunedProblem) => ({ ...choice, variant: choice.candidates.at(-2)!.variant });
+  const tuning = tuningOf(Object.fromEntries(Object.entries(tuned).map(([key, choice]) => [key, named(choice)])));
+  expect([...tuning.values()]).toEqual(["matmul", "matmul"]);
+  const device = await openDevice({ gpu: await testGpu(), tuning });
+  expect([few, many].map((problem) => chooseVariant(device, problem))).toEqual([portable, portable]);
+  device.close();
+  // A choice for the name alone holds for both.
+  const byName = await openDevice({ gpu: await testGpu(), tuning: new Map([[matmul.name, "reference"]]) });
+  expect([few, many].map((problem) => chooseVariant(byName, problem).stem)).toEqual(["reference", "reference"]);
+  byName.close();
+});
+
+it("what was measured before the GPU fails for good is told", async () => {
+  const told: TunedProblem[] = [];
+  const gone = new Error("no GPU any more");
+  const lost = (device: Device) => {
+    if (told.length > 0) throw gone;
+    wrap(device.gpu, "createShaderModule", (call) => {
+      if (told.length > 0) device.gpu.destroy();
+      return call();
+    });
+  };
+  const attention = attentionProblem({ tokens: 64, heads: 2, headSize: 64, dtype: "f32" });
+  const sound: Variant = { stem: "attention", tunables: { KEYS: 16 }, tileRows: 64, tileCols: 64 };
+  const problems = [among(matmul, portable, portable), among(attention, sound, sound)];
+  const onChoice = (_: string, choice: TunedProblem) => void told.push(choice);
+  await expect(tuneAll(problems, { open: () => open(lost), onChoice })).rejects.toBe(gone);
+  expect(told).toMatchObject([{ name: matmul.name, ms: expect.any(Number) }]);
+});
+
 describe("time", () => {
   it("that is up leaves the built-in choices, which count as known until they are asked for", async () => {
     const problem = among(matmul, portable, portable);
     const choice = await tuneOne(problem, { seconds: 1e-6 });
-    expect(choice).toMatchObject({ variant: "matmul", ms: null, builtin_ms: null });
-    const known = { [problem.name]: choice };
+    expect(choice).toMatchObject({ variant: "matmul", ms: null, builtin_ms: null, unmeasured: "no time was left" });
+    const known = { [choiceKey((await testDevice()).device, problem)]: choice };
     expect(await tuneOne(problem, { known })).toEqual(choice);
     expect((await tuneOne(problem, { known, complete: true })).ms).toBeGreaterThan(0);
   });
@@ -151,11 +313,84 @@ describe("time", () => {
       onProgress: (event: ProgressEvent) => events.push(event),
     };
     const problems = await tuneKernels({ ...what, width: 64, height: 64, seconds: 1 });
-    // A kernel that is being compiled, or one run of the slowest, is waited for.
     expect(performance.now() - started).toBeLessThan(15_000);
     const total = Object.keys(problems).length;
     expect(events.map(({ done }) => done)).toEqual(Array.from({ length: total && total + 1 }, (_, i) => i));
     for (const event of events) expect(event).toMatchObject({ stage: "tune", total });
+  });
+
+  /** Compiles everything but the kernel of products until `end` is called, and tells when the device is closed. */
+  async function stuck() {
+    let end = () => {};
+    const ended = new Promise<void>((resolve) => {
+      end = resolve;
+    });
+    let close = () => {};
+    const closed = new Promise<void>((resolve) => {
+      close = resolve;
+    });
+    let isClosed = false;
+    const onCompile: (() => void)[] = [];
+    const device = await open(({ gpu }) => {
+      wrap(gpu, "createComputePipelineAsync", async (call, [descriptor]) => {
+        if ((descriptor as GPUComputePipelineDescriptor).label !== "matmul_f16") return call();
+        for (const tell of onCompile) tell();
+        await ended;
+        return call();
+      });
+      wrap(gpu, "destroy", (call) => {
+        isClosed = true;
+        close();
+        return call();
+      });
+    });
+    return { open: async () => device, end, closed, isClosed: () => isClosed, onCompile };
+  }
+
+  it("that a compiler takes is not waited for, and the device is closed when it ends", async () => {
+    const { device } = await testDevice();
+    const compiled: Variant = { stem: "matmul_f16", tunables: {}, tileRows: 64, tileCols: 64 };
+    if (!device.features.has("shader-f16")) return;
+    const problem = among(matmul, portable, portable, compiled);
+    const short = await stuck();
+    expect(await tuneOne(problem, { ...short, seconds: 1 })).toMatchObject({
+      ...{ variant: "matmul", ms: null, unmeasured: "no time was left" },
+      candidates: [{ error: undefined }, { error: undefined }, { error: undefined }],
+    });
+    expect(short.isClosed()).toBe(false);
+    short.end();
+    await short.closed;
+
+    // What the engine will take is compiled in any case.
+    const [long, builtin] = [await stuck(), await stuck()];
+    const choices = await Promise.all([
+      tuneOne(problem, { ...long, seconds: 6 }),
+      tuneOne(among(matmul, portable, compiled), { ...builtin, seconds: 6 }),
+    ]);
+    const errors = choices.map(({ candidates }) => candidates.map(({ error }) => error));
+    expect(errors).toEqual([
+      [undefined, expect.stringMatching(/not run after \d+ s/), undefined],
+      [undefined, undefined],
+    ]);
+    expect(choices.map(({ variant }) => variant)).toEqual(["matmul", "matmul_f16"]);
+    for (const { end, closed } of [long, builtin]) {
+      end();
+      await closed;
+    }
+  });
+
+  it("can be cut short also while a kernel is being compiled", async () => {
+    const { device } = await testDevice();
+    if (!device.features.has("shader-f16")) return;
+    const compiled: Variant = { stem: "matmul_f16", tunables: {}, tileRows: 64, tileCols: 64 };
+    const endless = await stuck();
+    const stop = new AbortController();
+    endless.onCompile.push(() => stop.abort());
+    const problem = among(matmul, portable, portable, compiled);
+    await expect(tuneOne(problem, { ...endless, seconds: 3600, signal: stop.signal })).rejects.toThrow(/abort/);
+    expect(endless.isClosed()).toBe(false);
+    endless.end();
+    await endless.closed;
   });
 
   it("can be cut short", async () => {

@@ -76,7 +76,7 @@ export function workLimits({ flopsPerSecond, bytesPerSecond }: WorkRates) {
   };
 }
 
-/** Problem → name of the variant that was measured to be the fastest for it; see ops/variants.ts. */
+/** Problem, by `choiceKey` or name → name of the variant that was measured to be the fastest; see ops/variants.ts. */
 export type Tuning = ReadonlyMap<string, string>;
 
 export type OpenDeviceOptions = {

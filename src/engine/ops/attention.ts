@@ -156,26 +156,27 @@ export type AttentionShape = {
   dtype: "f32" | "f16";
 };
 
-/** The name under which measured choices are kept. */
+/** What the choice for attention is called. */
 export function attentionName({ tokens, heads, headSize, dtype }: AttentionShape): string {
   return `attention ${heads}×${headSize}, ${sizeClass(tokens)} tokens ${dtype}`;
 }
 
-/** Attention as tuning sees it: every query sees every key; samples are of fewer heads. */
+/** Attention as tuning sees it: every query sees every key, also in samples, which have fewer heads or queries. */
 export function attentionProblem(shape: AttentionShape): Problem {
   const { tokens, heads, headSize, dtype } = shape;
   return {
     name: attentionName(shape),
     flops: 4 * tokens * tokens * headSize * heads,
-    units: heads,
+    extents: { rows: tokens, cols: heads * headSize },
     operands: dtype,
     portable: "attention",
     variants: (device) => attentionVariants(device, shape),
-    sample: (recorder, inputs, units, variant) => {
-      const q = inputs.tensor("q", units * tokens, headSize, dtype);
-      const k = inputs.tensor("k", units * tokens, headSize, dtype);
-      const v = inputs.tensor("v", units * tokens, headSize);
-      return attention(recorder, q, k, v, { heads: units, kvHeads: units, variant });
+    sample: (recorder, inputs, part, variant) => {
+      const some = Math.ceil(part.cols / headSize);
+      const q = inputs.tensor("q", some * part.rows, headSize, dtype);
+      const k = inputs.tensor("k", some * tokens, headSize, dtype);
+      const v = inputs.tensor("v", some * tokens, headSize);
+      return attention(recorder, q, k, v, { heads: some, kvHeads: some, variant });
     },
   };
 }

@@ -197,29 +197,36 @@ export type Convolution = {
   isNarrow: boolean;
 };
 
-/** The name under which measured choices are kept. */
+/** What the choice for a convolution is called. */
 export function convolutionName({ pixels, inputs, outputs, weight, isNarrow }: Convolution): string {
   return `conv2d ${inputs}→${outputs}, ${sizeClass(pixels)} pixels ${weight}${isNarrow ? " narrow" : ""}`;
 }
 
-/** A convolution as tuning sees it: on a square image, of which samples have fewer rows. */
+/** A convolution as tuning sees it: on an image as square as its pixels allow. */
 export function convolutionProblem(convolution: Convolution): Problem {
   const { pixels, inputs: channels, outputs, weight, isNarrow } = convolution;
-  const width = Math.ceil(Math.sqrt(pixels));
   const operands = isNarrow ? "f16" : "f32";
   return {
     name: convolutionName(convolution),
     flops: 2 * pixels * outputs * 9 * channels,
-    units: Math.ceil(pixels / width),
+    extents: { rows: pixels, cols: outputs },
     operands,
     portable: "conv2d",
     variants: (device) => conv2dVariants(device, convolution),
-    sample: (recorder, inputs, units, variant) => {
-      const x = { tensor: inputs.tensor("x", units * width, channels), height: units, width };
-      const w = inputs.weight("weight", outputs, 9 * padded8(channels), weight);
-      return conv2d(recorder, x, w, inputs.vector("bias", outputs), { operands, variant }).tensor;
+    sample: (recorder, inputs, { rows, cols }, variant) => {
+      const width = mostSquare(rows);
+      const x = { tensor: inputs.tensor("x", rows, channels), height: rows / width, width };
+      const w = inputs.weight("weight", cols, 9 * padded8(channels), weight);
+      return conv2d(recorder, x, w, inputs.vector("bias", cols), { operands, variant }).tensor;
     },
   };
+}
+
+/** The shorter side of the most square image of so many pixels. */
+function mostSquare(pixels: number): number {
+  let side = Math.floor(Math.sqrt(pixels));
+  while (pixels % side !== 0) side -= 1;
+  return side;
 }
 
 /** With fewer pixels, loading a panel of the weight costs more than what it saves. */

@@ -173,26 +173,27 @@ export type Product = {
   isGated: boolean;
 };
 
-/** The name under which measured choices are kept. */
+/** What the choice for a product is called. */
 export function productName({ rows, k, cols, a, weight, isNarrow, isGated }: Product): string {
   return `matmul ${sizeClass(rows)}×${k}×${cols} ${a}×${weight}${isNarrow ? " narrow" : ""}${isGated ? " gated" : ""}`;
 }
 
-/** A product as tuning sees it; samples are of fewer rows. */
+/** A product as tuning sees it. */
 export function matmulProblem(product: Product): Problem {
   const { rows, k, cols, a, weight, isNarrow, isGated } = product;
   const operands = isNarrow ? "f16" : "f32";
   return {
     name: productName(product),
     flops: 2 * rows * k * cols * (isGated ? 2 : 1),
-    units: rows,
+    extents: { rows, cols },
     operands,
     portable: "matmul",
     variants: (device) => matmulVariants(device, product),
-    sample: (recorder, inputs, units, variant) => {
-      const x = inputs.tensor("a", units, k, a);
-      const w = inputs.weight("weight", isGated ? 2 * cols : cols, k, weight);
-      return matmul(recorder, x, w, { weightRows: [0, cols], upRow: isGated ? cols : undefined, operands, variant });
+    sample: (recorder, inputs, part, variant) => {
+      const x = inputs.tensor("a", part.rows, k, a);
+      const w = inputs.weight("weight", isGated ? 2 * part.cols : part.cols, k, weight);
+      const upRow = isGated ? part.cols : undefined;
+      return matmul(recorder, x, w, { weightRows: [0, part.cols], upRow, operands, variant });
     },
   };
 }

@@ -20,21 +20,23 @@ export type Variant = {
 
 /** An operation at one size: what a variant is chosen for. */
 export type Problem = {
-  /** The name under which measured choices are kept. */
+  /** Operation, size class and types: what people read, and what choices are kept under, see {@link choiceKey}. */
   name: string;
   /** Of one run. */
   flops: number;
-  /** What it can be cut into to make a smaller sample: rows, rows of pixels, heads. */
-  units: number;
+  /** Of its result: rows are a product's rows, pixels, or queries; columns are channels, those of all heads. */
+  extents: Extents;
   /** Bounds what a right variant may differ by from another. */
   operands: "f32" | "f16";
   /** The kernel file that runs on every device: the first variant of it is what the others are checked against. */
   portable: string;
   /** Those that the device can run, the built-in choice first. */
   variants(device: Device): readonly Variant[];
-  /** Records `units` of it on made-up inputs, with this variant. */
-  sample(recorder: Recorder, inputs: SampleInputs, units: number, variant: Variant): Tensor;
+  /** Records what computes a part of these extents, on made-up inputs, with this variant. */
+  sample(recorder: Recorder, inputs: SampleInputs, part: Extents, variant: Variant): Tensor;
 };
+
+export type Extents = { rows: number; cols: number };
 
 /** Makes inputs of samples: seeded values with zeros up to the pitch, the same ones for the same label and shape. */
 export type SampleInputs = {
@@ -50,13 +52,21 @@ export function variantName({ stem, tunables }: Variant): string {
 }
 
 /**
- * The variant that was measured to be the fastest for a problem on this device, else the first. A name that is not
- * among its variants counts as none: it may come from another version.
+ * What a choice is kept under. Sizes that share a name may have different variants on a device; then each list has a
+ * choice of its own.
+ */
+export function choiceKey(device: Device, problem: Problem): string {
+  return `${problem.name}: ${problem.variants(device).map(variantName).join(", ")}`;
+}
+
+/**
+ * The variant that the device's tuning names for a problem, or for all problems of that name, else the first. One that is
+ * not among its variants counts as none: it may come from another version.
  */
 export function chooseVariant(device: Device, problem: Problem): Variant {
   listeners.get(device)?.(problem);
   const variants = problem.variants(device);
-  const tuned = device.tuning.get(problem.name);
+  const tuned = device.tuning.get(choiceKey(device, problem)) ?? device.tuning.get(problem.name);
   return variants.find((variant) => variantName(variant) === tuned) ?? (variants[0] as Variant);
 }
 
