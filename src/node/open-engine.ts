@@ -15,9 +15,12 @@ export type OpenEngineOptions = Omit<EngineOptions, "gpu" | "source"> & {
   model?: string;
   /** Default: Dawn, on the machine's GPU or else on the software driver that set-up provided. */
   gpu?: GPU;
-  /** Whether kernels are measured for the expected size where that was not done yet; default `cached`. The variable DAYBREAK_TUNE overrides it. */
+  /**
+   * Whether kernels are measured for the expected size where that was not done yet; default `cached`. The variable
+   * DAYBREAK_TUNE overrides it.
+   */
   tune?: TuneMode;
-  /** Most seconds that measuring takes, short of a kernel that is being compiled; default 10. */
+  /** Seconds that measuring takes at most, but for a second in which runs come to their end; default 10. */
   tuneSeconds?: number;
 };
 

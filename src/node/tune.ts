@@ -3,12 +3,20 @@
 
 import type { DeviceLimits, Tuning } from "../engine/gpu/device.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
-import { sha256, type TunedProblems, tuneKernels, tuningKey, tuningOf } from "../engine/tuning.js";
+import {
+  sha256,
+  type TunedProblem,
+  type TunedProblems,
+  type TuneOptions,
+  tuneKernels,
+  tuningKey,
+  tuningOf,
+} from "../engine/tuning.js";
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
 import { dawnFacts } from "./dawn.js";
 import { packageManifest } from "./package.js";
-import { addTuning, type CachedTuning, type MeasuredCase, readTuning, tuningFile } from "./tuning-cache.js";
+import { addTuning, type MeasuredCase, readTuning, tuningFile } from "./tuning-cache.js";
 
 /**
  * `auto`: take what was measured on this device, and what was not, measure now, which happens once for a checkpoint and
@@ -51,19 +59,19 @@ export type TuneCase = {
  */
 export async function choicesFor(mode: TuneMode, what: TuneCase): Promise<Tuning> {
   if (mode === "off") return new Map();
-  let known: CachedTuning | undefined;
+  let key: string | undefined;
   try {
-    const key = await deviceKey(what.gpu, what.isForeign);
+    key = await deviceKey(what.gpu, what.isForeign);
     if (key === undefined) return new Map();
-    known = await readTuning(key);
-    if (mode === "cached") return tuningOf(known?.problems ?? {});
-    const name = await caseName(what);
-    if (!isDue(known?.cases[name])) return tuningOf(known?.problems ?? {});
-    return tuningOf(await measureOnce(key, name, known?.problems ?? {}, what));
+    const known = await readTuning(key);
+    if (mode === "auto" && isDue(known?.cases[await caseName(what)])) {
+      await measure(key, what, { known: known?.problems }, (found) => addTuning(found).catch(ignoreUnwritable));
+    }
   } catch (error) {
     if (!(error instanceof DaybreakError) || error.code === "request.cancelled") throw error;
-    return tuningOf(known?.problems ?? {});
   }
+  // Those of other sizes as well: they may be drawn later.
+  return tuningOf((key && (await readTuning(key))?.problems) || {});
 }
 
 /**
@@ -76,24 +84,34 @@ function isDue(earlier: MeasuredCase | undefined): boolean {
   return !earlier || (!earlier.isDone && Date.now() - earlier.begun_ms > retryAfter_ms);
 }
 
-/** Measures within the ordinary time, and keeps what was found, also that nothing was. */
-async function measureOnce(key: string, name: string, known: TunedProblems, what: TuneCase): Promise<TunedProblems> {
+/**
+ * Measures and keeps what was found: also that nothing was, and what was found until it failed. Returns the keys of the
+ * case's choices. Errors: those of `tuneKernels` and of `add`.
+ */
+async function measure(
+  key: string,
+  what: TuneCase,
+  options: Pick<TuneOptions, "known" | "complete">,
+  add: (found: Parameters<typeof addTuning>[0]) => Promise<unknown>,
+): Promise<string[]> {
+  const name = await caseName(what);
   const begun_ms = Date.now();
-  const keep = (problems: TunedProblems, measured: MeasuredCase) =>
-    addTuning({ key, problems, cases: { [name]: measured } }).catch(ignoreUnwritable);
-  await keep({}, { begun_ms, isDone: false });
+  const problems: TunedProblems = {};
+  const keep = (measured: MeasuredCase) => add({ key, problems, cases: { [name]: measured } });
+  await keep({ begun_ms, isDone: false });
   try {
-    const problems = await tuneKernels({ ...what, known });
-    await keep(problems, { begun_ms, isDone: true });
-    return problems;
+    const onChoice = (problem: string, choice: TunedProblem) => void Object.assign(problems, { [problem]: choice });
+    const tuned = await tuneKernels({ ...what, ...options, onChoice });
+    await keep({ begun_ms, isDone: true });
+    return Object.keys(tuned);
   } catch (error) {
     // Whoever cancels may want it the next time; what failed would fail again.
-    await keep({}, what.signal?.aborted ? { begun_ms: 0, isDone: false } : { begun_ms, isDone: true });
+    await keep(what.signal?.aborted ? { begun_ms: 0, isDone: false } : { begun_ms, isDone: true });
     throw error;
   }
 }
 
-/** A cache that cannot be written is measured anew the next time; the choices hold all the same. */
+/** What cannot be written is measured anew by the next process; the choices hold all the same. */
 function ignoreUnwritable(error: unknown): void {
   if (!(error instanceof DaybreakError) || error.code !== "output.unwritable") throw error;
 }
@@ -109,7 +127,7 @@ export type TuneResult = {
 
 /**
  * Measures what was not measured before, or with `force` everything, and keeps it.
- * Errors: those of `tuneKernels`; `device.no_adapter`; `output.unwritable`.
+ * Errors: those of `tuneKernels`; `device.no_adapter`; `output.unwritable`, before anything is measured for nothing.
  */
 export async function tuneAndKeep(what: TuneCase, { force = false }: { force?: boolean } = {}): Promise<TuneResult> {
   const key = await deviceKey(what.gpu, what.isForeign);
@@ -117,10 +135,10 @@ export async function tuneAndKeep(what: TuneCase, { force = false }: { force?: b
     throw new DaybreakError("device.no_adapter", "no WebGPU adapter answered: see `daybreak doctor`");
   }
   const known = force ? {} : (await readTuning(key))?.problems;
-  const problems = await tuneKernels({ ...what, known, complete: true });
-  const cases = { [await caseName(what)]: { begun_ms: Date.now(), isDone: true } };
-  const { tuned_at } = await addTuning({ key, problems, cases });
-  return { problems, file: tuningFile(key), tuned_at };
+  const names = await measure(key, what, { known, complete: true }, addTuning);
+  const { problems = {}, tuned_at = "" } = (await readTuning(key)) ?? {};
+  const ofCase = names.map((name) => [name, problems[name] as TunedProblem] as const);
+  return { problems: Object.fromEntries(ofCase), file: tuningFile(key), tuned_at };
 }
 
 /** The key of the device that an engine gets from `gpu`; undefined if there is none. */

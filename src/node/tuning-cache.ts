@@ -34,10 +34,16 @@ export function tuningFile(key: string, folder = tuningFolder()): string {
   return join(folder, `${key.slice(0, 32)}.json`);
 }
 
+/** What could not be written, by file: it holds for this process, so that it does not measure the same again. */
+const unwritten = new Map<string, CachedTuning>();
+
 /** What was chosen under this key, or undefined. */
 export async function readTuning(key: string, folder = tuningFolder()): Promise<CachedTuning | undefined> {
+  const path = tuningFile(key, folder);
+  const kept = unwritten.get(path);
+  if (kept) return kept;
   try {
-    const table: unknown = JSON.parse(await readFile(tuningFile(key, folder), "utf8"));
+    const table: unknown = JSON.parse(await readFile(path, "utf8"));
     return isCachedTuning(table) && table.key === key ? table : undefined;
   } catch {
     return undefined; // absent, unreadable or damaged: it is measured anew
@@ -45,19 +51,21 @@ export async function readTuning(key: string, folder = tuningFolder()): Promise<
 }
 
 /**
- * Adds choices to those in the file, in the place of what was chosen there for the same problems.
- * Errors: `output.unwritable`; then the file is as it was.
+ * Adds choices to those in the file, in the place of what was chosen there for the same problems; but what was measured
+ * stays until it is measured again, or found to be wrong.
+ * Errors: `output.unwritable`; then the file is as it was, and this process alone has the choices.
  */
 export async function addTuning(
   { key, problems, cases }: Pick<CachedTuning, "key" | "problems" | "cases">,
   folder = tuningFolder(),
 ): Promise<CachedTuning> {
   const known = await readTuning(key, folder);
+  const added = Object.entries(problems).filter(([name, choice]) => replaces(choice, known?.problems[name]));
   const table: CachedTuning = {
     format: 1,
     key,
     tuned_at: new Date().toISOString(),
-    problems: { ...known?.problems, ...problems },
+    problems: { ...known?.problems, ...Object.fromEntries(added) },
     cases: { ...known?.cases, ...cases },
   };
   const path = tuningFile(key, folder);
@@ -73,12 +81,19 @@ export async function addTuning(
       await file.close();
     }
     await rename(aside, path);
+    unwritten.delete(path);
   } catch (cause) {
+    unwritten.set(path, table);
     await rm(aside, { force: true }).catch(() => undefined);
     const message = `the choice of kernels cannot be kept in ${path}: ${(cause as Error).message}`;
     throw new DaybreakError("output.unwritable", message, { cause });
   }
   return table;
+}
+
+function replaces(choice: TunedProblem, known: TunedProblem | undefined): boolean {
+  if (!known || known.ms === null || choice.ms !== null) return true;
+  return choice.candidates.some(({ variant, error }) => variant === known.variant && error !== undefined);
 }
 
 const asideSuffix = ".tmp";
@@ -118,9 +133,11 @@ function isMeasuredCase(value: unknown): value is MeasuredCase {
 function isTunedProblem(value: unknown): value is TunedProblem {
   return (
     isObject(value) &&
+    typeof value.name === "string" &&
     typeof value.variant === "string" &&
     isTime(value.ms) &&
     isTime(value.builtin_ms) &&
+    isText(value.unmeasured) &&
     Array.isArray(value.candidates) &&
     value.candidates.every(isCandidate)
   );
@@ -129,8 +146,11 @@ function isTunedProblem(value: unknown): value is TunedProblem {
 function isCandidate(value: unknown): value is Candidate {
   if (!isObject(value)) return false;
   const { variant, ms, median_ms, error } = value;
-  const isError = error === undefined || typeof error === "string";
-  return typeof variant === "string" && isTime(ms) && isTime(median_ms) && isError;
+  return typeof variant === "string" && isTime(ms) && isTime(median_ms) && isText(error);
+}
+
+function isText(value: unknown): value is string | undefined {
+  return value === undefined || typeof value === "string";
 }
 
 function isTime(value: unknown): value is number | null {

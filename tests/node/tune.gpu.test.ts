@@ -8,7 +8,7 @@ import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vite
 import type { Engine } from "../../src/engine/engine.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
 import { EngineProcess, type OpenEngineOptions, openEngine } from "../../src/node/index.js";
-import { deviceKey, tuneAndKeep, tuneMode } from "../../src/node/tune.js";
+import { choicesFor, deviceKey, tuneAndKeep, tuneMode } from "../../src/node/tune.js";
 import { addTuning, readTuning, tuningFolder } from "../../src/node/tuning-cache.js";
 import { buildProgram } from "../cli/program.js";
 import { tinySource } from "../engine/checkpoints.js";
@@ -82,8 +82,13 @@ describe("auto", () => {
     const [name, choice] = Object.entries(problems)[0]!;
     const variant = choice.candidates.at(-1)!.variant;
     await addTuning({ key, problems: { [name]: { ...choice, variant } }, cases: {} });
-    await open({ tune: "auto", expected: { width: 64, height: 32 } });
+    const other = { width: 64, height: 32 };
+    const what = { gpu: await testGpu(), isForeign: true, source: tinySource(), precision: "f32" as const, seconds };
+    const tuning = await choicesFor("auto", { ...what, ...other });
     expect((await table())!.problems[name]!.variant).toBe(variant);
+    // Those of both sizes, for both may be drawn.
+    expect(Object.keys((await table())!.problems).length).toBeGreaterThan(Object.keys(problems).length);
+    expect([...tuning.keys()].sort()).toEqual(Object.keys((await table())!.problems).sort());
   });
 
   it("does not measure while another program does, or after one that was ended by it, for a day", async () => {
@@ -99,14 +104,21 @@ describe("auto", () => {
     expect([await begun(0), await begun(23), await begun(25)]).toEqual([false, false, true]);
   });
 
-  it("that is cancelled ends the opening, and measures the next time", async () => {
+  it("that is cancelled ends the opening, keeps what was measured, and measures the rest the next time", async () => {
     const { gpu } = spyOn(await testGpu());
     const stop = new AbortController();
-    const onProgress = () => stop.abort();
-    await failure(open({ gpu, tune: "auto", onProgress, signal: stop.signal }), "request.cancelled");
-    const name = Object.keys((await table())?.cases ?? {})[0]!;
+    const onProgress = ({ stage, done }: ProgressEvent) => {
+      if (stage === "load" || done === 2) stop.abort();
+    };
+    const options = { tune: "auto", tuneSeconds: 60 } as const;
+    await failure(open({ gpu, ...options, onProgress, signal: stop.signal }), "request.cancelled");
+    const { problems: kept, cases } = (await table())!;
+    const measured = Object.values(kept).filter(({ ms }) => ms !== null);
     await open({ tune: "auto" });
-    expect((await table())!.cases[name]!.isDone).toBe(true);
+    const { problems, cases: later } = (await table())!;
+    expect(measured.length).toBe(Math.min(2, Object.keys(problems).length));
+    expect(problems).toMatchObject(kept);
+    expect(later[Object.keys(cases)[0]!]!.isDone).toBe(true);
   });
 
   it("opens an engine also if the device is lost to every measurement", async () => {
@@ -131,12 +143,17 @@ describe("auto", () => {
     expect(Object.values((await table())!.cases)[0]).toMatchObject({ isDone: true });
   });
 
-  it("opens an engine also if the cache cannot be written", async () => {
+  it("opens an engine also if the cache cannot be written, and measures once in a process", async () => {
     const { write } = temporaryFolder();
     vi.stubEnv("XDG_CACHE_HOME", write("file", ""));
     vi.stubEnv("LOCALAPPDATA", write("file", ""));
-    const { engine } = await open({ tune: "auto" });
+    const { engine, stages } = await open({ tune: "auto" });
     expect((await engine.generate(small)).images).toHaveLength(1);
+    const { problems } = (await table())!;
+    expect(stages).toEqual(Object.keys(problems).length > 0 ? ["tune", "load"] : ["load"]);
+    expect((await open({ tune: "auto" })).stages).toEqual(["load"]);
+    const what = { gpu: await testGpu(), isForeign: true, source: tinySource(), precision: "f32" as const };
+    expect([...(await choicesFor("cached", what)).keys()]).toEqual(Object.keys(problems));
   });
 });
 

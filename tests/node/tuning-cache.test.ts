@@ -1,7 +1,7 @@
 // The file of measured choices: whole or not there, whatever happens to the programs that write it and to the file.
 
 import { type ChildProcess, spawn } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, utimesSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
@@ -14,7 +14,7 @@ import { failure } from "../weights/fixtures.js";
 
 const key = "0123456789abcdef".repeat(4);
 const choice = (variant: string): TunedProblem => ({
-  ...{ variant, ms: 1.5, builtin_ms: 3 },
+  ...{ name: "a product", variant, ms: 1.5, builtin_ms: 3 },
   candidates: [
     { variant: "built-in", ms: 3, median_ms: 3.5 },
     { variant, ms: 1.5, median_ms: 2 },
@@ -51,6 +51,7 @@ describe("a file that is no good counts as none and is replaced", () => {
     ["of another key", (text) => text.replace(key, key.replace(/f$/, "0"))],
     ["without choices", (text) => text.replace('"problems"', '"problem"')],
     ["with a choice that is none", (text) => text.replace('"variant": "a"', '"variant": 7')],
+    ["with a name that is none", (text) => text.replace('"name": "a product"', '"name": 7')],
     ["with a time that is none", (text) => text.replace('"median_ms": 2', '"median_ms": "2"')],
     ["with cases that are none", (text) => text.replace('"isDone": true', '"isDone": 1')],
   ])("%s", async (_, damage) => {
@@ -66,11 +67,37 @@ describe("a file that is no good counts as none and is replaced", () => {
   });
 });
 
-it("a folder that cannot be made is an error with a code", async () => {
+it("a choice that could not be measured leaves one that was, unless that one failed now", async () => {
+  const folder = newFolder();
+  const unmeasured = (variant: string, failed?: string): TunedProblem => ({
+    ...{ name: "a product", variant, ms: null, builtin_ms: null, unmeasured: "no time was left" },
+    candidates: ["built-in", "a"].map((name) => {
+      return { variant: name, ms: null, median_ms: null, ...(name === failed && { error: "lost" }) };
+    }),
+  });
+  const problems = { p: choice("a"), q: choice("a"), r: unmeasured("built-in") };
+  await addTuning({ key, problems, cases: {} }, folder);
+  const later = { p: unmeasured("built-in"), q: unmeasured("built-in", "a"), r: unmeasured("a") };
+  await addTuning({ key, problems: later, cases: {} }, folder);
+  expect((await readTuning(key, folder))!.problems).toEqual({ ...later, p: choice("a") });
+});
+
+it("a folder that cannot be made is an error with a code, and this process has the choices all the same", async () => {
   const { write } = temporaryFolder();
   const file = write("file", "");
-  const error = await failure(addTuning({ key, problems: {}, cases: {} }, join(file, "tuning")), "output.unwritable");
+  const folder = join(file, "tuning");
+  const added = { key, problems: { p: choice("a") }, cases: { 1: done } };
+  const error = await failure(addTuning(added, folder), "output.unwritable");
   expect(error.message).toContain(file);
+  expect(await readTuning(key, folder)).toMatchObject(added);
+  await failure(addTuning({ ...added, problems: { q: choice("b") } }, folder), "output.unwritable");
+  rmSync(file);
+  await addTuning({ key, problems: {}, cases: { 2: done } }, folder);
+  const all = { problems: { p: choice("a"), q: choice("b") }, cases: { 1: done, 2: done } };
+  expect(JSON.parse(readFileSync(tuningFile(key, folder), "utf8"))).toMatchObject(all);
+  // From now on the file holds, as ever.
+  rmSync(folder, { recursive: true });
+  expect(await readTuning(key, folder)).toBeUndefined();
 });
 
 it("what a killed program has written aside is not read, and is removed a while later", async () => {
