@@ -8,6 +8,7 @@ import { arch, platform, release } from "node:os";
 import { delimiter, join } from "node:path";
 import { openTriedDevice } from "../engine/device-trial.js";
 import { type Device, shownLimits } from "../engine/gpu/device.js";
+import type { TunedProblem } from "../engine/tuning.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { videoEncoders } from "../media/mp4.js";
 import { backendNames, chosenBackend, createGpu, providedDriverFolder } from "../node/dawn.js";
@@ -16,6 +17,7 @@ import { chosenDrivers } from "../node/software-driver.js";
 import { deviceKey, tuneMode } from "../node/tune.js";
 import { readTuning, tuningFile } from "../node/tuning-cache.js";
 import { hasUws } from "../server/listen-uws.js";
+import { describeChoices } from "./choices.js";
 import type { Command, ParsedOptions } from "./command.js";
 import { formatBytes, table } from "./table.js";
 
@@ -56,6 +58,8 @@ type TuningReport = {
   /** Operations at one size, and those of them that another kernel than the built-in choice computes faster. */
   operations: number;
   faster: number;
+  /** All of them, also those that were not measured. */
+  choices: TunedProblem[];
 };
 
 type Report = {
@@ -144,10 +148,11 @@ async function examineTuning(gpu: GPU): Promise<Report["tuning"]> {
   const key = await deviceKey(gpu);
   const cached = key === undefined ? undefined : await readTuning(key);
   if (key === undefined || !cached) return { by: "built-in", measured: null };
-  const timed = Object.values(cached.problems).filter(({ ms }) => ms !== null);
+  const choices = Object.values(cached.problems).sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  const timed = choices.filter(({ ms }) => ms !== null);
   const faster = timed.filter(({ variant, candidates }) => variant !== candidates[0]?.variant);
   const { tuned_at } = cached;
-  const measured = { file: tuningFile(key), tuned_at, operations: timed.length, faster: faster.length };
+  const measured = { file: tuningFile(key), tuned_at, operations: timed.length, faster: faster.length, choices };
   return { by: tuneMode() === "off" ? "built-in" : "measured", measured };
 }
 
@@ -313,10 +318,15 @@ function deviceRows({ features, matrixFault, limits, dispatch, isSoftware }: Dev
 
 function tuningText({ by, measured }: NonNullable<Report["tuning"]>): string {
   if (!measured) return 'the built-in choice; "daybreak tune" measures which are the fastest here';
-  const { file, tuned_at, operations, faster } = measured;
+  const { file, tuned_at, operations, faster, choices } = measured;
   const result = `measured on ${tuned_at.slice(0, 10)}: another than the built-in one for ${faster} of ${operations} operations`;
   const unused = by === "built-in" ? "not used because of DAYBREAK_TUNE=off; " : "";
-  return `${unused}${result} (${file}; "daybreak tune --force" measures again)`;
+  const lines = choices.length > 0 ? `\n${indented(describeChoices(choices)).trimEnd()}` : "";
+  return `${unused}${result} (${file}; "daybreak tune --force" measures again)${lines}`;
+}
+
+function indented(text: string): string {
+  return text.replace(/^(?=.)/gm, "  ");
 }
 
 function yesNo(value: boolean): string {

@@ -1,16 +1,15 @@
 // `daybreak tune`: measures on this device which kernels are the fastest for a checkpoint and a picture size, keeps the
-// choices where every later run finds them, and prints them. Owns how they read; node/tune.ts owns what is measured.
+// choices where every later run finds them, and prints them. node/tune.ts owns what is measured.
 
 import type { Precision } from "../engine/request.js";
-import type { TunedProblem, TunedProblems } from "../engine/tuning.js";
 import { DaybreakError } from "../errors.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { createGpu } from "../node/dawn.js";
 import { embeddedModel } from "../node/open-engine.js";
-import { tuneAndKeep } from "../node/tune.js";
+import { type TuneResult, tuneAndKeep } from "../node/tune.js";
+import { describeChoices } from "./choices.js";
 import type { Command, ParsedOptions } from "./command.js";
 import { progressLine } from "./progress.js";
-import { table } from "./table.js";
 
 const help = `usage: daybreak tune [options]
 
@@ -21,7 +20,7 @@ themselves, within ten seconds, when they first meet a device.
   --model DIR              checkpoint folder; default: the embedded model
   --width W, --height H    the picture to measure for; default: the checkpoint's own size
   --precision auto|f32|f16 default auto: f16 on a GPU that has it, else f32
-  --seconds S              time to take at most, short of kernels that are being compiled; default 60
+  --seconds S              time to take at most; default 60
   --force                  measure again what was measured before
   --json                   print one JSON object
 
@@ -49,7 +48,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     const size = { width: options.number("width"), height: options.number("height") };
     const result = await tuneAndKeep({ ...what, ...size }, { force: options.flag("force") });
     progress.clear();
-    const text = options.flag("json") ? `${JSON.stringify(result)}\n` : describe(result.problems, result.file);
+    const text = options.flag("json") ? `${JSON.stringify(result)}\n` : describe(result);
     process.stdout.write(text);
   } finally {
     progress.clear();
@@ -58,32 +57,10 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   return 0;
 }
 
-function describe(problems: TunedProblems, file: string): string {
-  const all = Object.entries(problems);
-  if (all.length === 0) return "this device has one kernel for every operation: there is nothing to choose\n";
-  const rows = all.map(([name, problem]) => [
-    ...[name, problem.variant, ms(problem.ms), ms(problem.builtin_ms)],
-    gain(problem),
-  ]);
-  let text = table([["operation", "chosen", "ms", "built-in ms", "gain"], ...rows]);
-  const untimed = all.filter(([, { ms }]) => ms === null).length;
-  if (untimed > 0) text += `\nno time was left for ${untimed} of ${all.length}: run it again, or give more --seconds\n`;
-  const failures = all.flatMap(([name, { candidates }]) =>
-    candidates
-      .filter(({ error }) => error !== undefined)
-      .map(({ variant, error }) => `  ${name}: ${variant}: ${error}\n`),
-  );
-  if (failures.length > 0) text += `\nnot chosen because they failed:\n${failures.join("")}`;
-  return `${text}\nkept in ${file}\n`;
-}
-
-function ms(value: number | null): string {
-  if (value === null) return "–";
-  return value >= 100 ? value.toFixed(0) : value.toPrecision(3);
-}
-
-/** By how much the choice is faster than the built-in one. */
-function gain({ variant, ms, builtin_ms, candidates }: TunedProblem): string {
-  if (candidates[0]?.variant === variant) return "built-in";
-  return ms === null || builtin_ms === null ? "–" : `${(builtin_ms / ms).toFixed(2)}×`;
+function describe({ problems, file }: TuneResult): string {
+  const choices = Object.values(problems);
+  if (choices.length === 0) return "this device has one kernel for every operation: there is nothing to choose\n";
+  const isShort = choices.some(({ unmeasured }) => unmeasured !== undefined);
+  const advice = isShort ? "run it again, or give more --seconds, to measure the rest\n" : "";
+  return `${describeChoices(choices)}${advice}\nkept in ${file}\n`;
 }

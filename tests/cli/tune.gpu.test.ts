@@ -1,6 +1,6 @@
 // `daybreak tune` in a cache of its own: what it keeps, generate takes and doctor shows.
 
-import { existsSync, mkdirSync, readdirSync, symlinkSync } from "node:fs";
+import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { homedir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
@@ -45,7 +45,8 @@ it("measures, keeps and prints the choices, which doctor then shows", () => {
   const operations = all.filter(({ ms }) => ms !== null).length;
   const faster = all.filter(({ ms, variant, candidates }) => ms !== null && variant !== candidates[0]!.variant).length;
   const { tuning } = JSON.parse(daybreak(["doctor", "--json"], { cwd, env }).stdout);
-  expect(tuning).toEqual({ by: "measured", measured: { file, tuned_at, operations, faster } });
+  const choices = expect.arrayContaining(all);
+  expect(tuning).toEqual({ by: "measured", measured: { file, tuned_at, operations, faster, choices } });
 
   // What was measured stays; with so little time nothing else is.
   const again = daybreak([...tune, "1e-6"], { cwd, env });
@@ -53,9 +54,11 @@ it("measures, keeps and prints the choices, which doctor then shows", () => {
   const lines = again.stdout.split("\n");
   if (all.length === 0) return expect(lines[0]).toMatch(/nothing to choose/);
   expect(lines[0]).toMatch(/^operation +chosen +ms +built-in ms +gain$/);
-  for (const [i, [name, { variant }]] of Object.entries(problems).entries()) {
+  const shown = daybreak(["doctor"], { cwd, env }).stdout;
+  for (const [i, { name, variant }] of all.entries()) {
     expect(lines[i + 1]!.startsWith(name)).toBe(true);
     expect(lines[i + 1]).toContain(variant);
+    expect(shown.split("\n").find((line) => line.startsWith(`  ${name} `))).toContain(variant);
   }
   expect(again.stdout).toMatch(/^kept in .*\.json$/m);
   const off = { ...env, DAYBREAK_TUNE: "off" };
@@ -73,6 +76,20 @@ it("generate measures for itself at the first use of a device, unless it is told
   const first = daybreak([...generate, "--output", "b.png"], { cwd, env });
   expect(first.status, first.stderr).toBe(0);
   expect(tunedFiles()).toHaveLength(1);
+});
+
+it("says so before it measures, if it cannot keep the choices; generate draws all the same", () => {
+  const { cwd, env } = emptyCache();
+  writeFileSync(join(env.XDG_CACHE_HOME, "daybreak", "tuning"), "");
+  expectFailure(
+    daybreak([...tune, "60"], { cwd, env }),
+    "output.unwritable",
+    /the choice of kernels cannot be kept in/,
+    cwd,
+  );
+  const generate = ["generate", "--prompt", "", ...size, "--steps", "1", "--output", "a.png"];
+  const drawn = daybreak(generate, { cwd, env });
+  expect(drawn, drawn.stderr).toMatchObject({ status: 0, errors: [] });
 });
 
 it("refuses what it cannot measure", () => {
