@@ -7,14 +7,16 @@
 //   y      [tokens, heads * head_size]      f32   column block h holds head h; must not alias q, k, v
 //   state  [heads, queries, 2]              f32   maximum and sum of rows whose keys are bound in several pieces
 //
-// An invocation owns one query row and keeps its q and y in registers; a workgroup of 64 shares KEYS keys and values
-// through workgroup memory. Streaming softmax over KEYS keys at a time, with exponents of two.
-// CAUSAL: key j is visible to query i if j <= i. Dispatch: (query tiles of 64, heads, 1).
+// A workgroup of KEYS / 4 x QUERIES / 4 invocations passes over KEYS keys at a time with a streaming softmax, exponents of
+// two. An invocation scores 4 queries against 4 keys, while 16 channels of q and k at a time pass through workgroup memory;
+// then it adds up COLS x 4 channels of its 4 queries, while the weights of 16 keys and their values pass through it.
+// CAUSAL: key j is visible to query i if j <= i. Dispatch: (query tiles, heads, 1).
 
 // tunables
 const QK_TYPE: u32 = 0u;
-const GROUPS: u32 = 4u;
-const KEYS: u32 = 16u;
+const GROUPS: u32 = 16u;
+const QUERIES: u32 = 64u;
+const KEYS: u32 = 64u;
 
 override CAUSAL: bool = false;
 override HAS_LIMIT: bool = false;
@@ -54,11 +56,20 @@ struct Params {
 @group(0) @binding(6) var<storage, read_write> state: array<f32>;
 
 const LOWEST: f32 = -3.4e38;
-const LANES: u32 = 64u;
+const LANES: u32 = KEYS / 4u; // invocations that share 4 queries
+const TEAMS: u32 = QUERIES / 4u;
+const WORKGROUP: u32 = LANES * TEAMS;
+const LINES: u32 = QUERIES + KEYS;
 const VECTORS: u32 = GROUPS * 2u;
+const COLS: u32 = (VECTORS + LANES - 1u) / LANES;
+const STEP: u32 = 16u; // channels of q and k, and keys of v, in workgroup memory at a time
+// Groups of eight channels that an invocation brings at a time.
+const LOADS: u32 = (LINES * STEP / 8u + WORKGROUP - 1u) / WORKGROUP;
 
-var<workgroup> k_tile: array<vec4<f32>, KEYS * VECTORS>;
-var<workgroup> v_tile: array<vec4<f32>, KEYS * VECTORS>;
+// Of q and k: four channels of one row, [channel / 4][row]; of v: [key][vector].
+var<workgroup> tile: array<vec4<f32>, max(LINES * STEP / 4u, STEP * COLS * LANES)>;
+// Of 4 keys, [query][key / 4]; at other times maxima or totals of an invocation's 4 queries.
+var<workgroup> weights: array<vec4<f32>, QUERIES * STEP / 4u>;
 
 // Eight elements from 16 bytes (bf16, f16); f32 takes 16 bytes more.
 fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
@@ -89,32 +100,45 @@ fn load_k(group: u32) -> array<vec4<f32>, 2> {
   return unpack8(k[group], vec4<u32>(), QK_TYPE);
 }
 
-@compute @workgroup_size(LANES)
+// s + a . b as four fused operations; dot would take a fifth.
+fn add_product(s: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
+  return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, s))));
+}
+
+fn largest(a: vec4<f32>) -> f32 {
+  return max(max(a.x, a.y), max(a.z, a.w));
+}
+
+@compute @workgroup_size(LANES, TEAMS)
 fn attention(
-  @builtin(workgroup_id) tile: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
+  @builtin(workgroup_id) place: vec3<u32>,
+  @builtin(local_invocation_id) own: vec3<u32>,
+  @builtin(local_invocation_index) index: u32,
 ) {
-  let head = params.first_head + tile.y;
+  let head = params.first_head + place.y;
   let kv = head / params.heads_per_kv - params.first_kv_head;
-  let first = tile.x * LANES;
-  let row = min(first + lane, params.queries - 1u);
-  let y_row = params.y_offset + row * params.y_pitch + head * params.head_size;
-  let saved = params.state_offset + head * params.state_head_stride + 2u * row;
-  var query: array<vec4<f32>, VECTORS>;
-  var sum: array<vec4<f32>, VECTORS>;
-  var top = LOWEST;
-  var total = 0.0;
-  for (var g = 0u; g < GROUPS; g++) {
-    let loaded = load_q((params.q_offset + tile.y * params.q_head_stride) / 8u + row * GROUPS + g);
-    query[2u * g] = loaded[0] * params.scale;
-    query[2u * g + 1u] = loaded[1] * params.scale;
-  }
+  let first = place.x * QUERIES;
+  let row = first + 4u * own.y; // the first of this invocation's queries
+  let y_head = params.y_offset + head * params.head_size;
+  let saved = params.state_offset + head * params.state_head_stride;
+  // An element for each of the 4 queries.
+  var top = vec4<f32>(LOWEST);
+  var total = vec4<f32>(); // of this invocation's keys, until the end
+  var sum: array<array<vec4<f32>, COLS>, 4>;
   if (params.is_first == 0u) {
-    for (var d = 0u; d < params.head_size; d++) {
-      sum[d / 4u][d % 4u] = y[y_row + d];
+    for (var r = 0u; r < 4u; r++) {
+      let i = min(row + r, params.queries - 1u);
+      top[r] = state[saved + 2u * i];
+      total[r] = select(0.0, state[saved + 2u * i + 1u], own.x == 0u);
+      for (var c = 0u; c < COLS; c++) {
+        var four = vec4<f32>();
+        let channel = 4u * (LANES * c + own.x);
+        for (var d = channel; d < min(channel + 4u, params.head_size); d++) {
+          four[d - channel] = y[y_head + i * params.y_pitch + d];
+        }
+        sum[r][c] = four;
+      }
     }
-    top = state[saved];
-    total = state[saved + 1u];
   }
 
   var visible = params.first_key + params.keys;
@@ -122,67 +146,149 @@ fn attention(
     visible = min(visible, limit[0]);
   }
   if (CAUSAL) {
-    visible = min(visible, params.first_query + min(first + LANES, params.queries));
+    visible = min(visible, params.first_query + min(first + QUERIES, params.queries));
   }
   let end = max(visible, params.first_key) - params.first_key;
+  // Of the head; not GROUPS, so that drivers for processors leave the loop over it a loop.
+  let groups = (params.head_size + 7u) / 8u;
+  let q_base = (params.q_offset + place.y * params.q_head_stride) / 8u;
   let k_base = (params.k_offset + kv * params.k_head_stride) / 8u;
   let v_base = (params.v_offset + kv * params.v_head_stride) / 4u;
 
   for (var j0 = 0u; j0 < end; j0 += KEYS) {
-    workgroupBarrier();
-    for (var i = lane; i < KEYS * GROUPS; i += LANES) {
-      let j = min(j0 + i / GROUPS, end - 1u);
-      let loaded = load_k(k_base + j * GROUPS + i % GROUPS);
-      k_tile[2u * i] = loaded[0];
-      k_tile[2u * i + 1u] = loaded[1];
-    }
-    for (var i = lane; i < KEYS * VECTORS; i += LANES) {
-      let j = min(j0 + i / VECTORS, end - 1u);
-      v_tile[i] = v[v_base + j * VECTORS + i % VECTORS];
-    }
-    workgroupBarrier();
-    var score: array<f32, KEYS>;
-    var highest = top;
-    for (var j = 0u; j < KEYS; j++) {
-      var s = 0.0;
-      for (var d = 0u; d < VECTORS; d++) {
-        s += dot(query[d], k_tile[j * VECTORS + d]);
+    // Set to zero in words: left to the language, it happens once, not in every turn of the loop (Dawn on Vulkan).
+    var score = array<vec4<f32>, 4>();
+    for (var g = 0u; g < groups; g += STEP / 8u) {
+      // Lines are queries, then keys; neighbouring invocations bring a line's two groups.
+      var loaded: array<array<vec4<f32>, 2>, LOADS>;
+      for (var i = 0u; i < LOADS; i++) {
+        let line = (WORKGROUP * i + index) / 2u;
+        let group = g + index % 2u;
+        loaded[i] = array<vec4<f32>, 2>(vec4<f32>(), vec4<f32>());
+        if (group < groups) {
+          if (line < QUERIES) {
+            loaded[i] = load_q(q_base + min(first + line, params.queries - 1u) * GROUPS + group);
+            loaded[i][0] *= params.scale;
+            loaded[i][1] *= params.scale;
+          } else if (line < LINES) {
+            loaded[i] = load_k(k_base + min(j0 + line - QUERIES, end - 1u) * GROUPS + group);
+          }
+        }
       }
-      var hidden = j0 + j >= end;
+      workgroupBarrier();
+      for (var i = 0u; i < LOADS; i++) {
+        let line = (WORKGROUP * i + index) / 2u;
+        if (line < LINES) {
+          // Each invocation's first key, then each one's second …: they read neighbouring vectors.
+          let key = line - QUERIES;
+          let at = 2u * (index % 2u) * LINES + select(QUERIES + key % 4u * LANES + key / 4u, line, line < QUERIES);
+          tile[at] = loaded[i][0];
+          tile[at + LINES] = loaded[i][1];
+        }
+      }
+      workgroupBarrier();
+      for (var s = 0u; s < STEP / 4u; s++) {
+        let q_at = s * LINES + 4u * own.y;
+        let k_at = s * LINES + QUERIES + own.x;
+        let k0 = tile[k_at];
+        let k1 = tile[k_at + LANES];
+        let k2 = tile[k_at + 2u * LANES];
+        let k3 = tile[k_at + 3u * LANES];
+        for (var r = 0u; r < 4u; r++) {
+          let query = tile[q_at + r];
+          let before = score[r];
+          score[r] = vec4<f32>(
+            add_product(before.x, query, k0), add_product(before.y, query, k1),
+            add_product(before.z, query, k2), add_product(before.w, query, k3));
+        }
+      }
+    }
+
+    for (var r = 0u; r < 4u; r++) {
+      let j = j0 + 4u * own.x + vec4<u32>(0u, 1u, 2u, 3u);
+      var hidden = j >= vec4<u32>(end);
       if (CAUSAL) {
-        hidden = hidden || params.first_key + j0 + j > params.first_query + row;
+        hidden = hidden | (params.first_key + j > vec4<u32>(params.first_query + row + r));
       }
-      score[j] = select(s, LOWEST, hidden);
-      highest = max(highest, score[j]);
+      score[r] = select(score[r], vec4<f32>(LOWEST), hidden);
+    }
+    weights[index] = vec4<f32>(largest(score[0]), largest(score[1]), largest(score[2]), largest(score[3]));
+    workgroupBarrier();
+    var highest = top;
+    for (var i = 0u; i < LANES; i++) {
+      highest = max(highest, weights[own.y * LANES + i]);
     }
     let rescale = exp2(top - highest);
     top = highest;
     total *= rescale;
-    for (var d = 0u; d < VECTORS; d++) {
-      sum[d] *= rescale;
-    }
-    for (var j = 0u; j < KEYS; j++) {
+    for (var r = 0u; r < 4u; r++) {
       // A row that has seen no visible key yet has the maximum LOWEST; its hidden keys must still weigh nothing.
-      let weight = select(exp2(score[j] - highest), 0.0, score[j] == LOWEST);
-      total += weight;
-      for (var d = 0u; d < VECTORS; d++) {
-        sum[d] += weight * v_tile[j * VECTORS + d];
+      let weight = select(exp2(score[r] - highest[r]), vec4<f32>(), score[r] == vec4<f32>(LOWEST));
+      score[r] = weight;
+      total[r] += (weight.x + weight.y) + (weight.z + weight.w);
+      for (var c = 0u; c < COLS; c++) {
+        sum[r][c] *= rescale[r];
+      }
+    }
+
+    for (var j = 0u; j < KEYS && j0 + j < end; j += STEP) {
+      workgroupBarrier();
+      if (own.x / 4u == j / STEP) {
+        for (var r = 0u; r < 4u; r++) {
+          weights[(4u * own.y + r) * STEP / 4u + own.x % 4u] = score[r];
+        }
+      }
+      for (var i = own.y; i < STEP; i += TEAMS) {
+        let v_row = v_base + min(j0 + j + i, end - 1u) * VECTORS;
+        for (var c = 0u; c < COLS; c++) {
+          let vector = LANES * c + own.x;
+          // Vectors beyond the head's are never written to y.
+          tile[i * COLS * LANES + vector] = v[v_row + min(vector, VECTORS - 1u)];
+        }
+      }
+      workgroupBarrier();
+      for (var i = 0u; i < STEP / 4u; i++) {
+        for (var c = 0u; c < COLS; c++) {
+          let v_at = (4u * i * COLS + c) * LANES + own.x;
+          let v0 = tile[v_at];
+          let v1 = tile[v_at + COLS * LANES];
+          let v2 = tile[v_at + 2u * COLS * LANES];
+          let v3 = tile[v_at + 3u * COLS * LANES];
+          for (var r = 0u; r < 4u; r++) {
+            let weight = weights[(4u * own.y + r) * STEP / 4u + i];
+            sum[r][c] = fma(vec4<f32>(weight.x), v0, sum[r][c]);
+            sum[r][c] = fma(vec4<f32>(weight.y), v1, sum[r][c]);
+            sum[r][c] = fma(vec4<f32>(weight.z), v2, sum[r][c]);
+            sum[r][c] = fma(vec4<f32>(weight.w), v3, sum[r][c]);
+          }
+        }
       }
     }
   }
 
-  if (first + lane < params.queries) {
-    let normalise = select(1.0, 1.0 / total, params.is_last == 1u);
-    for (var d = 0u; d < GROUPS * 8u; d++) {
-      // The last head writes the row's padding: its own padding is zeros.
-      let column = head * params.head_size + d;
-      if (d < params.head_size || (head == params.heads - 1u && column < params.y_cols)) {
-        y[y_row + d] = sum[d / 4u][d % 4u] * normalise;
+  workgroupBarrier();
+  weights[index] = total;
+  workgroupBarrier();
+  total = vec4<f32>();
+  for (var i = 0u; i < LANES; i++) {
+    total += weights[own.y * LANES + i];
+  }
+  // The last head writes the row's padding.
+  let columns = select(params.head_size, params.y_cols - head * params.head_size, head == params.heads - 1u);
+  let normalise = select(vec4<f32>(1.0), 1.0 / total, params.is_last == 1u);
+  for (var r = 0u; r < 4u; r++) {
+    if (row + r < params.queries) {
+      for (var c = 0u; c < COLS; c++) {
+        let four = sum[r][c] * normalise[r];
+        let channel = 4u * (LANES * c + own.x);
+        for (var d = channel; d < min(channel + 4u, columns); d++) {
+          y[y_head + (row + r) * params.y_pitch + d] = select(0.0, four[d - channel], d < params.head_size);
+        }
       }
-    }
-    if (params.is_last == 0u) {
-      state[saved] = top;
-      state[saved + 1u] = total;
+      if (params.is_last == 0u && own.x == 0u) {
+        state[saved + 2u * (row + r)] = top[r];
+        state[saved + 2u * (row + r) + 1u] = total[r];
+      }
     }
   }
 }

@@ -1,9 +1,12 @@
 // Attention against f64: joint, causal with a key limit and grouped heads.
 
 import { beforeAll, describe, expect, it } from "vitest";
-import { attention, attentionVariants } from "../../src/engine/ops/attention.js";
+import { kernelLayout } from "../../src/engine/gpu/kernel.js";
+import { padded8 } from "../../src/engine/gpu/tensor.js";
+import { attention, attentionVariants, mostHeadSize } from "../../src/engine/ops/attention.js";
 import { type Variant, variantName } from "../../src/engine/ops/variants.js";
-import { configurations, isNarrowing, recordWith, type TunedDevice, withEach } from "./linear.js";
+import { createGpu } from "../../src/node/dawn.js";
+import { configurations, isNarrowing, opened, recordWith, type TunedDevice, withEach } from "./linear.js";
 import { nmse, nmseBound, normal, runRecorded, stored } from "./reference.js";
 
 type Case = {
@@ -67,6 +70,27 @@ function reference(q: Float32Array, k: Float32Array, v: Float32Array, c: Case): 
   }
   return y;
 }
+
+it("the portable kernel needs no more than every WebGPU device has", async () => {
+  const device = await opened({ withoutFeatures: ["subgroups"] });
+  const adapter = await (await createGpu()).requestAdapter();
+  const least = (await adapter?.requestDevice()) as GPUDevice;
+  for (const headSize of [2, 32, 40, 80, mostHeadSize]) {
+    const shape = { tokens: 100, heads: 1, headSize, dtype: "f32" } as const;
+    const { stem, tunables } = attentionVariants(device.device, shape).find(({ stem }) => stem === "attention")!;
+    const { code } = kernelLayout(stem, { ...tunables, GROUPS: padded8(headSize) / 8 });
+    least.pushErrorScope("validation");
+    const module = least.createShaderModule({ code });
+    least.createComputePipeline({ layout: "auto", compute: { module, entryPoint: stem } });
+    expect((await least.popErrorScope())?.message, `heads of ${headSize}`).toBeUndefined();
+  }
+});
+
+it("heads are of at most 128 channels", async () => {
+  const { device } = await opened({});
+  const shape = { tokens: 100, heads: 1, headSize: 129, dtype: "f32" } as const;
+  expect(() => attentionVariants(device, shape)).toThrow("heads of 129 channels: at most 128");
+});
 
 describe.each(configurations)("attention on %s", (_, open) => {
   let test: TunedDevice;

@@ -239,6 +239,13 @@ describe("absurd values are refused with the field's name", () => {
     [indexPath, { _class_name: undefined }, invalid, /_class_name = nothing/],
     [indexPath, { transformer: "Flux2Transformer2DModel" }, invalid, /transformer = "Flux2/],
     [transformerPath, { axes_dims_rope: [8, 8, 16] }, invalid, /axes_dims_rope = \[8,8,16\], expected 4 integers/],
+    [
+      transformerPath,
+      { attention_head_dim: 130, axes_dims_rope: [32, 32, 32, 34] },
+      invalid,
+      /attention_head_dim = 130/,
+    ],
+    [textPath, { head_dim: 130 }, invalid, /head_dim = 130/],
     [transformerPath, { axes_dims_rope: [8, 8, 8, 16] }, invalid, /whose sum is attention_head_dim = 32/],
     [transformerPath, { axes_dims_rope: [7, 9, 8, 8] }, invalid, /expected even numbers/],
     [transformerPath, { axes_dims_rope: [0, 16, 8, 8] }, invalid, /axes_dims_rope/],

@@ -27,6 +27,9 @@ export type AttentionOptions = {
   variant?: Variant;
 };
 
+/** Channels of the widest head: more would leave a lane or a subgroup no registers. */
+export const mostHeadSize = 128;
+
 /** Scores are exponents of two, so the scale carries log2(e). */
 const log2e = Math.LOG2E;
 
@@ -183,15 +186,14 @@ export function attentionProblem(shape: AttentionShape): Problem {
 
 /** The kernels that compute attention on this device, the built-in choice first. */
 export function attentionVariants(device: Device, { tokens, headSize, dtype }: AttentionShape): Variant[] {
+  assert(headSize <= mostHeadSize, `heads of ${headSize} channels: at most ${mostHeadSize}`);
   const GROUPS = padded8(headSize) / 8;
-  assert(GROUPS <= 64, `heads of ${headSize} channels: at most 512`);
   const variants: Variant[] = [];
-  // Operands in f16 are what matrix units multiply, and a subgroup has no registers for wider heads.
-  if (dtype === "f16" && tokens >= device.limits.matrixRows && GROUPS <= 16) {
+  // Operands in f16 are what matrix units multiply.
+  if (dtype === "f16" && tokens >= device.limits.matrixRows) {
     variants.push(...attentionMatrixVariants(device, GROUPS));
   }
-  // Its loops over a head are unrolled, so very wide heads would compile for long.
-  if (usesSubgroupKernels(device) && GROUPS <= 16) {
+  if (usesSubgroupKernels(device)) {
     const SUBGROUP_SIZE = device.subgroupSize;
     const tile = (stem: string, tunables: Record<string, number> & { QUERIES: number }): Variant => {
       const tileRows = tunables.QUERIES * SUBGROUP_SIZE;
@@ -202,8 +204,8 @@ export function attentionVariants(device: Device, { tokens, headSize, dtype }: A
     // With one query, wide heads compile in half of the time.
     variants.push(tile("attention_subgroup", { QUERIES: GROUPS > 8 ? 1 : 2, KEYS: 2 }));
   }
-  // Keys and values of one tile take GROUPS · 32 bytes each, in 16 KiB of workgroup memory.
-  const KEYS = Math.min(16, Math.floor(256 / GROUPS));
-  variants.push({ stem: "attention", tunables: { KEYS }, tileRows: 64, tileCols: headSize });
+  // Invocations share a query by fours of keys and of channels: more than a narrow head has would idle.
+  const KEYS = GROUPS > 4 ? 64 : 32;
+  variants.push({ stem: "attention", tunables: { QUERIES: 64, KEYS }, tileRows: 64, tileCols: headSize });
   return variants;
 }

@@ -3,6 +3,7 @@
 // comes from here; none is assumed to be a power of two or a multiple of eight.
 
 import { DaybreakError } from "../../../errors.js";
+import { mostHeadSize } from "../../ops/attention.js";
 import { type ConfigFields, readConfig, supportedArchitecture } from "../../weights/config-fields.js";
 import { type CheckpointSource, quote } from "../../weights/source.js";
 import { parseTextEncoderConfig, promptHiddenStates, type TextEncoderConfig } from "../qwen3/config.js";
@@ -159,7 +160,7 @@ export function parseTransformerConfig(fields: ConfigFields): TransformerConfig 
   const inChannels = fields.integer("in_channels", { min: 1, max: 4096 });
   fields.oneOf("out_channels", [null, undefined, inChannels]);
   const numAttentionHeads = fields.integer("num_attention_heads", { min: 1, max: 256 });
-  const attentionHeadDim = fields.integer("attention_head_dim", { min: 2, max: 512 });
+  const attentionHeadDim = fields.integer("attention_head_dim", { min: 2, max: mostHeadSize });
   const hiddenSize = numAttentionHeads * attentionHeadDim;
   const mlpRatio = fields.number("mlp_ratio", { min: 0.1, max: 16 });
   const mlpHiddenSize = Math.trunc(hiddenSize * mlpRatio);

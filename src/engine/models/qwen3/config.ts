@@ -2,6 +2,7 @@
 // Knows neither files' bytes nor tensors. `rope_theta` moved between transformers 4 (top level) and 5
 // (`rope_parameters`); both are read.
 
+import { mostHeadSize } from "../../ops/attention.js";
 import type { ConfigFields } from "../../weights/config-fields.js";
 import { isRecord } from "../../weights/source.js";
 
@@ -54,7 +55,7 @@ export function parseTextEncoderConfig(fields: ConfigFields): TextEncoderConfig 
     numLayersNeeded: layersNeeded,
     numAttentionHeads: fields.integer("num_attention_heads", { min: 1, max: 1024 }),
     numKeyValueHeads: fields.integer("num_key_value_heads", { min: 1, max: 1024 }),
-    headDim: fields.integer("head_dim", { min: 2, max: 1024 }),
+    headDim: fields.integer("head_dim", { min: 2, max: mostHeadSize }),
     rmsNormEps: fields.number("rms_norm_eps", { min: 1e-12, max: 1e-1 }),
     ropeTheta: ropeTheta(fields),
   };
