@@ -148,7 +148,7 @@ fn matmul_subgroup(
 
   for (var r = 0u; r < ROWS; r++) {
     let m = m0 + r;
-    // Over all of the array, so that the driver unrolls the loop for certain: see attention_subgroup.
+    // Over all of the array: only then is it certain that the driver unrolls the loop.
     for (var c = 0u; c < COLS; c++) {
       let n = n0 + c * SUBGROUP_SIZE;
       if (c < tile_cols && m < params.rows && n < params.y_cols) {

@@ -195,14 +195,11 @@ export function attentionVariants(device: Device, { tokens, headSize, dtype }: A
   }
   if (usesSubgroupKernels(device)) {
     const SUBGROUP_SIZE = device.subgroupSize;
-    const tile = (stem: string, tunables: Record<string, number> & { QUERIES: number }): Variant => {
-      const tileRows = tunables.QUERIES * SUBGROUP_SIZE;
-      return { stem, tunables: { ...tunables, SUBGROUP_SIZE }, tileRows, tileCols: headSize };
-    };
     // A register of 16 lanes takes twice the memory, and with it the time to compile.
-    variants.push(tile("attention_subgroup_panel", { QUERIES: SUBGROUP_SIZE > 8 ? 2 : 4 }));
-    // With one query, wide heads compile in half of the time.
-    variants.push(tile("attention_subgroup", { QUERIES: GROUPS > 8 ? 1 : 2, KEYS: 2 }));
+    const QUERIES = SUBGROUP_SIZE > 8 ? 2 : 4;
+    const tunables = { QUERIES, SUBGROUP_SIZE };
+    const tileRows = QUERIES * SUBGROUP_SIZE;
+    variants.push({ stem: "attention_subgroup_panel", tunables, tileRows, tileCols: headSize });
   }
   // Invocations share a query by fours of keys and of channels: more than a narrow head has would idle.
   const KEYS = GROUPS > 4 ? 64 : 32;

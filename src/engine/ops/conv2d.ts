@@ -229,26 +229,18 @@ function mostSquare(pixels: number): number {
   return side;
 }
 
-/** With fewer pixels, loading a panel of the weight costs more than what it saves. */
-const panelPixels = 24;
-
 /** The kernels that compute a convolution on this device, the built-in choice first. */
 export function conv2dVariants(device: Device, { pixels, inputs, outputs, isNarrow }: Convolution): Variant[] {
   const variants: Variant[] = [];
   if (isNarrow && pixels >= device.limits.matrixRows) variants.push(...matrixVariants(device, "conv2d"));
   if (usesSubgroupKernels(device)) {
     const SUBGROUP_SIZE = device.subgroupSize;
-    const tile = (stem: string, ROWS: number, COLS: number): Variant => {
-      return { stem, tunables: { ROWS, COLS, SUBGROUP_SIZE }, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE };
-    };
     const columns = Math.ceil(outputs / SUBGROUP_SIZE);
     const isLarge = columns > 4 && 18 * pixels * inputs * outputs >= largeFlops;
-    const panel = isLarge
-      ? tile("conv2d_subgroup_panel", 256, SUBGROUP_SIZE > 8 ? 4 : 8)
-      : tile("conv2d_subgroup_panel", 128, columns > 2 ? 4 : columns);
-    // Few columns leave registers for more rows.
-    const direct = tile("conv2d_subgroup", columns > 2 ? 4 : 8, columns > 2 ? 4 : columns);
-    variants.push(...(pixels >= panelPixels ? [panel, direct] : [direct, panel]));
+    const ROWS = isLarge ? 256 : 128;
+    const COLS = isLarge && SUBGROUP_SIZE <= 8 ? 8 : columns > 2 ? 4 : columns;
+    const tunables = { ROWS, COLS, SUBGROUP_SIZE };
+    variants.push({ stem: "conv2d_subgroup_panel", tunables, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE });
   }
   variants.push({ stem: "conv2d", tunables: {}, tileRows: 64, tileCols: 64 });
   return variants;
