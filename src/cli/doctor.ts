@@ -23,7 +23,7 @@ import { formatBytes, table } from "./table.js";
 
 const help = `usage: daybreak doctor [--json]
 
-Says which GPU the engine uses, what it can do, what is missing and how to fix it.
+Says which GPU the engine uses, what it can do, which kernels were chosen for it, what is missing and how to fix it.
 
   --json   print one JSON object
 
