@@ -393,14 +393,14 @@ fn attention_subgroup_matrix(
     }
     workgroupBarrier();
     fetch_keys(&key_words, index, j0 + KEYS, end, k_base);
-    for (var i = 0u; i < KEYS; i += MATRIX_K) {
+    for (var s = 0u; s < KEYS / MATRIX_K; s++) {
       var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
       for (var r = 0u; r < ROWS; r++) {
-        let at = (block_row * BLOCK_M + r * MATRIX_M) * P_PITCH + i / 4u;
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * P_PITCH + s * MATRIX_K / 4u;
         left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&p_tile, at, P_PITCH);
       }
       for (var c = 0u; c < V_COLS; c++) {
-        let at = i * PITCH + (block_col * V_COLS + c) * MATRIX_N / 4u;
+        let at = s * MATRIX_K * PITCH + (block_col * V_COLS + c) * MATRIX_N / 4u;
         let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, row_major>(&kv_tile, at, PITCH);
         for (var r = 0u; r < ROWS; r++) {
           sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);

@@ -21,9 +21,9 @@ diagnostic(off, chromium.subgroup_matrix_uniformity);
 
 // tunables
 const WEIGHT_TYPE: u32 = 1u;
-const MATRIX_M: u32 = 8u;
-const MATRIX_N: u32 = 8u;
-const MATRIX_K: u32 = 8u;
+const MATRIX_M: u32 = 16u;
+const MATRIX_N: u32 = 16u;
+const MATRIX_K: u32 = 16u;
 const ROWS: u32 = 4u;
 const COLS: u32 = 4u;
 const SUBGROUP_ROWS: u32 = 2u;
@@ -81,6 +81,10 @@ const_assert A_WORDS * A_WIDTH * WORKGROUP == TILE_M * STEP && W_WORDS * W_WIDTH
 // Of the tiles four elements of k are a vector.
 const PITCH: u32 = STEP / 4u + 2u;
 const SUM_PITCH: u32 = TILE_N + 8u;
+// Results for which an invocation reads biases and what they are added to before it writes one of them: reads would wait
+// for the writes before them.
+const BATCH: u32 = 8u;
+const_assert SUBGROUP_ROWS * MATRIX_M * TILE_N % (BATCH * WORKGROUP) == 0u;
 const OUTSIDE: u32 = 0xffffffffu;
 
 var<workgroup> a_tile: array<vec4<f16>, TILE_M * PITCH>;
@@ -196,6 +200,12 @@ fn weight_to_tile(words: ptr<function, array<vec4<u32>, W_WORDS>>, index: u32) {
   }
 }
 
+// Row and column in a tile of `cols` columns of cell i of the r-th row of matrices.
+fn cell_of(i: u32, r: u32, cols: u32) -> vec2<u32> {
+  let line = i / cols;
+  return vec2<u32>(line / MATRIX_M * BLOCK_M + r * MATRIX_M + line % MATRIX_M, i % cols);
+}
+
 @compute @workgroup_size(WORKGROUP) @subgroup_size(SUBGROUP_SIZE)
 fn conv2d_subgroup_matrix(
   @builtin(workgroup_id) tile: vec3<u32>,
@@ -248,14 +258,14 @@ fn conv2d_subgroup_matrix(
     workgroupBarrier();
     fetch_pixels(&a_words, &sources, index, k);
     fetch_tap_weight(&w_words, index, n_first, tap, k);
-    for (var i = 0u; i < STEP; i += MATRIX_K) {
+    for (var s = 0u; s < STEP / MATRIX_K; s++) {
       var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
       for (var r = 0u; r < ROWS; r++) {
-        let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + i / 4u;
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + s * MATRIX_K / 4u;
         left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&a_tile, at, PITCH);
       }
       for (var c = 0u; c < COLS; c++) {
-        let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + i / 4u;
+        let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + s * MATRIX_K / 4u;
         // A row of the weight is a column of what the taps are multiplied with.
         let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&w_tile, at, PITCH);
         for (var r = 0u; r < ROWS; r++) {
@@ -271,22 +281,27 @@ fn conv2d_subgroup_matrix(
       subgroupMatrixStore<row_major>(&sums, at, sum[r][c], SUM_PITCH);
     }
     workgroupBarrier();
-    for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * TILE_N; i += WORKGROUP) {
-      let line = i / TILE_N;
-      let col = i % TILE_N;
-      let row = line / MATRIX_M * BLOCK_M + r * MATRIX_M + line % MATRIX_M;
-      let p = p_first + row;
-      let n = n_first + col;
-      if (p < params.pixels && n < params.y_cols) {
-        let at = params.y_offset + p * params.y_pitch + n;
-        var value = 0.0;
-        if (n < params.cols) {
-          value = sums[line * SUM_PITCH + col] * a_scales[row].y * w_scales[col].y + bias[params.bias_offset + n];
+    for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * TILE_N; i += BATCH * WORKGROUP) {
+      var terms: array<f32, BATCH>;
+      for (var b = 0u; b < BATCH; b++) {
+        let cell = cell_of(i + b * WORKGROUP, r, TILE_N);
+        terms[b] = 0.0;
+        if (p_first + cell.x < params.pixels && n_first + cell.y < params.cols) {
+          terms[b] = bias[params.bias_offset + n_first + cell.y];
           if (ACCUMULATE) {
-            value += y[at];
+            terms[b] += y[params.y_offset + (p_first + cell.x) * params.y_pitch + n_first + cell.y];
           }
         }
-        y[at] = value;
+      }
+      for (var b = 0u; b < BATCH; b++) {
+        let cell = cell_of(i + b * WORKGROUP, r, TILE_N);
+        let p = p_first + cell.x;
+        let n = n_first + cell.y;
+        if (p < params.pixels && n < params.y_cols) {
+          let total = sums[(i + b * WORKGROUP) / TILE_N * SUM_PITCH + cell.y];
+          let value = total * a_scales[cell.x].y * w_scales[cell.y].y + terms[b];
+          y[params.y_offset + p * params.y_pitch + n] = select(0.0, value, n < params.cols);
+        }
       }
     }
     workgroupBarrier();

@@ -28,9 +28,9 @@ diagnostic(off, chromium.subgroup_matrix_uniformity);
 // tunables
 const A_TYPE: u32 = 2u;
 const WEIGHT_TYPE: u32 = 1u;
-const MATRIX_M: u32 = 8u;
-const MATRIX_N: u32 = 8u;
-const MATRIX_K: u32 = 8u;
+const MATRIX_M: u32 = 16u;
+const MATRIX_N: u32 = 16u;
+const MATRIX_K: u32 = 16u;
 const ROWS: u32 = 4u;
 const COLS: u32 = 4u;
 const SUBGROUP_ROWS: u32 = 2u;
@@ -89,6 +89,10 @@ const_assert A_WORDS * A_WIDTH * WORKGROUP == TILE_M * STEP && W_WORDS * W_WIDTH
 // Of the tiles four elements of k are a vector.
 const PITCH: u32 = STEP / 4u + 2u;
 const SUM_PITCH: u32 = TILE_N + 8u;
+// Results for which an invocation reads gates and what they are added to before it writes one of them: reads would wait
+// for the writes before them.
+const BATCH: u32 = 8u;
+const_assert SUBGROUP_ROWS * MATRIX_M * HALF_N % (BATCH * WORKGROUP) == 0u;
 
 var<workgroup> a_tile: array<vec4<f16>, TILE_M * PITCH>;
 var<workgroup> w_tile: array<vec4<f16>, TILE_N * PITCH>;
@@ -194,6 +198,12 @@ fn load_scales(index: u32, m_first: u32, n_first: u32) {
   }
 }
 
+// Row and column in a tile of `cols` columns of cell i of the r-th row of matrices.
+fn cell_of(i: u32, r: u32, cols: u32) -> vec2<u32> {
+  let line = i / cols;
+  return vec2<u32>(line / MATRIX_M * BLOCK_M + r * MATRIX_M + line % MATRIX_M, i % cols);
+}
+
 @compute @workgroup_size(WORKGROUP) @subgroup_size(SUBGROUP_SIZE)
 fn matmul_subgroup_matrix(
   @builtin(workgroup_id) tile: vec3<u32>,
@@ -220,14 +230,14 @@ fn matmul_subgroup_matrix(
     workgroupBarrier();
     fetch_a(&a_words, index, m_first, k + STEP);
     fetch_weight(&w_words, index, n_first, k + STEP);
-    for (var i = 0u; i < STEP; i += MATRIX_K) {
+    for (var s = 0u; s < STEP / MATRIX_K; s++) {
       var left: array<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, ROWS>;
       for (var r = 0u; r < ROWS; r++) {
-        let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + i / 4u;
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + s * MATRIX_K / 4u;
         left[r] = subgroupMatrixLoad<subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>, row_major>(&a_tile, at, PITCH);
       }
       for (var c = 0u; c < COLS; c++) {
-        let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + i / 4u;
+        let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + s * MATRIX_K / 4u;
         // A row of the weight is a column of what a is multiplied with.
         let right = subgroupMatrixLoad<subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>, col_major>(&w_tile, at, PITCH);
         for (var r = 0u; r < ROWS; r++) {
@@ -243,32 +253,42 @@ fn matmul_subgroup_matrix(
       subgroupMatrixStore<row_major>(&sums, at, sum[r][c], SUM_PITCH);
     }
     workgroupBarrier();
-    for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * tile_cols; i += WORKGROUP) {
-      let line = i / tile_cols;
-      let col = i % tile_cols;
-      let row = line / MATRIX_M * BLOCK_M + r * MATRIX_M + line % MATRIX_M;
-      let m = m_first + row;
-      let n = n_first + col;
-      if (m < params.rows && n < params.y_cols) {
-        let at = params.y_offset + m * params.y_pitch + n;
-        var value = 0.0;
-        if (n < params.cols) {
-          value = sums[line * SUM_PITCH + col] * a_scales[row].y * w_scales[col].y;
-          if (HAS_BIAS) {
-            value += bias[params.bias_offset + n];
-          }
-          if (SILU_GATE) {
-            let other = sums[line * SUM_PITCH + HALF_N + col] * a_scales[row].y * w_scales[HALF_N + col].y;
-            value = value / (1.0 + exp(-max(value, -87.0))) * other;
-          }
+    for (var i = index; i < SUBGROUP_ROWS * MATRIX_M * tile_cols; i += BATCH * WORKGROUP) {
+      var gates: array<f32, BATCH>;
+      var before: array<f32, BATCH>;
+      for (var b = 0u; b < BATCH; b++) {
+        let cell = cell_of(i + b * WORKGROUP, r, tile_cols);
+        gates[b] = 1.0;
+        before[b] = 0.0;
+        if (m_first + cell.x < params.rows && n_first + cell.y < params.cols) {
           if (HAS_GATE) {
-            value *= gate[params.gate_offset + n];
+            gates[b] = gate[params.gate_offset + n_first + cell.y];
           }
           if (ACCUMULATE) {
-            value += y[at];
+            before[b] = y[params.y_offset + (m_first + cell.x) * params.y_pitch + n_first + cell.y];
           }
         }
-        y[at] = value;
+      }
+      for (var b = 0u; b < BATCH; b++) {
+        let cell = cell_of(i + b * WORKGROUP, r, tile_cols);
+        let m = m_first + cell.x;
+        let n = n_first + cell.y;
+        if (m < params.rows && n < params.y_cols) {
+          var value = 0.0;
+          if (n < params.cols) {
+            let sum_at = (i + b * WORKGROUP) / tile_cols * SUM_PITCH + cell.y;
+            value = sums[sum_at] * a_scales[cell.x].y * w_scales[cell.y].y;
+            if (HAS_BIAS) {
+              value += bias[params.bias_offset + n];
+            }
+            if (SILU_GATE) {
+              let other = sums[sum_at + HALF_N] * a_scales[cell.x].y * w_scales[HALF_N + cell.y].y;
+              value = value / (1.0 + exp(-max(value, -87.0))) * other;
+            }
+            value = value * gates[b] + before[b];
+          }
+          y[params.y_offset + m * params.y_pitch + n] = value;
+        }
       }
     }
     workgroupBarrier();
