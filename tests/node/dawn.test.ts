@@ -5,7 +5,7 @@ import { type Backend, preferMatrixUnits } from "../../src/node/dawn.js";
 
 const f16 = { M: 16, N: 16, K: 16, componentType: "f16", resultComponentType: "f32" };
 const sums = { ...f16, resultComponentType: "f16" };
-const matrixFeatures = ["shader-f16", "subgroups", "chromium-experimental-subgroup-matrix"];
+const matrixFeatures = ["shader-f16", "subgroups", "subgroup-size-control", "chromium-experimental-subgroup-matrix"];
 
 /** The backends that were made, in order, and the one that was taken; Direct3D 12 is Dawn's own choice. */
 async function taken(vulkan: { features: string[]; configs: unknown[]; description?: string } | null) {
