@@ -144,7 +144,9 @@ export class Engine {
     const { precision = "auto", memoryBudgetBytes, signal, onProgress, fillWeights } = options;
     checkPrecision(precision);
     throwIfAborted(signal, "loading");
-    const device = await openTriedDevice({ gpu: options.gpu, limits: options.limits, tuning: options.tuning });
+    // Only operands in f16 go to matrix units; without any these need no trial.
+    const limits = precision === "f32" ? { ...options.limits, matrixRows: Number.POSITIVE_INFINITY } : options.limits;
+    const device = await openTriedDevice({ gpu: options.gpu, limits, tuning: options.tuning });
     try {
       throwIfAborted(signal, "loading");
       const operands = chooseOperands(device, precision);

@@ -178,3 +178,19 @@ it.each(["matmul", "conv2d", "attention"])("matrix units that %s loads wrongly a
     if (isTried) expect(device.matrixFault).toMatch(new RegExp(`^${stem} .*: its result is off by`));
   });
 });
+
+it.each(["f32", "f16"] as const)("an engine in %s tries matrix units only if it may use them", async (precision) => {
+  const tried = new Set<string>();
+  const spy = spyOn(await testGpu(), {
+    onDevice: ({ device }) =>
+      wrap(device, "createShaderModule", (call, [descriptor]) => {
+        tried.add((descriptor as GPUShaderModuleDescriptor).label ?? "");
+        return call();
+      }),
+  });
+  const limits = { matrixRows: 1 };
+  const hasUnits = await closing(openDevice({ gpu: await testGpu() }), ({ matrixConfigs }) => matrixConfigs.length > 0);
+  await openTiny({ gpu: spy.gpu, precision, limits });
+  const isTried = [...tried].some((label) => label.endsWith("_subgroup_matrix"));
+  expect(isTried).toBe(hasUnits && precision === "f16");
+});
