@@ -278,12 +278,16 @@ fn attention(
   let normalise = select(vec4<f32>(1.0), 1.0 / total, params.is_last == 1u);
   for (var r = 0u; r < 4u; r++) {
     if (row + r < params.queries) {
+      let y_row = y_head + (row + r) * params.y_pitch;
       for (var c = 0u; c < COLS; c++) {
         let four = sum[r][c] * normalise[r];
         let channel = 4u * (LANES * c + own.x);
         for (var d = channel; d < min(channel + 4u, columns); d++) {
-          y[y_head + (row + r) * params.y_pitch + d] = select(0.0, four[d - channel], d < params.head_size);
+          y[y_row + d] = select(0.0, four[d - channel], d < params.head_size);
         }
+      }
+      for (var d = 4u * LANES * COLS + own.x; d < columns; d += LANES) {
+        y[y_row + d] = 0.0;
       }
       if (params.is_last == 0u && own.x == 0u) {
         state[saved + 2u * (row + r)] = top[r];

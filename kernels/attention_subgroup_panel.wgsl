@@ -519,12 +519,10 @@ fn attention_subgroup_panel(
     if (first + i * SUBGROUP_SIZE + lane < params.queries) {
       let to = params.y_offset + row[i] * params.y_pitch + head * params.head_size;
       let normalise = select(1.0, 1.0 / total[i], params.is_last == 1u);
-      for (var d = 0u; d < 8u * groups; d++) {
-        // The last head writes the row's padding: its own padding is zeros.
-        let is_padding = head == params.heads - 1u && head * params.head_size + d < params.y_cols;
-        if (d < params.head_size || is_padding) {
-          y[to + d] = sum[d][i] * normalise;
-        }
+      // The last head writes the row's padding.
+      let columns = select(params.head_size, params.y_cols - head * params.head_size, head == params.heads - 1u);
+      for (var d = 0u; d < columns; d++) {
+        y[to + d] = select(0.0, sum[min(d, CHANNELS - 1u)][i] * normalise, d < params.head_size);
       }
       if (params.is_last == 0u) {
         let saved = params.state_offset + head * params.state_head_stride + 2u * row[i];

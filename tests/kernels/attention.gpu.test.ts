@@ -29,6 +29,9 @@ const cases: Case[] = [
   { shape: [7, 1, 130, 16], causal: true, limit: 130 },
   { shape: [4, 2, 75, 32], causal: true, limit: 1 },
   { shape: [3, 3, 40, 10], more: 22 },
+  // The padding of a row of y is wider than a head's own.
+  { shape: [3, 3, 20, 14] },
+  { shape: [3, 3, 20, 30] },
   { shape: [2, 2, 33, 80], qk: "f16" },
   { shape: [2, 1, 150, 128] },
   { shape: [2, 2, 90, 32], spread: 12 },
