@@ -139,7 +139,7 @@ export async function loadCheckpoint(
 
 /**
  * Lets components' blocks go from the device, or brings them back; nothing else is touched. Lists that were recorded
- * before are void. After an error the component's blocks pass through; if not even that succeeds, the device has failed.
+ * before are void. A component that cannot be loaded stays as it was.
  * Errors: those of `loadWeights`.
  */
 export async function changeResidencies(
@@ -147,24 +147,18 @@ export async function changeResidencies(
   opened: OpenCheckpoint,
   checkpoint: Checkpoint,
   residencies: Residencies,
-  { signal, fillWeights }: Pick<LoadCheckpointOptions, "signal" | "fillWeights"> = {},
+  options: Pick<LoadCheckpointOptions, "signal" | "fillWeights"> = {},
 ): Promise<void> {
   const [textEncoder, transformer] = opened.components as [Component, Component, Component];
   for (const [name, component] of Object.entries({ textEncoder, transformer }) as [keyof Residencies, Component][]) {
     if (checkpoint.residencies[name] === residencies[name]) continue;
-    const change = async (residency: Residency, options: LoadOptions) => {
-      const changed = { ...checkpoint.residencies, [name]: residency };
-      checkpoint[name].close();
-      checkpoint[name] = await loadComponent(device, component, changed, { ...options, fillWeights });
-      checkpoint.residencies = changed;
-      checkpoint.weightBytes = keptTotal(opened, changed);
-    };
-    try {
-      await change(residencies[name], { signal });
-    } catch (error) {
-      await change("streamed", {}).catch((second) => device.fail(second));
-      throw error;
-    }
+    const changed = { ...checkpoint.residencies, [name]: residencies[name] };
+    // For a moment what belongs to no block is there twice: a picture takes more, and none is on the device.
+    const weights = await loadComponent(device, component, changed, options);
+    checkpoint[name].close();
+    checkpoint[name] = weights;
+    checkpoint.residencies = changed;
+    checkpoint.weightBytes = keptTotal(opened, changed);
   }
 }
 
