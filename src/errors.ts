@@ -106,6 +106,29 @@ export function throwIfAborted(signal: AbortSignal | undefined, what = "the requ
   if (signal?.aborted) throw new DaybreakError("request.cancelled", `${what} was cancelled`, { cause: signal.reason });
 }
 
+/**
+ * Waits for `work`, but no longer than until `signal` is aborted; the work goes on, and nobody hears of its end.
+ * Errors: the work's; when aborted what `error` makes of the signal's reason.
+ */
+export async function unlessAborted<T>(
+  work: Promise<T>,
+  signal: AbortSignal | undefined,
+  error: (reason: unknown) => DaybreakError,
+): Promise<T> {
+  if (!signal) return work;
+  let stop: () => void = () => undefined;
+  const aborted = new Promise<never>((_, reject) => {
+    stop = () => reject(error(signal.reason));
+  });
+  signal.addEventListener("abort", stop);
+  if (signal.aborted) stop();
+  try {
+    return await Promise.race([aborted, work]);
+  } finally {
+    signal.removeEventListener("abort", stop);
+  }
+}
+
 /** An error as it crosses to another thread or process. */
 export type PlainError = { code: string; message: string };
 

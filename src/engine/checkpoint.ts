@@ -34,7 +34,7 @@ export type Checkpoint = {
   vae: WeightSet;
   residencies: Residencies;
   /** Rows of the embedding table, [ids.length, hidden]; read from the files, the table is never loaded. */
-  embed(ids: Int32Array): Promise<Float32Array>;
+  embed(ids: Int32Array, signal?: AbortSignal): Promise<Float32Array>;
   /** Of the weights that stay on the device. */
   weightBytes: number;
   close(): void;
@@ -128,7 +128,7 @@ export async function loadCheckpoint(
     transformer,
     vae,
     residencies,
-    embed: (ids) => readRows(text.files, embeddings, ids, config.textEncoder.hiddenSize),
+    embed: (ids, signal) => readRows(text.files, embeddings, ids, config.textEncoder.hiddenSize, signal),
     weightBytes,
     close: () => {
       for (const part of ["textEncoder", "transformer", "vae"] as const) checkpoint[part].close();

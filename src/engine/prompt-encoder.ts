@@ -41,6 +41,12 @@ export function recordPrompt(
   health(recorder, prompt.embeds, prompt.health, 0, "prompt health");
 }
 
+export type EncodeOptions = {
+  /** Encodes also what is remembered. */
+  isFresh?: boolean;
+  signal?: AbortSignal;
+};
+
 /** Encodes prompts and remembers some. */
 export class PromptEncoder {
   /** {@link PromptTensors.embeds} are those of the prompt that {@link encode} was last called with. */
@@ -96,11 +102,7 @@ export class PromptEncoder {
    * `list`, which {@link recordPrompt} recorded.
    * Errors: `request.prompt_*`, `request.cancelled`, `numerics.*`, `device.*`, those of the checkpoint's files.
    */
-  async encode(
-    prompt: string,
-    list: CommandList,
-    { isFresh = false, signal }: { isFresh?: boolean; signal?: AbortSignal } = {},
-  ): Promise<void> {
+  async encode(prompt: string, list: CommandList, { isFresh = false, signal }: EncodeOptions = {}): Promise<void> {
     const { hidden, length, embeds, health: healthResult } = this.tensors;
     const device = this.#device;
     const known = this.#remembered.get(prompt);
@@ -111,7 +113,7 @@ export class PromptEncoder {
       return;
     }
     const { ids, length: realTokens } = this.#checkpoint.tokenizer.encode(prompt);
-    writeTensor(device, hidden, await this.#checkpoint.embed(ids));
+    writeTensor(device, hidden, await this.#checkpoint.embed(ids, signal));
     device.gpu.queue.writeBuffer(length.storage.buffer as GPUBuffer, 0, Uint32Array.of(realTokens));
     await list.submit(signal);
     const words = await this.#readback.bytes(healthResult.storage.buffer as GPUBuffer, 0, 4 * healthWords);

@@ -5,7 +5,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { EngineInfo } from "../engine/engine.js";
 import type { ProgressEvent } from "../engine/request.js";
-import { DaybreakError } from "../errors.js";
+import { DaybreakError, unlessAborted } from "../errors.js";
 import { type ConnectionOptions, type DrawHooks, EngineConnection } from "./engine-connection.js";
 import { type DrawRequest, type DrawResult, type EngineMemory, probeRequest } from "./engine-messages.js";
 
@@ -247,23 +247,4 @@ function rejected(reason: DaybreakError): Promise<never> {
   const promise = Promise.reject(reason);
   promise.catch(() => undefined); // nobody may be asking
   return promise;
-}
-
-async function unlessAborted<T>(
-  work: Promise<T>,
-  signal: AbortSignal | undefined,
-  error: (reason: unknown) => DaybreakError,
-): Promise<T> {
-  if (!signal) return work;
-  let stop: () => void = () => undefined;
-  const aborted = new Promise<never>((_, reject) => {
-    stop = () => reject(error(signal.reason));
-  });
-  signal.addEventListener("abort", stop);
-  if (signal.aborted) stop();
-  try {
-    return await Promise.race([aborted, work]);
-  } finally {
-    signal.removeEventListener("abort", stop);
-  }
 }

@@ -4,6 +4,7 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
+import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource, watched } from "./checkpoints.js";
 import { draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
@@ -108,6 +109,27 @@ describe("a request that is cancelled", () => {
     const error = await failure(engine.generate({ ...small, steps: 500, signal }), "request.cancelled");
     expect(error.cause).toMatchObject({ name: "TimeoutError" });
   });
+});
+
+it("a request whose read of embeddings never ends is cancelled at once, and the engine draws on", async () => {
+  const source = tinySource();
+  const controller = new AbortController();
+  let isStalled = false;
+  const stalling: CheckpointSource = {
+    list: () => source.list(),
+    read: (path, begin, end) => {
+      if (!isStalled) return source.read(path, begin, end);
+      queueMicrotask(() => controller.abort("enough"));
+      return new Promise(() => undefined);
+    },
+  };
+  const engine = await openTiny({ source: stalling });
+  isStalled = true;
+  const stalled = draw(engine, { prompt: "another", signal: controller.signal });
+  expect((await failure(stalled, "request.cancelled")).cause).toBe("enough");
+  isStalled = false;
+  const { data } = await draw(engine, { prompt: "another" });
+  expect(sameBytes(data, (await draw(await openTiny(), { prompt: "another" })).data)).toBe(true);
 });
 
 describe("an engine whose opening is cancelled", () => {

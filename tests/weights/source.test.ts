@@ -106,6 +106,23 @@ describe("urlSource", () => {
     expect((await failure(read(), "file.unreadable")).message).toMatch(/got more bytes, expected 10/);
   });
 
+  it("ends the transfer when it is no longer waited for", async () => {
+    const controller = new AbortController();
+    let given: ((value: unknown) => void) | undefined;
+    const closed = new Promise((resolve) => {
+      given = resolve;
+    });
+    answer = (request, response) => {
+      response.writeHead(206, { "Content-Range": "bytes 10-19/1000" }).write(content.subarray(10, 12));
+      request.socket.once("close", given as () => void);
+      controller.abort("enough");
+    };
+    const reading = readRange(urlSource(base, ["a"]), "a", 10, 20, controller.signal);
+    const error = await failure(reading, "request.cancelled");
+    expect([error.message, error.cause]).toEqual(["reading the checkpoint was cancelled", "enough"]);
+    await closed;
+  });
+
   it("maps a failed connection", async () => {
     const closed = urlSource("http://127.0.0.1:9", ["a"]);
     expect((await failure(readRange(closed, "a", 0, 1), "file.unreadable")).message).toContain("a cannot be read");

@@ -297,6 +297,21 @@ describe("a failed load leaves no buffer and no read behind", () => {
     expect(reads).toBeLessThan(8);
   });
 
+  it("cancelled while a read stalls", async () => {
+    const controller = new AbortController();
+    const files = await openFile(file, (source) => ({
+      ...source,
+      readInto: () => {
+        queueMicrotask(() => controller.abort("enough"));
+        return new Promise(() => undefined);
+      },
+    }));
+    const device = fakeDevice();
+    const stalled = loadWeights(device, files, table, { signal: controller.signal });
+    expect((await failure(stalled, "request.cancelled")).cause).toBe("enough");
+    expect(device.alive.size).toBe(0);
+  });
+
   it("a read that fails, and one that ends early", async () => {
     let reads = 0;
     const broken = (inner: CheckpointSource): CheckpointSource => ({

@@ -17,13 +17,15 @@ const maxVectorBytes = 16 * 1024 * 1024;
 /**
  * Rows `ids` of the matrix `name` [rows, width], widened to float32: [ids.length, width] row-major. Each distinct row
  * is read once.
- * Errors: `weights.tensor_missing`, `weights.shape_mismatch`, `weights.dtype_unsupported`, those of the source.
+ * Errors: `weights.tensor_missing`, `weights.shape_mismatch`, `weights.dtype_unsupported`, `request.cancelled`, those of the
+ * source.
  */
 export async function readRows(
   files: TensorFileSet,
   name: string,
   ids: Int32Array,
   width: number,
+  signal?: AbortSignal,
 ): Promise<Float32Array> {
   const { entry, dtype } = findTensor(files, name);
   const [rows = 0, cols] = entry.shape;
@@ -45,7 +47,7 @@ export async function readRows(
   const result = new Uint32Array(ids.length * width);
   const readRun = async (run: number[]): Promise<void> => {
     const first = run[0]!;
-    const bytes = await files.read(name, first * rowBytes, (run.at(-1)! + 1) * rowBytes);
+    const bytes = await files.read(name, first * rowBytes, (run.at(-1)! + 1) * rowBytes, signal);
     for (const id of run) {
       const row = bytes.subarray((id - first) * rowBytes, (id - first + 1) * rowBytes);
       for (const position of positions.get(id)!) widen(dtype, row, result, position * width);

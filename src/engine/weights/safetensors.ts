@@ -21,7 +21,7 @@ export type TensorFileSet = {
   folder: string;
   tensors: Map<string, TensorEntry>;
   /** Bytes [byteBegin, byteEnd) of a tensor. */
-  read(name: string, byteBegin: number, byteEnd: number): Promise<Uint8Array>;
+  read(name: string, byteBegin: number, byteEnd: number, signal?: AbortSignal): Promise<Uint8Array>;
 };
 
 /** A tensor in memory: `data` is its little-endian bytes, row-major. */
@@ -49,7 +49,7 @@ export async function openTensorFiles(source: CheckpointSource, folder: string, 
     source,
     folder,
     tensors,
-    read: (name, byteBegin, byteEnd) => readTensor(source, tensors.get(name), name, byteBegin, byteEnd),
+    read: (name, ...range) => readTensor(source, tensors.get(name), name, ...range),
   };
 }
 
@@ -211,13 +211,14 @@ async function readTensor(
   name: string,
   byteBegin: number,
   byteEnd: number,
+  signal?: AbortSignal,
 ): Promise<Uint8Array> {
   assert(entry, `got tensor name ${name}, expected one of the file's`);
   assert(
     0 <= byteBegin && byteBegin <= byteEnd && byteEnd <= entry.end - entry.begin,
     `got bytes [${byteBegin}, ${byteEnd}) of ${name}, expected a range in its ${entry.end - entry.begin}`,
   );
-  const bytes = await readRange(source, entry.path, entry.begin + byteBegin, entry.begin + byteEnd);
+  const bytes = await readRange(source, entry.path, entry.begin + byteBegin, entry.begin + byteEnd, signal);
   if (bytes.length !== byteEnd - byteBegin)
     throw truncated(entry.path, entry.end, entry.begin + byteBegin + bytes.length);
   return bytes;

@@ -2,7 +2,7 @@
 // A source knows files and byte ranges, not formats. Folders on disk live in src/node.
 // A source may be someone else's code: the engine reads only through `readRange`, which checks what it gives.
 
-import { assert, DaybreakError, type ErrorCode } from "../../errors.js";
+import { assert, DaybreakError, type ErrorCode, unlessAborted } from "../../errors.js";
 
 /**
  * A checkpoint as a set of files that can be read by range. Paths are relative, with `/` between names
@@ -11,13 +11,16 @@ import { assert, DaybreakError, type ErrorCode } from "../../errors.js";
 export type CheckpointSource = {
   /** Every file's path. */
   list(): Promise<string[]>;
-  /** Bytes [begin, end) of a file; fewer than `end - begin` bytes only where the file ends before `end`. */
-  read(path: string, begin: number, end: number): Promise<Uint8Array>;
+  /**
+   * Bytes [begin, end) of a file; fewer than `end - begin` bytes only where the file ends before `end`. Once `signal` is
+   * aborted nobody waits for them any more.
+   */
+  read(path: string, begin: number, end: number, signal?: AbortSignal): Promise<Uint8Array>;
   /**
    * Optional: bytes [begin, begin + target.length) written into `target`; resolves to how many there were. Weights
    * are read through it where it exists, so that gigabytes pass through a few megabytes of memory.
    */
-  readInto?(path: string, begin: number, target: Uint8Array): Promise<number>;
+  readInto?(path: string, begin: number, target: Uint8Array, signal?: AbortSignal): Promise<number>;
 };
 
 /** Config and index files are text of a few kilobytes; an index of 10⁵ tensors stays far below this. */
@@ -31,17 +34,23 @@ export function staysInside(path: string): boolean {
 
 /**
  * Bytes [begin, end) of a file of any source, clipped at the file's end.
- * Errors: those of the source; `file.unreadable` for anything else that it throws or that is no valid answer.
+ * Errors: those of the source; `file.unreadable` for anything else that it throws or that is no valid answer;
+ * `request.cancelled` as soon as `signal` is aborted, also where the source goes on reading.
  */
 export async function readRange(
   source: CheckpointSource,
   path: string,
   begin: number,
   end: number,
+  signal?: AbortSignal,
 ): Promise<Uint8Array> {
   checkRange(path, begin, end);
   if (begin === end) return new Uint8Array(0);
-  const bytes = await mapErrors(path, () => source.read(path, begin, end));
+  const bytes = await unlessAborted(
+    answer(path, signal, () => source.read(path, begin, end, signal)),
+    signal,
+    readCancelled,
+  );
   if (!(bytes instanceof Uint8Array) || bytes.length > end - begin) {
     const got = bytes instanceof Uint8Array ? `${bytes.length} bytes` : typeof bytes;
     throw new DaybreakError(
@@ -52,20 +61,24 @@ export async function readRange(
   return bytes;
 }
 
-/** Like {@link readRange}, into `target`; resolves to the number of bytes, less than its length at the file's end. */
+/**
+ * Like {@link readRange}, into `target`; resolves to the number of bytes, less than its length at the file's end. It
+ * settles when the source does: until then `target` is written to.
+ */
 export async function readRangeInto(
   source: CheckpointSource,
   path: string,
   begin: number,
   target: Uint8Array,
+  signal?: AbortSignal,
 ): Promise<number> {
   checkRange(path, begin, begin + target.length);
   if (!source.readInto) {
-    const bytes = await readRange(source, path, begin, begin + target.length);
+    const bytes = await readRange(source, path, begin, begin + target.length, signal);
     target.set(bytes);
     return bytes.length;
   }
-  const count = await mapErrors(path, () => source.readInto!(path, begin, target));
+  const count = await answer(path, signal, () => source.readInto!(path, begin, target, signal));
   if (!Number.isInteger(count) || count < 0 || count > target.length) {
     throw new DaybreakError(
       "file.unreadable",
@@ -139,9 +152,9 @@ export function urlSource(
   const base = folderAddress(baseUrl);
   return {
     list: async () => [...paths],
-    read: async (path, begin, end) => {
+    read: async (path, begin, end, signal) => {
       const address = addressOf(base, path);
-      const watch = stallWatch(path, stallSeconds);
+      const watch = stallWatch(path, stallSeconds, signal);
       try {
         return await fetchRange(address, path, [begin, end], watch);
       } finally {
@@ -151,10 +164,10 @@ export function urlSource(
   };
 }
 
-/** Aborts its signal when it is told of no progress for some seconds. */
+/** Aborts its signal when it is told of no progress for some seconds, or the reader's signal is aborted. */
 type StallWatch = { signal: AbortSignal; moved: () => void; stop: () => void };
 
-function stallWatch(path: string, seconds: number): StallWatch {
+function stallWatch(path: string, seconds: number, reader: AbortSignal | undefined): StallWatch {
   const controller = new AbortController();
   const giveUp = () => {
     const message = `${path}: nothing came for ${seconds} s: the connection or the server is stuck; try again`;
@@ -166,7 +179,8 @@ function stallWatch(path: string, seconds: number): StallWatch {
     stop();
     timer = setTimeout(giveUp, 1000 * seconds);
   };
-  return { signal: controller.signal, moved, stop };
+  const signal = reader ? AbortSignal.any([controller.signal, reader]) : controller.signal;
+  return { signal, moved, stop };
 }
 
 /** In a page, an address may be relative to the page's. */
@@ -262,13 +276,20 @@ function checkRange(path: string, begin: number, end: number): void {
   );
 }
 
-async function mapErrors<T>(path: string, read: () => Promise<T>): Promise<T> {
+/** What a source answers, with errors of this program. */
+async function answer<T>(path: string, signal: AbortSignal | undefined, read: () => Promise<T>): Promise<T> {
   try {
     return await read();
   } catch (cause) {
+    if (signal?.aborted) throw readCancelled(signal.reason);
     if (cause instanceof DaybreakError) throw cause;
     throw new DaybreakError("file.unreadable", `${path} cannot be read: ${oneLine(cause)}`, { cause });
   }
+}
+
+/** What a read that was aborted for a reason ends with. */
+export function readCancelled(cause: unknown): DaybreakError {
+  return new DaybreakError("request.cancelled", "reading the checkpoint was cancelled", { cause });
 }
 
 /** An error's message without line breaks and of bounded length, to be quoted in another message. */

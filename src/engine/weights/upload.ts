@@ -3,7 +3,7 @@
 // upload, in the order of the files, and never more than `bytesInFlight` wait in the device's own staging memory.
 // Weights that do not stay on the device are in streaming.ts.
 
-import { assert, DaybreakError, throwIfAborted } from "../../errors.js";
+import { assert, DaybreakError, throwIfAborted, unlessAborted } from "../../errors.js";
 import type { Recorder } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
 import type { Storage } from "../gpu/tensor.js";
@@ -21,12 +21,14 @@ import {
 } from "./layout.js";
 import { type TensorFileSet, truncated } from "./safetensors.js";
 import { checkTensors, type SlotTable } from "./slots.js";
-import { oneLine, quote, readRangeInto } from "./source.js";
+import { oneLine, quote, readCancelled, readRangeInto } from "./source.js";
 
 /** Bytes of one read; several small tensors share one. */
 const readBytes = 4 * 1024 * 1024;
 /** Reads under way at a time, each with a buffer of its own. */
 const readsAhead = 3;
+/** How long a load that was aborted waits for the reads that are under way. */
+const farewell_ms = 200;
 /** writeBuffer copies into memory of the device's, which only finished work gives back. */
 const bytesInFlight = 64 * 1024 * 1024;
 
@@ -76,7 +78,7 @@ export type WeightSet = Weights & {
 export type LoadOptions = {
   /** `doneBytes` of the component's `totalBytes` of files are on the device. */
   onProgress?: (doneBytes: number, totalBytes: number) => void;
-  /** Honoured between reads. */
+  /** Ends the loading, also in the middle of a read. */
   signal?: AbortSignal;
   /** Puts values into the ranges in place of the files', which are not read then. */
   fill?: (ranges: ReadonlyMap<Target, BufferRange>) => Promise<void>;
@@ -201,7 +203,8 @@ function submitted(device: UploadDevice): Promise<unknown> {
 
 /**
  * Performs reads in order, `readsAhead` at a time, and refuses what is not finite. What is yielded is valid until the
- * next one is asked for, when its memory takes a further read. No read is under way after the loop, however it ends.
+ * next one is asked for, when its memory takes a further read. No read is under way after the loop, however it ends, but
+ * one that stalls after an abort.
  */
 async function* readAhead(
   files: TensorFileSet,
@@ -217,7 +220,7 @@ async function* readAhead(
     if (!read) return;
     const slot = (index % readsAhead) * slotBytes;
     const bytes = memory.bytes.subarray(slot, slot + read.end - read.begin);
-    const whole = readRangeInto(files.source, read.path, read.begin, bytes).then((count) => {
+    const whole = readRangeInto(files.source, read.path, read.begin, bytes, signal).then((count) => {
       if (count < bytes.length) throw truncated(read.path, read.end, read.begin + count);
       return bytes;
     });
@@ -228,16 +231,21 @@ async function* readAhead(
     for (let index = 0; index < readsAhead; index++) start(index);
     for (const [index, read] of reads.entries()) {
       throwIfAborted(signal, "loading the weights");
-      const bytes = await pending[index % readsAhead]!;
+      const bytes = await unlessAborted(pending[index % readsAhead]!, signal, readCancelled);
       checkFinite(read, bytes, memory);
       yield { read, bytes };
       start(index + readsAhead);
     }
     throwIfAborted(signal, "loading the weights");
   } finally {
-    await Promise.allSettled(pending);
-    memory.close();
+    // As long as a read is under way it may write to the memory.
+    const over = Promise.allSettled(pending).then(() => memory.close());
+    await (signal?.aborted ? Promise.race([over, sleep(farewell_ms)]) : over);
   }
+}
+
+function sleep(ms: number): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
 function checkFinite(read: PlannedRead, bytes: Uint8Array, memory: CheckedMemory): void {
