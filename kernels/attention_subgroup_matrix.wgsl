@@ -425,6 +425,8 @@ fn attention_subgroup_matrix(
       state[saved + 2u * (first + row) + 1u] = whole;
     }
   }
+  // The last head writes the row's padding.
+  let columns = select(params.head_size, params.y_cols - head * params.head_size, head == params.heads - 1u);
   for (var r = 0u; r < ROWS; r++) {
     for (var c = 0u; c < V_COLS; c++) {
       subgroupMatrixStore<row_major>(&scores, pass_at, sum[r][c], SCORE_PITCH);
@@ -434,15 +436,19 @@ fn attention_subgroup_matrix(
         let four = scores[i / PASS_VECTORS * SCORE_PITCH + i % PASS_VECTORS] * factors[place.x];
         for (var d = 0u; d < 4u; d++) {
           let channel = place.y + d;
-          // The last head writes the row's padding: its own padding is zeros.
-          let is_padding =
-            head == params.heads - 1u && channel < GROUPS * 8u && head * params.head_size + channel < params.y_cols;
-          if (first + place.x < params.queries && (channel < params.head_size || is_padding)) {
-            y[y_head + (first + place.x) * params.y_pitch + channel] = four[d];
+          if (first + place.x < params.queries && channel < columns) {
+            y[y_head + (first + place.x) * params.y_pitch + channel] = select(0.0, four[d], channel < params.head_size);
           }
         }
       }
       workgroupBarrier();
+    }
+  }
+  // What of it lies beyond the matrices: a pitch is a multiple of 8.
+  for (var i = index; i < TILE_M * 8u; i += WORKGROUP) {
+    let channel = SUBGROUP_COLS * V_COLS * MATRIX_N + i % 8u;
+    if (first + i / 8u < params.queries && channel < columns) {
+      y[y_head + (first + i / 8u) * params.y_pitch + channel] = 0.0;
     }
   }
 }

@@ -32,6 +32,7 @@ const cases: Case[] = [
   // The padding of a row of y is wider than a head's own.
   { shape: [3, 3, 20, 14] },
   { shape: [3, 3, 20, 30] },
+  { shape: [3, 3, 20, 14], qk: "f16" },
   { shape: [2, 2, 33, 80], qk: "f16" },
   { shape: [2, 1, 150, 128] },
   { shape: [2, 2, 90, 32], spread: 12 },
