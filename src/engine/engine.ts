@@ -2,7 +2,7 @@
 // Requests run one after the other in the order of their calls; a failed request leaves the engine usable, a failed
 // device does not.
 
-import { DaybreakError, throwIfAborted } from "../errors.js";
+import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
 import {
   allResident,
   type Checkpoint,
@@ -37,7 +37,7 @@ import {
   resolveRequest,
 } from "./request.js";
 import { requestDefaults } from "./request-defaults.js";
-import type { CheckpointSource } from "./weights/source.js";
+import { type CheckpointSource, readCancelled } from "./weights/source.js";
 
 export type EngineOptions = {
   /** A page's `navigator.gpu`, or Dawn's. */
@@ -48,9 +48,8 @@ export type EngineOptions = {
   /**
    * Most bytes the engine may take on the device. What does not fit stays in the files and passes through the device
    * whenever it is used: the text encoder's layers first, then the transformer's blocks. A picture that needs more room
-   * than another displaces more; the next one that leaves room brings that back, which reads it once, as passing through
-   * would. What cannot fit at all is refused with device.memory_budget_exceeded. Default: no limit, everything stays on
-   * the device.
+   * than the expected one displaces more; the next one that leaves room reads that once and keeps it. What cannot fit at
+   * all is refused with device.memory_budget_exceeded. Default: no limit, everything stays on the device.
    */
   memoryBudgetBytes?: number;
   /**
@@ -120,6 +119,8 @@ export class Engine {
   readonly #operands: "f32" | "f16";
   readonly #memoryBudgetBytes: number | undefined;
   readonly #fillWeights: FillWeights | undefined;
+  /** What was kept on the device when it was opened, and never more. */
+  readonly #most: Residencies;
   readonly #plans = new Map<string, PicturePlan>();
   #queue: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
@@ -129,6 +130,7 @@ export class Engine {
     this.#readback = parts.readback;
     this.#opened = parts.opened;
     this.#checkpoint = parts.checkpoint;
+    this.#most = parts.checkpoint.residencies;
     this.#promptEncoder = parts.promptEncoder;
     this.#operands = parts.operands;
     this.#memoryBudgetBytes = parts.memoryBudgetBytes;
@@ -151,7 +153,7 @@ export class Engine {
       throwIfAborted(signal, "loading");
       const operands = chooseOperands(device, precision);
       const readback = new Readback(device);
-      const opened = await openCheckpoint(options.source);
+      const opened = await unlessAborted(openCheckpoint(options.source), signal, readCancelled);
       const residencies = await firstResidencies(opened, options, { operands, device });
       const loading = { residencies, onProgress, signal, fillWeights };
       const checkpoint = await loadCheckpoint(device, opened, loading);
@@ -196,8 +198,8 @@ export class Engine {
   }
 
   /**
-   * Times every dispatch of a picture of this size without references: of the prompt, of one step and of the decoder. They
-   * are the very ones that {@link generate} runs.
+   * Times every dispatch of a picture of this size without references, of one step for all. They are the very ones that
+   * {@link generate} runs.
    * Errors: `device.feature_missing` without timestamp-query; those of {@link generate}.
    */
   profile(size: Pick<GenerateRequest, "width" | "height">): Promise<StageTiming[]> {
@@ -302,26 +304,27 @@ export class Engine {
       this.#plans.set(key, known); // the last to be given up
       return known;
     }
-    this.#makeRoom();
-    const decoding = await this.#fit(shape, signal);
-    const plan = await buildPicturePlan(this.#device, this.#checkpoint, this.#promptEncoder.tensors, shape, {
-      operands: this.#operands,
+    const device = this.#device;
+    const operands = this.#operands;
+    let decoding: Decoding | undefined;
+    if (this.#memoryBudgetBytes === undefined) {
+      this.#makeRoom();
+    } else {
+      const options = { operands, device, most: this.#most };
+      const chosen = await choosePlan(this.#opened, shape, this.#memoryBudgetBytes, options);
+      this.#makeRoom(); // a picture that is refused costs nobody's plan
+      decoding = chosen.decoding;
+      // Lets weights go that leave no room for it, and brings back others; no plan refers to them now.
+      const changing = { signal, fillWeights: this.#fillWeights };
+      await changeResidencies(device, this.#opened, this.#checkpoint, chosen.residencies, changing);
+    }
+    const plan = await buildPicturePlan(device, this.#checkpoint, this.#promptEncoder.tensors, shape, {
+      operands,
       decoding,
       trace: trace && (trace.detail ? "detail" : "stages"), // what it keeps is beyond the budget
     });
     if (!trace) this.#plans.set(key, plan);
     return plan;
-  }
-
-  /** Under a budget: chooses how to draw this size, lets weights go that leave no room for it, and brings back others. */
-  async #fit(shape: PictureShape, signal: AbortSignal | undefined): Promise<Decoding | undefined> {
-    if (this.#memoryBudgetBytes === undefined) return undefined;
-    const device = this.#device;
-    const options = { operands: this.#operands, device };
-    const { residencies, decoding } = await choosePlan(this.#opened, shape, this.#memoryBudgetBytes, options);
-    const changing = { signal, fillWeights: this.#fillWeights };
-    await changeResidencies(device, this.#opened, this.#checkpoint, residencies, changing);
-    return decoding;
   }
 
   /** Gives up plans that were not used for longest, and under a budget all: it is for one picture at a time. */

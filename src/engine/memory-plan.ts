@@ -63,7 +63,7 @@ const strategies: readonly Strategy[] = [
 ];
 
 /**
- * The fastest plan within the budget and the device's buffers.
+ * The fastest plan within the budget and the device's buffers, of those that keep no more than `most` on the device.
  * Errors: `device.memory_budget_exceeded` with the least that a picture of this size takes; `device.limit_exceeded` if
  * one of its buffers is too large for the device in every plan.
  */
@@ -71,13 +71,15 @@ export async function choosePlan(
   checkpoint: OpenCheckpoint,
   shape: PictureShape,
   memoryBudgetBytes: number | undefined,
-  options: PlanOptions = {},
+  options: PlanOptions & { most?: Residencies } = {},
 ): Promise<MemoryPlan> {
+  const { most = allResident } = options;
   const { bufferBytes } = (options.device ?? ordinaryGpu).limits;
   const picture = `a picture of ${shape.width}×${shape.height}`;
   let least = Number.POSITIVE_INFINITY;
   let smallestBuffer = Number.POSITIVE_INFINITY;
   for (const strategy of strategies) {
+    if (keepsMore(strategy.residencies, most)) continue;
     const plan = await planMemory(checkpoint, shape, options, strategy);
     smallestBuffer = Math.min(smallestBuffer, plan.largestBufferBytes);
     if (plan.largestBufferBytes > bufferBytes) continue;
@@ -94,6 +96,11 @@ export async function choosePlan(
     "device.memory_budget_exceeded",
     `${picture} takes at least ${least} bytes on the device, the memory budget is ${memoryBudgetBytes}: raise it, or use a smaller checkpoint or picture`,
   );
+}
+
+function keepsMore(a: Residencies, b: Residencies): boolean {
+  const more = (name: keyof Residencies) => a[name] === "resident" && b[name] === "streamed";
+  return more("textEncoder") || more("transformer");
 }
 
 /** Counts what one picture size takes. */

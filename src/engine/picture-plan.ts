@@ -116,13 +116,13 @@ export async function buildPicturePlan(
       return await recordPicture(device, checkpoint, prompt, shape, { ...options, decoding }).realize();
     } catch (error) {
       failure = error;
-      if (!isTooLarge(error)) break;
+      if (device.failure || !isTooLarge(error)) break;
     }
   }
   throw failure;
 }
 
-/** Whether the device is all right and has no room for what was asked. */
+/** Whether the device has no room for what was asked. */
 function isTooLarge(error: unknown): boolean {
   return error instanceof DaybreakError && /^device\.(limit_exceeded|out_of_memory)$/.test(error.code);
 }
@@ -167,6 +167,7 @@ export function recordPicture(
       await device.allocating(`the ${byteLength} bytes that a picture of this size takes`, () => {
         places.realize(device);
         for (const tensor of owned) realizeTensor(device, tensor);
+        for (const list of lists) list.allocate();
       });
       for (const write of constants) write();
       for (const list of lists) await list.prepare();

@@ -23,7 +23,7 @@ export type ConnectionOptions = LoadOptions & {
 };
 
 export type DrawHooks = {
-  /** Honoured before the engine begins, and after that at its next step. */
+  /** Honoured before the engine begins, and then soon, within a step, too. */
   signal?: AbortSignal;
   /** The engine has begun. */
   onStart?: () => void;

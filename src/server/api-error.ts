@@ -110,6 +110,10 @@ export function toApiError(error: unknown, sizeParam = "provider_options.image.w
     return new ApiError("insufficient_storage", apiCode, text, { headers: noRetry, cause: error });
   }
   if (room === "numerics") return new ApiError("model_error", apiCode, message, { headers: noRetry, cause: error });
+  if (code === "device.out_of_memory") {
+    const text = "the GPU has no memory left for this: ask for a smaller picture, or try again later";
+    return new ApiError("model_error", apiCode, text, { headers: noRetry, cause: error });
+  }
   if (room === "device" || room === "engine") {
     const text = "the engine failed while it worked on this request; it is being restarted where that helps";
     return new ApiError("model_error", apiCode, text, { headers: noRetry, cause: error });

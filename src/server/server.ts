@@ -77,7 +77,7 @@ export type RunningServer = {
   close(graceMs: number): Promise<void>;
 };
 
-/** Time for running jobs to stop at their next step; then their engine is ended. */
+/** Time for running jobs to stop; then their engine is ended. */
 const stepMs = 2000;
 /** Of timers: a longer one would fire at once. */
 const longestTimerMs = 2 ** 31 - 1;

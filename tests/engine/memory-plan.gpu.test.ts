@@ -131,7 +131,7 @@ describe("an engine that has room for small pictures with all weights", () => {
     expect(engine.info.peakDeviceBytes).toBeLessThanOrEqual(memoryBudgetBytes);
   });
 
-  it("draws on without them if they cannot be brought back, and tries again with the next picture", async () => {
+  it("refuses a picture for which they cannot be read, and tries again with the next one", async () => {
     let isBroken = false;
     const breaking: CheckpointSource = {
       list: () => source.list(),

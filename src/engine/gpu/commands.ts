@@ -3,7 +3,7 @@
 // from a BufferPlan by lifetime. Knows kernels and tensors, no model. WebGPU tracks usage per buffer, so a place is a
 // whole buffer: no dispatch ever sees one buffer both as `read` and as `read_write`.
 
-import { assert } from "../../errors.js";
+import { assert, throwIfAborted } from "../../errors.js";
 import type { Device } from "./device.js";
 import { compileKernels, type Kernel, paramsStride } from "./kernel.js";
 import { Submissions } from "./submissions.js";
@@ -40,7 +40,7 @@ export type Dispatch = {
 
 type Copy = { from: Binding; to: Binding };
 /** Work of the host between two submissions. */
-type Fill = { storages: readonly Storage[]; work: () => Promise<void> };
+type Fill = { storages: readonly Storage[]; work: (signal?: AbortSignal) => Promise<void> };
 type Entry =
   | { dispatch: Dispatch; copy?: undefined; fill?: undefined }
   | { copy: Copy; dispatch?: undefined; fill?: undefined }
@@ -137,7 +137,7 @@ export class Recorder {
    * Has `work` write to `storages` at this point of every run, through the device's queue, whose order keeps it behind
    * everything recorded before. What is recorded before it runs meanwhile.
    */
-  fill(storages: readonly Storage[], work: () => Promise<void>): void {
+  fill(storages: readonly Storage[], work: Fill["work"]): void {
     this.#entries.push({ fill: { storages, work } });
   }
 
@@ -320,9 +320,20 @@ export class CommandList {
     return this.#entries.reduce((sum, { dispatch }) => sum + (dispatch?.flops ?? 0), 0);
   }
 
-  /** Bytes on the device that {@link prepare} takes. */
+  /** Bytes on the device that {@link allocate} takes. */
   get byteLength(): number {
     return this.#paramsBytes() + 2 * dummyBytes;
+  }
+
+  /** Makes the list's own buffers; {@link prepare} does so itself, if it was not done before. */
+  allocate(): void {
+    const { device, label } = this;
+    const usage = bufferUsage.UNIFORM | bufferUsage.COPY_DST;
+    this.#params = device.createBuffer(`${label} parameters`, this.#paramsBytes(), usage);
+    this.#dummies = {
+      read: device.createBuffer("dummy", dummyBytes, bufferUsage.STORAGE),
+      write: device.createBuffer("dummy", dummyBytes, bufferUsage.STORAGE),
+    };
   }
 
   /** Kernels compile, parameters go up, ranges are bound. The plan must have been realized. */
@@ -332,17 +343,8 @@ export class CommandList {
       device,
       this.#entries.flatMap((e) => (e.dispatch ? [e.dispatch.kernel] : [])),
     );
-    const paramsBytes = this.#paramsBytes();
-    this.#params = device.createBuffer(
-      `${this.label} parameters`,
-      paramsBytes,
-      bufferUsage.UNIFORM | bufferUsage.COPY_DST,
-    );
-    const values = new DataView(new ArrayBuffer(paramsBytes));
-    this.#dummies = {
-      read: device.createBuffer("dummy", dummyBytes, bufferUsage.STORAGE),
-      write: device.createBuffer("dummy", dummyBytes, bufferUsage.STORAGE),
-    };
+    if (!this.#params) this.allocate();
+    const values = new DataView(new ArrayBuffer(this.#paramsBytes()));
     let offset = 0;
     this.#bound = this.#entries.map(({ dispatch }) => {
       if (!dispatch) return undefined;
@@ -351,14 +353,15 @@ export class CommandList {
       offset += paramsStride;
       return bound;
     });
-    if (offset > 0) device.gpu.queue.writeBuffer(this.#params, 0, new Uint8Array(values.buffer));
+    if (offset > 0) device.gpu.queue.writeBuffer(this.#params as GPUBuffer, 0, new Uint8Array(values.buffer));
   }
 
   /**
    * Submits one run, cut into submissions by estimated work, for watchdogs. Resolves when everything has been submitted,
    * not when it has run: a long run, of which only a few submissions wait at a time, is then almost through. Until then
    * no other list may be submitted.
-   * Errors: `request.cancelled` between two submissions if `signal` is aborted; those of {@link Recorder.fill}'s work.
+   * Errors: `request.cancelled` between two submissions, or in the work of {@link Recorder.fill}, if `signal` is aborted;
+   * those of that work.
    */
   async submit(signal?: AbortSignal): Promise<void> {
     const { device } = this;
@@ -369,7 +372,8 @@ export class CommandList {
       if (fill) {
         await submissions.send();
         share = 0;
-        await fill.work();
+        throwIfAborted(signal);
+        await fill.work(signal);
         device.check();
         continue;
       }
@@ -421,32 +425,35 @@ export class CommandList {
       timed = [];
       share = 0;
     };
-    for (const [i, { copy, fill }] of this.#entries.entries()) {
-      if (fill) {
-        await flush();
-        await fill.work();
-        continue;
+    try {
+      for (const [i, { copy, fill }] of this.#entries.entries()) {
+        if (fill) {
+          await flush();
+          await fill.work();
+          continue;
+        }
+        if (copy) {
+          encodeCopy(encoder, copy);
+          continue;
+        }
+        const bound = this.#bound[i] as Bound;
+        const own = this.#shareOf(bound.dispatch);
+        if (timed.length === most || (share > 0 && share + own > 1)) await flush();
+        share += own;
+        const at = 2 * timed.length;
+        const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
+        const pass = encoder.beginComputePass({ timestampWrites });
+        this.#encode(pass, bound);
+        pass.end();
+        timed.push(bound.dispatch);
       }
-      if (copy) {
-        encodeCopy(encoder, copy);
-        continue;
-      }
-      const bound = this.#bound[i] as Bound;
-      const own = this.#shareOf(bound.dispatch);
-      if (timed.length === most || (share > 0 && share + own > 1)) await flush();
-      share += own;
-      const at = 2 * timed.length;
-      const timestampWrites = { querySet, beginningOfPassWriteIndex: at, endOfPassWriteIndex: at + 1 };
-      const pass = encoder.beginComputePass({ timestampWrites });
-      this.#encode(pass, bound);
-      pass.end();
-      timed.push(bound.dispatch);
+      await flush();
+      return [...timings.values()].sort((a, b) => b.ms - a.ms);
+    } finally {
+      querySet.destroy();
+      device.destroyBuffer(resolved);
+      device.destroyBuffer(staging);
     }
-    await flush();
-    querySet.destroy();
-    device.destroyBuffer(resolved);
-    device.destroyBuffer(staging);
-    return [...timings.values()].sort((a, b) => b.ms - a.ms);
   }
 
   /** What a dispatch is of the most work that a submission may hold. */

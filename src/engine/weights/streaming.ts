@@ -27,8 +27,8 @@ export function isStreamed({ blocks }: SlotTable, slot: string): boolean {
   return blocks.flat().some((block) => slot.startsWith(`${block}.`));
 }
 
-/** Puts weights into their ranges; resolves when they have been sent. */
-export type FillRanges = (ranges: ReadonlyMap<Target, BufferRange>) => Promise<void>;
+/** Puts weights into their ranges; resolves when they have been sent. Errors: `request.cancelled` if it is aborted. */
+export type FillRanges = (ranges: ReadonlyMap<Target, BufferRange>, signal?: AbortSignal) => Promise<void>;
 
 /**
  * Loads what belongs to no block, and reads the blocks when they are run. `files` must stay open as long as the set.
@@ -41,10 +41,10 @@ export async function streamWeights(
   options: LoadOptions = {},
 ): Promise<WeightSet> {
   const only = (slot: string) => !isStreamed(table, slot);
-  const kept = await loadWeights(device, files, table, { ...options, only });
-  const fill = options.fill ?? ((ranges) => fillBlock(device, files, ranges));
   const targets = planTargets(table, files).filter(({ slot }) => !only(slot.slot));
   checkLimits(device, table, targets);
+  const kept = await loadWeights(device, files, table, { ...options, only });
+  const fill: FillRanges = options.fill ?? ((ranges, signal) => fillBlock(device, files, ranges, signal));
   return { ...kept, block: streamedBlocks(table, targets, device.limits.bufferBytes, fill) };
 }
 
@@ -52,6 +52,7 @@ async function fillBlock(
   device: UploadDevice,
   files: TensorFileSet,
   ranges: ReadonlyMap<Target, BufferRange>,
+  signal: AbortSignal | undefined,
 ): Promise<void> {
   for (const [{ slot, cols, byteLength }, { buffer, byteOffset }] of ranges) {
     // Scratch holds what was there before, and nothing is read into a vector's padding.
@@ -59,7 +60,7 @@ async function fillBlock(
     if (slot.kind !== "vector" || begin === byteLength) continue;
     device.gpu.queue.writeBuffer(buffer, byteOffset + begin, new Uint8Array(byteLength - begin));
   }
-  await fillRanges(device, files, ranges, {});
+  await fillRanges(device, files, ranges, { signal });
 }
 
 /** {@link WeightSet.block} of blocks that are brought to the device by `fill`, in storages of at most `storageBytes`. */
@@ -79,9 +80,9 @@ export function streamedBlocks(
     const own = targets.filter(({ slot }) => slot.slot.startsWith(`${name}.`));
     const places = placeTargets(recorder, `${table.folder} ${name}`, own, storageBytes);
     let ranges: Map<Target, BufferRange> | undefined;
-    recorder.fill([...new Set([...places.values()].map(({ storage }) => storage))], () => {
+    recorder.fill([...new Set([...places.values()].map(({ storage }) => storage))], (signal) => {
       ranges ??= new Map([...places].map(([target, place]) => [target, rangeOf(place)]));
-      return fill(ranges);
+      return fill(ranges, signal);
     });
     return waiting.set(name, withPrefix(weightsBySlot(table, places), `${name}.`));
   };
