@@ -6,10 +6,10 @@
 
 import { openTriedDevice } from "../src/engine/device-trial.js";
 import { BufferPlan, type CommandList, type Dispatch, Recorder } from "../src/engine/gpu/commands.js";
-import type { Device } from "../src/engine/gpu/device.js";
+import { type Device, reasonOf } from "../src/engine/gpu/device.js";
 import { Readback } from "../src/engine/gpu/readback.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
-import { choiceKey, listenForProblems, type Problem, variantName } from "../src/engine/ops/variants.js";
+import { choiceKey, chooseVariant, listenForProblems, type Problem, variantName } from "../src/engine/ops/variants.js";
 import { tuningOf } from "../src/engine/tuning.js";
 import { DaybreakError } from "../src/errors.js";
 import { createGpu } from "../src/node/dawn.js";
@@ -236,7 +236,7 @@ function peerResult(times: readonly number[], ourMedian: number): PeerResult {
 }
 
 /**
- * The case by every other kernel that computes the same in a reasonable time, warmed up. All that was made is in `lists`.
+ * The case by every other kernel that runs and computes the same in a reasonable time, warmed up; they are in `lists`, too.
  * A case of several operations with a choice each has none.
  */
 async function otherKernels(
@@ -248,22 +248,30 @@ async function otherKernels(
   if (!problem || problems.length > 1) return [];
   const key = choiceKey(device, problem);
   const chosen = tuning.get(key);
+  const own = variantName(chooseVariant(device, problem));
   const patience_ms = (1000 * options.maxSeconds) / options.runs;
   const others: Recorded[] = [];
   const readback = new Readback(device);
   try {
     const expected = await readback.f32(ours.result);
-    for (const variant of problem.variants(device)) {
+    for (const variant of problem.variants(device).filter((listed) => variantName(listed) !== own)) {
       tuning.set(key, variantName(variant));
-      const recorded = await prepareCase(device, inputs, benchCase, repetitions);
-      lists.push(recorded);
-      if (recorded.variant === ours.variant) continue;
       const where = { case: caseName(benchCase), dtype: caseDtype(benchCase), peer: variantName(variant) };
-      await timeRun(device, recorded.list);
+      const skip = (reason: string) => notes.skipped.push({ ...where, reason });
+      let recorded: Recorded;
+      try {
+        recorded = await prepareCase(device, inputs, benchCase, repetitions);
+      } catch (error) {
+        if (!isAlive(device)) throw error;
+        skip(reasonOf(error)); // it does not compile, or has no room
+        continue;
+      }
+      lists.push(recorded);
+      await timeRun(device, recorded.list); // warms up
       const relative_error = relativeError(await readback.f32(recorded.result), expected);
       const run_ms = await timeRun(device, recorded.list);
       if (relative_error > sameWork) notes.differences.push({ ...where, relative_error });
-      else if (run_ms > patience_ms) notes.skipped.push({ ...where, reason: `a run took ${seconds(run_ms)}` });
+      else if (run_ms > patience_ms) skip(`a run took ${seconds(run_ms)}`);
       else others.push(recorded);
     }
     return others;
