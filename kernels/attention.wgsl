@@ -3,7 +3,7 @@
 //   q      [heads, tokens, GROUPS * 8]      f32 or f16, zero-padded head size
 //   k      [kv heads, tokens, GROUPS * 8]   f32 or f16
 //   v      [kv heads, tokens, GROUPS * 8]   f32
-//   limit  [1]                              u32   HAS_LIMIT only: keys at and beyond it are invisible
+//   limit  [1]                              u32   HAS_LIMIT only: keys at and beyond it are invisible; at least 1
 //   y      [tokens, heads * head_size]      f32   column block h holds head h; must not alias q, k, v
 //   state  [heads, queries, 2]              f32   maximum and sum of rows whose keys are bound in several pieces
 //

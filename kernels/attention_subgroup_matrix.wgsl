@@ -4,7 +4,7 @@
 //   k        [kv heads, tokens, GROUPS * 8]   f16
 //   v        [kv heads, tokens, GROUPS * 8]   f32
 //   v_scale  [kv heads, tokens, 2]            f32   of row_scale: a power of two for each row of v, and its reciprocal
-//   limit    [1]                              u32   HAS_LIMIT only: keys at and beyond it are invisible
+//   limit    [1]                              u32   HAS_LIMIT only: keys at and beyond it are invisible; at least 1
 //   y        [tokens, heads * head_size]      f32   column block h holds head h; must not alias q, k, v
 //   state    [heads, queries, 2]              f32   reference and sum of rows whose keys are bound in several pieces
 //
@@ -12,7 +12,7 @@
 // in f32. v may lie anywhere in f32: row j is multiplied with its s_j before it is rounded, and 2^score[j] divided by it,
 // which is free, as the exponent takes it: p[j] = 2^(score[j] - log2(s_j) - r). So p and v take all of f16's range, and
 // what is lost is small against the row's largest term. r is a reference, not the maximum: sums are rescaled only when
-// some p would exceed 2^15, then by a power of two, to where the largest is 2^8.
+// some p would exceed 2^15, then by a power of two, to where the largest is between 2^8 and 2^9.
 // A workgroup is SUBGROUP_ROWS x SUBGROUP_COLS subgroups and computes ROWS * MATRIX_M queries for each row of them. Keys,
 // then values pass through workgroup memory, KEYS at a time, the next keys on their way to registers while values are
 // multiplied; scores pass too, because elements of matrices are out of reach; queries and sums stay in matrices. CAUSAL:
@@ -195,7 +195,8 @@ fn value_scales_to_tile(pairs: array<vec4<f32>, 2>, vector: u32) {
   // Rows near zero need no more, and sums of scales stay in range.
   let scale = min(pairs[0], vec4<f32>(exp2(40.0)));
   shifts[vector] = vec4<f32>(bitcast<vec4<i32>>(scale) >> vec4<u32>(23u)) - 127.0;
-  // Where a row holds a NaN or an infinity, the reciprocal is a NaN, which the sum of the weights takes over.
+  // Where a row holds a NaN or an infinity, the reciprocal is a NaN. It reaches every query of the tile, also those from
+  // which the key is hidden.
   scales[vector] = scale * (pairs[0] * pairs[1]);
 }
 

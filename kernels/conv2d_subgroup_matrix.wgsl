@@ -1,4 +1,4 @@
-// conv2d_subgroup_matrix: y[p, o] = bias[o] + sum_{ky, kx, c} x[tap(p, ky, kx), c] * weight[o, ky, kx, c]
+// conv2d_subgroup_matrix: y[p, o] = bias[o] + sum_{ky, kx, c} x[tap(p, ky, kx), c] * weight[o, ky, kx, c], ACCUMULATE: + y[p, o]
 //
 //   x        [in_height * in_width, groups * 8]               f32   padding channels are zeros
 //   weight   [cols, kernel_size * kernel_size * groups * 8]   f32, bf16 or f16, in the order [O, ky, kx, I]

@@ -4,7 +4,7 @@
 //   y  [rows, 2]           f32   must not alias x; the pitch is 8
 //
 // What brings a row near the top of f16's range before it is rounded to f16: exact, for it is a power of two, nothing
-// overflows, and only what is 2^29 times as small as the row's largest value loses precision. A row that holds a NaN or
+// overflows, and only what is 2^28 times as small as the row's largest value loses precision. A row that holds a NaN or
 // an infinity gets (1, NaN), so that results show it; the bits are compared, because compilers may assume neither exists.
 // LANES invocations (a power of two) share a row: one on CPU devices, few where rows are short.
 // Dispatch: ceil(rows / ROWS_PER_WORKGROUP) workgroups, folded into x and y.

@@ -42,8 +42,15 @@ const gpus = [
   { gpu: "NVIDIA", device: unitsOf([32, 32], 48, nvidia), product: [128, 128], attention: [64, 64], lanes: 32 },
   { gpu: "AMD", device: unitsOf([32, 64], 64, [[16, 16, 16]]), product: [128, 128], attention: [64, 64], lanes: 32 },
   { gpu: "Arc B", device: unitsOf([16, 32], 64, [[8, 16, 16]]), product: [128, 128], attention: [32, 64], lanes: 16 },
-  { gpu: "Arc A", device: unitsOf([8, 32], 64, [[8, 8, 16]]), product: [128, 64], attention: [32, 32], lanes: 8 },
+  { gpu: "Arc A", device: unitsOf([8, 32], 64, [[8, 8, 16]]), product: [64, 64], attention: [32, 32], lanes: 8 },
 ];
+
+it("layouts are not offered to subgroups of other sizes than they are made for", () => {
+  for (const lanes of [8, 16, 64] as const) {
+    const device = unitsOf([lanes, lanes], 64, [...nvidia, [8, 8, lanes === 8 ? 32 : 16]]);
+    expect([...matrixVariants(device, "matmul"), ...attentionMatrixVariants(device, 16)], `${lanes}`).toEqual([]);
+  }
+});
 
 describe.each(gpus)("$gpu", ({ device, product, attention, lanes }) => {
   const attentions = (groups: number) => attentionMatrixVariants(device, groups);

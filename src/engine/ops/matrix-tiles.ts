@@ -10,29 +10,31 @@ type Layout = {
   matrix: [M: number, N: number, K: number];
   block: [rows: number, cols: number];
   subgroups: [number, number];
+  /** Of a subgroup: work is dealt out evenly to so many. */
+  lanes: number;
 };
 
 /**
- * The preferred ones first. A block of 64 × 64 sums reads each operand from workgroup memory 64 times for once that it is
- * brought there, and takes half of a subgroup's registers on NVIDIA's GPUs and AMD's. Intel's have a fourth of those
- * (8×16×16, subgroups of 16 lanes; 8×8×16 on the first Arcs, of 8 lanes, an eighth), so blocks are smaller, and more
- * subgroups share a tile, so that each holds less of the next step.
+ * The preferred ones first. A block of 64 × 64 sums multiplies each operand 64 times for once that it is read from
+ * workgroup memory, and takes half of a subgroup's registers on NVIDIA's GPUs and AMD's. Intel's have a fourth of those
+ * (8×16×16; 8×8×16 on the first Arcs an eighth), so blocks are smaller, and more subgroups share a tile, so that each holds
+ * less of the next step. A subgroup is as large as the units work with: in larger ones drivers multiply several times, or
+ * hold operands twice.
  */
 const layouts: readonly Layout[] = [
-  { matrix: [16, 16, 16], block: [4, 4], subgroups: [2, 2] },
-  { matrix: [16, 16, 16], block: [4, 4], subgroups: [2, 1] },
+  { matrix: [16, 16, 16], block: [4, 4], subgroups: [2, 2], lanes: 32 },
+  { matrix: [16, 16, 16], block: [2, 4], subgroups: [4, 1], lanes: 32 },
   // For products with few tiles.
-  { matrix: [16, 16, 16], block: [2, 2], subgroups: [2, 2] },
-  { matrix: [16, 8, 16], block: [4, 8], subgroups: [2, 2] },
-  { matrix: [16, 8, 16], block: [4, 8], subgroups: [2, 1] },
-  { matrix: [16, 8, 16], block: [2, 4], subgroups: [2, 2] },
-  { matrix: [8, 16, 16], block: [4, 2], subgroups: [4, 4] },
-  { matrix: [8, 16, 16], block: [4, 2], subgroups: [4, 2] },
-  { matrix: [8, 16, 16], block: [4, 2], subgroups: [2, 2] },
-  { matrix: [8, 8, 16], block: [4, 2], subgroups: [4, 4] },
-  { matrix: [8, 8, 16], block: [2, 2], subgroups: [4, 4] },
+  { matrix: [16, 16, 16], block: [2, 2], subgroups: [2, 2], lanes: 32 },
+  { matrix: [16, 8, 16], block: [4, 8], subgroups: [2, 2], lanes: 32 },
+  { matrix: [16, 8, 16], block: [2, 8], subgroups: [4, 1], lanes: 32 },
+  { matrix: [16, 8, 16], block: [2, 4], subgroups: [2, 2], lanes: 32 },
+  { matrix: [8, 16, 16], block: [4, 2], subgroups: [4, 4], lanes: 16 },
+  { matrix: [8, 16, 16], block: [4, 2], subgroups: [4, 2], lanes: 16 },
+  { matrix: [8, 16, 16], block: [4, 2], subgroups: [2, 2], lanes: 16 },
+  { matrix: [8, 8, 16], block: [2, 2], subgroups: [4, 4], lanes: 8 },
   // So far only a CPU driver shows these; uneven, so that what its tests compute tells rows from columns.
-  { matrix: [8, 8, 8], block: [3, 2], subgroups: [2, 4] },
+  { matrix: [8, 8, 8], block: [3, 2], subgroups: [2, 4], lanes: 8 },
 ];
 
 /** Elements of k that pass through workgroup memory at a time, and unused ones after them. */
@@ -43,14 +45,15 @@ const [step, padding] = [32, 8];
  * memory allow.
  */
 export function matrixVariants(device: Device, operation: "matmul" | "conv2d"): Variant[] {
-  return layouts.flatMap(({ matrix, block, subgroups }) => {
+  return layouts.flatMap((layout) => {
+    const { matrix, block, subgroups } = layout;
     const [M, N] = matrix;
     const tileRows = subgroups[0] * block[0] * M;
     const tileCols = subgroups[1] * block[1] * N;
     const bytes = 2 * (tileRows + tileCols) * (step + padding) + 4 * subgroups[0] * M * (tileCols + padding);
     // Scales of rows and columns, and where a convolution's pixels lie.
     const scaleBytes = 8 * (tileRows + tileCols) + (operation === "conv2d" ? 8 * tileRows : 0);
-    const shape = offeredShape(device, { matrix, block, subgroups }, bytes + scaleBytes);
+    const shape = offeredShape(device, layout, bytes + scaleBytes);
     if (!shape) return [];
     return [{ stem: `${operation}_subgroup_matrix`, tunables: { ...shape, STEP: step }, tileRows, tileCols }];
   });
@@ -58,31 +61,32 @@ export function matrixVariants(device: Device, operation: "matmul" | "conv2d"): 
 
 /**
  * The same for attention_subgroup_matrix: a block's rows are of queries, its columns of keys. A subgroup keeps its
- * queries and sums besides, so blocks are smaller. The first is for AMD's GPUs, the older of which keep operands twice;
- * NVIDIA's have less workgroup memory than it takes.
+ * queries and sums besides, so blocks are smaller. The first is for AMD's GPUs, the older of which keep operands twice; for
+ * wide heads it takes more workgroup memory than NVIDIA's have.
  */
 const attentionLayouts: readonly Layout[] = [
-  { matrix: [16, 16, 16], block: [1, 2], subgroups: [4, 2] },
-  { matrix: [16, 16, 16], block: [2, 2], subgroups: [2, 2] },
-  { matrix: [16, 16, 16], block: [2, 1], subgroups: [4, 2] },
-  { matrix: [16, 16, 16], block: [2, 1], subgroups: [2, 2] },
-  { matrix: [16, 8, 16], block: [2, 4], subgroups: [2, 2] },
-  { matrix: [16, 8, 16], block: [2, 2], subgroups: [2, 2] },
-  { matrix: [8, 16, 16], block: [1, 2], subgroups: [4, 2] },
-  { matrix: [8, 16, 16], block: [2, 2], subgroups: [4, 2] },
-  { matrix: [8, 8, 16], block: [1, 1], subgroups: [4, 4] },
+  { matrix: [16, 16, 16], block: [1, 2], subgroups: [4, 2], lanes: 32 },
+  { matrix: [16, 16, 16], block: [2, 2], subgroups: [2, 2], lanes: 32 },
+  { matrix: [16, 16, 16], block: [2, 1], subgroups: [4, 2], lanes: 32 },
+  { matrix: [16, 16, 16], block: [2, 1], subgroups: [2, 2], lanes: 32 },
+  { matrix: [16, 8, 16], block: [2, 4], subgroups: [2, 2], lanes: 32 },
+  { matrix: [16, 8, 16], block: [2, 2], subgroups: [2, 2], lanes: 32 },
+  { matrix: [8, 16, 16], block: [1, 1], subgroups: [4, 4], lanes: 16 },
+  { matrix: [8, 16, 16], block: [1, 2], subgroups: [4, 2], lanes: 16 },
+  { matrix: [8, 8, 16], block: [1, 1], subgroups: [4, 4], lanes: 8 },
   // As above; the second has two invocations to a query.
-  { matrix: [8, 8, 8], block: [3, 1], subgroups: [2, 4] },
-  { matrix: [8, 8, 8], block: [1, 2], subgroups: [2, 2] },
+  { matrix: [8, 8, 8], block: [3, 1], subgroups: [2, 4], lanes: 8 },
+  { matrix: [8, 8, 8], block: [1, 2], subgroups: [2, 2], lanes: 8 },
 ];
 
 /** Variants of the kernel attention_subgroup_matrix for heads of `groups` times 8 channels. */
 export function attentionMatrixVariants(device: Device, groups: number): Variant[] {
-  return attentionLayouts.flatMap(({ matrix, block, subgroups }) => {
+  return attentionLayouts.flatMap((layout) => {
+    const { matrix, block, subgroups, lanes } = layout;
     const [M, N, K] = matrix;
     const tileRows = subgroups[0] * block[0] * M;
     const keys = subgroups[1] * block[1] * N;
-    const workgroup = subgroups[0] * subgroups[1] * device.info.subgroupMinSize;
+    const workgroup = subgroups[0] * subgroups[1] * lanes;
     // An invocation has at most one query.
     if (workgroup < tileRows) return [];
     const parts = Math.min(Math.floor(workgroup / tileRows), 8);
@@ -92,27 +96,27 @@ export function attentionMatrixVariants(device: Device, groups: number): Variant
     const tileBytes =
       2 * keys * (width + padding) + 2 * tileRows * (keys + padding) + 4 * tileRows * (keys + 4 * parts);
     const bytes = tileBytes + 8 * keys + 4 * tileRows * (2 + parts) + 4;
-    const shape = offeredShape(device, { matrix, block, subgroups }, bytes);
+    const shape = offeredShape(device, layout, bytes);
     if (!shape) return [];
     return [{ stem: "attention_subgroup_matrix", tunables: { ...shape }, tileRows, tileCols: groups * 8 }];
   });
 }
 
-/** The tunables of a layout; undefined where the device does not offer its matrices, or has less workgroup memory. */
-function offeredShape({ gpu, info, matrixConfigs }: Device, { matrix, block, subgroups }: Layout, bytes: number) {
+/** The tunables of a layout; undefined where the device lacks its matrices, its subgroups or the workgroup memory. */
+function offeredShape({ gpu, info, matrixConfigs }: Device, layout: Layout, bytes: number) {
+  const { matrix, block, subgroups, lanes } = layout;
   const [M, N, K] = matrix;
   const isOffered = matrixConfigs.some(
     (c) => c.M === M && c.N === N && c.K === K && c.componentType === "f16" && c.resultComponentType === "f32",
   );
   const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.limits;
-  // What the units themselves work with: in larger subgroups drivers multiply several times, or hold operands twice.
-  const SUBGROUP_SIZE = info.subgroupMinSize;
-  const workgroup = subgroups[0] * subgroups[1] * SUBGROUP_SIZE;
+  const hasLanes = info.subgroupMinSize <= lanes && lanes <= info.subgroupMaxSize;
+  const workgroup = subgroups[0] * subgroups[1] * lanes;
   const isTooLarge = bytes > maxComputeWorkgroupStorageSize || workgroup > maxComputeInvocationsPerWorkgroup;
   // Dawn wants whole subgroups of the largest size, though the kernels ask for smaller ones.
-  if (!isOffered || isTooLarge || workgroup % info.subgroupMaxSize !== 0) return undefined;
+  if (!isOffered || !hasLanes || isTooLarge || workgroup % info.subgroupMaxSize !== 0) return undefined;
   return {
     ...{ MATRIX_M: M, MATRIX_N: N, MATRIX_K: K, ROWS: block[0], COLS: block[1] },
-    ...{ SUBGROUP_ROWS: subgroups[0], SUBGROUP_COLS: subgroups[1], SUBGROUP_SIZE },
+    ...{ SUBGROUP_ROWS: subgroups[0], SUBGROUP_COLS: subgroups[1], SUBGROUP_SIZE: lanes },
   };
 }
