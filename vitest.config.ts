@@ -1,5 +1,6 @@
-// How the tests run: files named *.gpu.test.ts one after the other in one worker, because they share one device, and
-// the others in parallel before them. The sources run as they are, so the generated kernel module is refreshed first.
+// How the tests run: those without a GPU in parallel; then files named *.gpu.test.ts one after the other, because they
+// share one device; last the tables of kernels and the reference traces, two files at a time, for most of what they do
+// on a processor is to compile. The sources run as they are, so the generated kernel module is refreshed first.
 
 import { defineConfig } from "vitest/config";
 import { writeKernelModule } from "./src/setup/build.mjs";
@@ -7,6 +8,9 @@ import { writeKernelModule } from "./src/setup/build.mjs";
 writeKernelModule();
 
 const gpuTests = "tests/**/*.gpu.test.ts";
+const tables = ["tests/kernels/*.gpu.test.ts", "tests/golden/*.gpu.test.ts"];
+// without a GPU the kernels run on the processor
+const patience = { testTimeout: 120_000, hookTimeout: 120_000 };
 
 export default defineConfig({
   test: {
@@ -31,12 +35,15 @@ export default defineConfig({
         test: {
           name: "gpu",
           include: [gpuTests],
+          exclude: [...tables, "**/node_modules/**"],
           fileParallelism: false,
-          // without a GPU the kernels run on the processor
-          testTimeout: 120_000,
-          hookTimeout: 120_000,
+          ...patience,
           sequence: { groupOrder: 1 },
         },
+      },
+      {
+        extends: true,
+        test: { name: "tables", include: tables, maxWorkers: 2, ...patience, sequence: { groupOrder: 2 } },
       },
     ],
   },

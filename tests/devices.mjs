@@ -11,7 +11,6 @@ import { fileURLToPath, pathToFileURL } from "node:url";
 import { howToGet, mesa26 } from "./mesa-26.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
-const tests = ["tests/kernels", "tests/golden"];
 
 /** Where drivers describe themselves to the Vulkan loader. */
 const icdFolders = ["/etc", "/usr/local/share", "/usr/share"].map((folder) => join(folder, "vulkan/icd.d"));
@@ -141,7 +140,7 @@ function vitest(/** @type {string} */ node, /** @type {Record<string, string>} *
   // A user's own choice of drivers would override the configuration's.
   const { VK_DRIVER_FILES, VK_ADD_DRIVER_FILES, VK_LOADER_DRIVERS_SELECT, VK_LOADER_DRIVERS_DISABLE, ...rest } =
     process.env;
-  const args = ["run", "--project", "gpu", "--reporter=dot", "--reporter=json", `--outputFile=${report}`, ...tests];
+  const args = ["run", "--project", "tables", "--reporter=dot", "--reporter=json", `--outputFile=${report}`];
   const child = spawn(node, [join(root, "node_modules/vitest/vitest.mjs"), ...args], {
     cwd: root,
     env: { ...("VK_ICD_FILENAMES" in env ? rest : process.env), ...env },
