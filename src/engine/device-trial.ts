@@ -9,7 +9,7 @@ import { convolutionProblem } from "./ops/conv2d.js";
 import { matmulProblem } from "./ops/matmul.js";
 import { attentionMatrixVariants, matrixVariants } from "./ops/matrix-tiles.js";
 import type { Problem, Variant } from "./ops/variants.js";
-import { candidatesOf, timeBuiltin, tryVariants } from "./variant-trials.js";
+import { candidatesOf, isShortOfMemory, timeBuiltin, tryVariants } from "./variant-trials.js";
 
 /**
  * Opens a device as `openDevice` does, and tries it. Matrix units that compute something wrong, do not compile or take
@@ -49,8 +49,9 @@ export async function findMatrixFault(
       const wrong = candidates.find(({ error }) => error !== undefined);
       if (wrong) return `${wrong.variant}: ${wrong.error}`;
     } catch (error) {
-      if (!device.failure) throw error;
-      return device.failure.message;
+      if (device.failure) return device.failure.message;
+      // What could not be tried counts as right.
+      if (!isShortOfMemory(device, error)) throw error;
     }
   }
   return undefined;
@@ -86,14 +87,18 @@ const margin = 4;
 async function measureWork(device: Device, given: Partial<DeviceLimits> = {}): Promise<void> {
   const isGiven = given.dispatchFlops ?? given.dispatchBytes ?? given.submissionFlops ?? given.submissionBytes;
   if (device.isSoftware || isGiven !== undefined) return;
-  const product_ms = await timeBuiltin(device, sampleProduct);
-  const copy_ms = await timeBuiltin(device, sampleCopy);
-  if (product_ms === undefined || copy_ms === undefined) return;
-  const rates = {
-    flopsPerSecond: plannedRate(sampleProduct.flops, product_ms),
-    bytesPerSecond: plannedRate(copiedBytes, copy_ms),
-  };
-  Object.assign(device.limits, workLimits(rates));
+  try {
+    const product_ms = await timeBuiltin(device, sampleProduct);
+    const copy_ms = await timeBuiltin(device, sampleCopy);
+    if (product_ms === undefined || copy_ms === undefined) return;
+    const rates = {
+      flopsPerSecond: plannedRate(sampleProduct.flops, product_ms),
+      bytesPerSecond: plannedRate(copiedBytes, copy_ms),
+    };
+    Object.assign(device.limits, workLimits(rates));
+  } catch (error) {
+    if (!isShortOfMemory(device, error)) throw error;
+  }
 }
 
 /** Work a second to plan with: a power of two, so that work is cut alike every time although times differ. */

@@ -13,7 +13,7 @@ import { choiceKey, type Problem } from "./ops/variants.js";
 import type { PictureShape } from "./picture-plan.js";
 import { type Precision, type ProgressEvent, resolveRequest } from "./request.js";
 import { requestDefaults } from "./request-defaults.js";
-import { type Candidate, candidatesOf, tryVariants } from "./variant-trials.js";
+import { type Candidate, candidatesOf, isShortOfMemory, tryVariants } from "./variant-trials.js";
 import type { CheckpointSource } from "./weights/source.js";
 
 /** The choice for one problem, and what it rests on. Times are of the whole problem, milliseconds. */
@@ -195,8 +195,7 @@ async function tuneProblem(bench: Bench, problem: Problem): Promise<TunedProblem
       return { ...abandoned(problem.name, candidates, latest), unmeasured: noTime };
     } catch (error) {
       if (signal?.aborted) throw error;
-      const isShort = error instanceof DaybreakError && error.code === "device.out_of_memory";
-      if (!device.failure && isShort) return choice(error.message);
+      if (isShortOfMemory(device, error)) return choice((error as DaybreakError).message);
       if (!device.failure) throw error;
       excluded.set(latest.variant, device.failure.message);
       device.close();

@@ -86,7 +86,10 @@ export async function tryVariants(
   }
 }
 
-/** Milliseconds of a problem's built-in choice, in runs of about {@link sample_ms}; undefined if it does not run. */
+/**
+ * Milliseconds of a problem's built-in choice, in runs of about {@link sample_ms}; undefined if it does not run.
+ * Errors: those of {@link tryVariants}.
+ */
 export async function timeBuiltin(device: Device, problem: Problem): Promise<number | undefined> {
   const [variants, candidates] = [problem.variants(device), candidatesOf(device, problem)];
   const { extents: tile } = problem;
@@ -97,6 +100,11 @@ export async function timeBuiltin(device: Device, problem: Problem): Promise<num
   } finally {
     samples.close();
   }
+}
+
+/** Whether a trial ended because the device, which goes on, has no memory for its samples. */
+export function isShortOfMemory(device: Device, error: unknown): boolean {
+  return !device.failure && error instanceof DaybreakError && error.code === "device.out_of_memory";
 }
 
 type Trial = {

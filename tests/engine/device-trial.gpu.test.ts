@@ -67,21 +67,39 @@ it.each([
   await closing(opening, (device) => expect(device.limits).toMatchObject(limits));
 });
 
-it("a device without memory for the measurement is taken as a small GPU, and lives", async () => {
-  const spy = await asGpu({
-    onDevice: ({ device }) => {
-      const create = device.createBuffer.bind(device);
-      // As Dawn does it: the buffer is invalid, and whoever listens for errors is told.
-      device.createBuffer = (descriptor) =>
-        create(descriptor.size > 2 ** 20 ? { ...descriptor, size: 2 ** 52 } : descriptor);
-    },
+/** Has a device report, as Dawn does, that it had no memory whenever a buffer of that label was made. */
+function withoutMemoryFor(gpu: GPUDevice, label: string): void {
+  let isFull = false;
+  wrap(gpu, "createBuffer", (call, [descriptor]) => {
+    if ((descriptor as GPUBufferDescriptor).label === label) isFull = true;
+    return call();
   });
-  const assumed = await closing(openDevice({ gpu: (await asGpu()).gpu }), ({ limits }) => limits);
-  await closing(openTriedDevice({ gpu: spy.gpu }), (device) => {
-    expect(device.failure).toBeUndefined();
-    expect(device.limits).toEqual(assumed);
+  // The innermost scope is the one for memory.
+  wrap(gpu, "popErrorScope", async (call) => {
+    const isTold = isFull;
+    isFull = false;
+    const error = await (call() as Promise<GPUError | null>);
+    return isTold ? { message: "no memory" } : error;
   });
-});
+}
+
+it.each<[string, { onDevice?: SpyOptions["onDevice"]; bufferBytes?: number }]>([
+  ["memory", { onDevice: ({ device }) => withoutMemoryFor(device, "a") }],
+  ["memory for its second part", { onDevice: ({ device }) => withoutMemoryFor(device, "x") }],
+  ["buffers", { bufferBytes: 16 * 1024 * 1024 }],
+])(
+  "a device without %s for the measurement is taken as a small GPU, and lives",
+  async (_, { onDevice, bufferBytes }) => {
+    const spy = await asGpu({ onDevice });
+    const limits = bufferBytes === undefined ? {} : { bufferBytes };
+    const assumed = await closing(openDevice({ gpu: (await asGpu()).gpu, limits }), (device) => device.limits);
+    await closing(openTriedDevice({ gpu: spy.gpu, limits }), (device) => {
+      expect(device.failure).toBeUndefined();
+      expect(device.limits).toEqual(assumed);
+      expect([device.allocatedBytes, device.peakBytes, spy.devices[0]!.liveBytes()]).toEqual([0, 0, 0]);
+    });
+  },
+);
 
 it("processors are not tried: what they do is known", async () => {
   const spy = spyOn(await testGpu());
@@ -136,6 +154,14 @@ it.each<[string, Problem, RegExp]>([
   ],
 ])("a kernel for matrix units that %s is a fault of theirs", async (_, problem, message) => {
   await claimingMatrices(async (device) => expect(await findMatrixFault(device, [problem])).toMatch(message));
+});
+
+it("matrix units that a device has no memory to try count as right", async () => {
+  await claimingMatrices(async (device) => {
+    withoutMemoryFor(device.gpu, "a");
+    expect(await findMatrixFault(device, [product, product])).toBeUndefined();
+    expect(device.failure).toBeUndefined();
+  });
 });
 
 it("matrix units that are not there are a fault, too, unless nothing would use them", async () => {
