@@ -101,7 +101,7 @@ export async function benchKernels(
   const gpu = await createGpu();
   const described = await describeDevice(gpu);
   const tuning = await keptChoices(gpu);
-  const device = await openTriedDevice({ gpu, tuning });
+  const device = await openTriedDevice({ gpu, tuning, signal });
   const peers: Peer[] = [];
   try {
     if (options.peers) peers.push(...(await openPeers(gpu, options.peersFrom)));

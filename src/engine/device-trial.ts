@@ -1,30 +1,47 @@
 // What no adapter tells of itself, found out once when a device is opened: how fast it is, which decides how work is cut,
-// and whether its matrix units compute what they should. Costs tens of milliseconds on a GPU. Adapters that run on the
-// CPU are not measured: what they do is known.
+// and whether its matrix units compute what they should. Adapters that run on the CPU are not measured: what they do is
+// known.
 
-import { type Device, type DeviceLimits, type OpenDeviceOptions, openDevice, workLimits } from "./gpu/device.js";
+import { throwIfAborted } from "../errors.js";
+import {
+  type Device,
+  type DeviceLimits,
+  type MatrixConfig,
+  type OpenDeviceOptions,
+  openDevice,
+  workLimits,
+} from "./gpu/device.js";
 import { attentionProblem } from "./ops/attention.js";
 import { copyColumns } from "./ops/columns.js";
 import { convolutionProblem } from "./ops/conv2d.js";
 import { matmulProblem } from "./ops/matmul.js";
 import { attentionMatrixVariants, matrixVariants } from "./ops/matrix-tiles.js";
 import type { Problem, Variant } from "./ops/variants.js";
-import { candidatesOf, isShortOfMemory, timeBuiltin, tryVariants } from "./variant-trials.js";
+import {
+  candidatesOf,
+  closeAfter,
+  endsBy,
+  isShortOfMemory,
+  type TrialOptions,
+  timeBuiltin,
+  tryVariants,
+} from "./variant-trials.js";
+
+/** The trial of matrix units takes no longer: what compiles for so long is given up. Processors, on which tests have them tried, are slow. */
+const matrixTrial_ms = { gpu: 8000, processor: 120_000 } as const;
+
+export type OpenTriedDeviceOptions = OpenDeviceOptions & { signal?: AbortSignal };
 
 /**
- * Opens a device as `openDevice` does, and tries it. Matrix units that compute something wrong, do not compile or take
- * the device with them are not offered; {@link Device.matrixFault} says why.
- * Errors: those of `openDevice`.
+ * Opens a device as `openDevice` does, and tries it. Matrices that kernels compute something wrong with, or do not compile
+ * with, are not offered, and none where the device is lost to them or the trial does not end; {@link Device.matrixFault}
+ * says why.
+ * Errors: those of `openDevice`, `request.cancelled`.
  */
-export async function openTriedDevice(options: OpenDeviceOptions): Promise<Device> {
-  let device = await openDevice(options);
+export async function openTriedDevice(options: OpenTriedDeviceOptions): Promise<Device> {
+  const device = await openWithMatrices(options);
   try {
-    const fault = await findMatrixFault(device);
-    if (device.failure) {
-      device.close();
-      device = await openDevice(options);
-    }
-    if (fault !== undefined) device.refuseMatrices(fault);
+    throwIfAborted(options.signal, opening);
     await measureWork(device, options.limits);
     // What was made for the trial is gone, and is no part of what the device is used for.
     device.peakBytes = device.allocatedBytes;
@@ -35,26 +52,97 @@ export async function openTriedDevice(options: OpenDeviceOptions): Promise<Devic
   }
 }
 
-/** What is wrong with the matrix units, if kernels would use them. Where the device is lost to them, it is that. */
-export async function findMatrixFault(
+const opening = "opening the device";
+
+/** A device with the matrices that were found to be right: another one if the first is lost to them or stuck with them. */
+async function openWithMatrices(options: OpenTriedDeviceOptions): Promise<Device> {
+  const first = await openDevice(options);
+  const most_ms = matrixTrial_ms[first.isSoftware ? "processor" : "gpu"];
+  const trial = tryMatrices(first, matrixProblems(first), { most_ms, signal: options.signal });
+  const { right, fault, rest } = await trial.catch((error) => {
+    first.close();
+    throw error;
+  });
+  if (rest) closeAfter(rest, first);
+  throwIfAborted(options.signal, opening);
+  const device = rest ? await openDevice(options) : first;
+  device.restrictMatrices(right, fault);
+  return device;
+}
+
+export type MatrixFindings = {
+  /** Those that kernels may use. */
+  right: readonly MatrixConfig[];
+  /** What is wrong with the others, and in which kernel. */
+  fault?: string;
+  /** Of the trial, if it did not end well: the device is of no use any more, and can be closed when this has settled. */
+  rest?: Promise<void>;
+};
+
+/**
+ * Tries the kernels for matrix units, if any would be used. One that fails speaks against the matrices that it uses; where
+ * the device is lost, the time is up or `signal` is aborted none are right. The portable kernel is each problem's first.
+ */
+export async function tryMatrices(
   device: Device,
-  problems: readonly Problem[] = matrixProblems(device),
-): Promise<string | undefined> {
-  if (device.matrixConfigs.length === 0 || !Number.isFinite(device.limits.matrixRows)) return undefined;
-  const trial = { deadline: Number.POSITIVE_INFINITY, isUntimed: true };
+  problems: readonly Problem[],
+  { most_ms = Number.POSITIVE_INFINITY, signal }: { most_ms?: number; signal?: AbortSignal } = {},
+): Promise<MatrixFindings> {
+  if (!device.usesMatrices) return { right: device.matrixConfigs };
+  const wrong: Wrong[] = [];
+  const stop = new AbortController();
+  let latest = "";
+  const onVariant = (variant: string) => {
+    latest = variant;
+  };
+  const trial = findWrong(device, problems, wrong, {
+    deadline: Number.POSITIVE_INFINITY,
+    signal: stop.signal,
+    onVariant,
+  });
+  let why = `it had not run after ${most_ms / 1000} s`;
+  try {
+    if (await endsBy(performance.now() + most_ms, trial, signal)) {
+      const shapes = new Set(wrong.map(({ shape }) => shape));
+      const right = device.matrixConfigs.filter(({ M, N, K }) => !shapes.has(`${M}×${N}×${K}`));
+      return { right, fault: wrong.map(({ fault }) => fault).join("; ") || undefined };
+    }
+    stop.abort();
+  } catch (error) {
+    if (!device.failure) throw error;
+    why = device.failure.message;
+  }
+  return { right: [], fault: `${latest}: ${why}`, rest: trial };
+}
+
+/** A kernel that failed, and its matrices. */
+type Wrong = { shape: string; fault: string };
+
+async function findWrong(
+  device: Device,
+  problems: readonly Problem[],
+  wrong: Wrong[],
+  options: TrialOptions,
+): Promise<void> {
   for (const problem of problems) {
+    const candidates = candidatesOf(device, problem);
     try {
-      const candidates = candidatesOf(device, problem);
-      await tryVariants(device, problem, candidates, trial);
-      const wrong = candidates.find(({ error }) => error !== undefined);
-      if (wrong) return `${wrong.variant}: ${wrong.error}`;
+      await tryVariants(device, problem, candidates, { ...options, isUntimed: true });
     } catch (error) {
-      if (device.failure) return device.failure.message;
-      // What could not be tried counts as right.
+      // What cannot be tried counts as right.
       if (!isShortOfMemory(device, error)) throw error;
     }
+    // Without the portable kernel nothing is known of the others.
+    if (candidates[0]?.error !== undefined) continue;
+    for (const [i, { variant, error }] of candidates.entries()) {
+      const shape = matrixShape(problem.variants(device)[i] as Variant);
+      if (error !== undefined) wrong.push({ shape, fault: `${variant}: ${error}` });
+    }
   }
-  return undefined;
+}
+
+function matrixShape({ tunables }: Variant): string {
+  return `${tunables.MATRIX_M}×${tunables.MATRIX_N}×${tunables.MATRIX_K}`;
 }
 
 /**
@@ -67,8 +155,7 @@ function matrixProblems(device: Device): Problem[] {
   const heads = { tokens: 150, heads: 2, headSize: 128, dtype: "f16" } as const;
   const onMatrixUnits = (problem: Problem, variants: readonly Variant[]): Problem => {
     const portable = problem.variants(device).find(({ stem }) => stem === problem.portable) as Variant;
-    const shape = ({ tunables }: Variant) => `${tunables.MATRIX_M}×${tunables.MATRIX_N}×${tunables.MATRIX_K}`;
-    const first = new Map([...variants].reverse().map((variant) => [shape(variant), variant]));
+    const first = new Map([...variants].reverse().map((variant) => [matrixShape(variant), variant]));
     return { ...problem, variants: () => [portable, ...first.values()] };
   };
   return [
@@ -96,6 +183,7 @@ async function measureWork(device: Device, given: Partial<DeviceLimits> = {}): P
       bytesPerSecond: plannedRate(copiedBytes, copy_ms),
     };
     Object.assign(device.limits, workLimits(rates));
+    device.isMeasured = true;
   } catch (error) {
     if (!isShortOfMemory(device, error)) throw error;
   }

@@ -13,7 +13,7 @@ import {
   openCheckpoint,
   type Residencies,
 } from "./checkpoint.js";
-import { openTriedDevice } from "./device-trial.js";
+import { type OpenTriedDeviceOptions, openTriedDevice } from "./device-trial.js";
 import type { Timing } from "./gpu/commands.js";
 import type { Device, DeviceLimits, Tuning } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
@@ -146,9 +146,7 @@ export class Engine {
     const { precision = "auto", memoryBudgetBytes, signal, onProgress, fillWeights } = options;
     checkPrecision(precision);
     throwIfAborted(signal, "loading");
-    // Only operands in f16 go to matrix units; without any these need no trial.
-    const limits = precision === "f32" ? { ...options.limits, matrixRows: Number.POSITIVE_INFINITY } : options.limits;
-    const device = await openTriedDevice({ gpu: options.gpu, limits, tuning: options.tuning });
+    const device = await openDeviceFor(precision, options);
     try {
       throwIfAborted(signal, "loading");
       const operands = chooseOperands(device, precision);
@@ -379,6 +377,15 @@ function checkReferences(references: RgbImage[] = []): RgbImage[] {
 export function checkPrecision(precision: Precision): void {
   if (["auto", "f32", "f16"].includes(precision)) return;
   throw new DaybreakError("request.option_invalid", `got precision ${precision}, expected auto, f32 or f16`);
+}
+
+/** A tried device. Only operands in f16 go to matrix units; without any these need no trial. */
+export function openDeviceFor(
+  precision: Precision,
+  { gpu, limits, tuning, signal }: OpenTriedDeviceOptions,
+): Promise<Device> {
+  const needed = precision === "f32" ? { ...limits, matrixRows: Number.POSITIVE_INFINITY } : limits;
+  return openTriedDevice({ gpu, limits: needed, tuning, signal });
 }
 
 /** What `precision` means on a device. */

@@ -12,7 +12,7 @@ import {
   type OpenCheckpoint,
   type Residencies,
 } from "./checkpoint.js";
-import type { Device } from "./gpu/device.js";
+import { type Device, smallGpu, workLimits } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
 import { listenForProblems, type Problem } from "./ops/variants.js";
 import { type Decoding, decodings, type PictureShape, recordPicture } from "./picture-plan.js";
@@ -171,7 +171,7 @@ const ordinaryGpu = {
     bindingBytes: 2 ** 31 - 4,
     // NVIDIA's; others end between 2 GiB and here, or far above.
     bufferBytes: 2 ** 32 - 2 ** 21,
-    ...{ dispatchFlops: 5e10, dispatchBytes: 4e9, submissionFlops: 2.5e11, submissionBytes: 2e10 },
+    ...workLimits(smallGpu),
     matrixRows: Number.POSITIVE_INFINITY,
   },
   isSoftware: false,

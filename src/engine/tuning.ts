@@ -13,7 +13,7 @@ import { choiceKey, type Problem } from "./ops/variants.js";
 import type { PictureShape } from "./picture-plan.js";
 import { type Precision, type ProgressEvent, resolveRequest } from "./request.js";
 import { requestDefaults } from "./request-defaults.js";
-import { type Candidate, candidatesOf, isShortOfMemory, tryVariants } from "./variant-trials.js";
+import { type Candidate, candidatesOf, closeAfter, endsBy, isShortOfMemory, tryVariants } from "./variant-trials.js";
 import type { CheckpointSource } from "./weights/source.js";
 
 /** The choice for one problem, and what it rests on. Times are of the whole problem, milliseconds. */
@@ -153,10 +153,8 @@ export async function tuneProblems(
     if (total > 0) report(total);
     return tuned;
   } finally {
-    const close = () => bench.device.close();
-    // Closing a device blocks the thread until everything is compiled.
-    if (bench.abandoned) bench.abandoned.then(close, close);
-    else close();
+    if (bench.abandoned) closeAfter(bench.abandoned, bench.device);
+    else bench.device.close();
   }
 }
 
@@ -220,25 +218,6 @@ function abandoned(
   });
   return chosen(name, copies);
 }
-
-/** Waits for `work` until that time, as performance.now() says it, or until `signal` is aborted; false if it goes on. */
-async function endsBy(time: number, work: Promise<void>, signal?: AbortSignal): Promise<boolean> {
-  let stop = () => {};
-  const stopped = new Promise<boolean>((resolve) => {
-    stop = () => resolve(false);
-  });
-  const timer = setTimeout(stop, Math.min(time - performance.now(), longestTimer_ms));
-  signal?.addEventListener("abort", stop);
-  try {
-    return await Promise.race([work.then(() => true), stopped]);
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener("abort", stop);
-  }
-}
-
-/** What setTimeout takes; longer ones would be over at once. */
-const longestTimer_ms = 2 ** 31 - 1;
 
 /**
  * The choice among candidates, the built-in one first: the fastest if it is faster than the built-in one by

@@ -358,3 +358,29 @@ async function attempt<T>(
   candidate.error = report ? oneLine(report.message) : reasonOf(failure);
   return undefined;
 }
+
+/** Waits for `work` until that time, as performance.now() says it, or until `signal` is aborted; false if it goes on. */
+export async function endsBy(time: number, work: Promise<void>, signal?: AbortSignal): Promise<boolean> {
+  let stop = () => {};
+  const stopped = new Promise<boolean>((resolve) => {
+    stop = () => resolve(false);
+  });
+  const timer = setTimeout(stop, Math.min(time - performance.now(), longestTimer_ms));
+  signal?.addEventListener("abort", stop);
+  if (signal?.aborted) stop();
+  try {
+    return await Promise.race([work.then(() => true), stopped]);
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", stop);
+  }
+}
+
+/** What setTimeout takes; longer ones would be over at once. */
+const longestTimer_ms = 2 ** 31 - 1;
+
+/** Closes a device when a trial that still runs on it has ended: until everything is compiled closing blocks the thread. */
+export function closeAfter(trial: Promise<void>, device: Device): void {
+  const close = () => device.close();
+  trial.then(close, close);
+}

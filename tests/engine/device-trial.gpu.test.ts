@@ -1,14 +1,15 @@
 // What a device is found to be when it is opened: how work is cut follows from its speed, and matrix units that are wrong
 // are not used. Processors stand in for GPUs by another name; what matrix units do is tried where a device has some.
 
-import { expect, it } from "vitest";
+import { describe, expect, it, vi } from "vitest";
 import { openCheckpoint } from "../../src/engine/checkpoint.js";
-import { findMatrixFault, openTriedDevice, plannedRate } from "../../src/engine/device-trial.js";
-import { type Device, openDevice } from "../../src/engine/gpu/device.js";
+import { openTriedDevice, plannedRate, tryMatrices } from "../../src/engine/device-trial.js";
+import { type Device, type MatrixConfig, openDevice } from "../../src/engine/gpu/device.js";
 import { choosePlan } from "../../src/engine/memory-plan.js";
 import { matmulProblem } from "../../src/engine/ops/matmul.js";
+import { matrixVariants } from "../../src/engine/ops/matrix-tiles.js";
 import type { Problem, Variant } from "../../src/engine/ops/variants.js";
-import { sameBytes } from "../weights/fixtures.js";
+import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource } from "./checkpoints.js";
 import { draw, openTiny, testGpu } from "./open.js";
 import { type SpyOptions, spyOn, wrap } from "./spied-gpu.js";
@@ -125,11 +126,18 @@ it("what is planned for a device is what an engine takes on it", async () => {
   expect(sameBytes(picture.data, other.data), "however it is cut, the picture is the same").toBe(true);
 });
 
+const [small, large] = [
+  [8, 8, 8],
+  [16, 16, 16],
+].map(([M, N, K]) => {
+  return { M, N, K, componentType: "f16", resultComponentType: "f32" } as MatrixConfig;
+}) as [MatrixConfig, MatrixConfig];
+
 /** A device that is told to have matrix units, whether it has or not. */
 async function claimingMatrices<T>(look: (device: Device) => T | Promise<T>): Promise<T> {
   const opening = openDevice({ gpu: await testGpu(), limits: { matrixRows: 1 } });
   return closing(opening, (device) => {
-    device.matrixConfigs = [{ M: 8, N: 8, K: 8, componentType: "f16", resultComponentType: "f32" }];
+    device.matrixConfigs = [small, large];
     return look(device);
   });
 }
@@ -138,29 +146,165 @@ const product = matmulProblem({
   ...{ rows: 64, k: 40, cols: 24, a: "f32", weight: "bf16", isNarrow: true, isGated: false },
 });
 const portable: Variant = { stem: "matmul", tunables: {}, tileRows: 64, tileCols: 64 };
-const withVariant = (variant: Variant): Problem => ({ ...product, variants: () => [portable, variant] });
 
-it.each<[string, Problem, RegExp]>([
+/** A product by the portable kernel, and by two that stand for those of small and of large matrices. */
+function among(ofSmall: Variant, ofLarge: Variant, first = portable): Problem {
+  const kernels = new Map<Variant, Variant>();
+  const claimed = [ofSmall, ofLarge].map((kernel, i) => {
+    const { M, N, K } = [small, large][i]!;
+    const variant = { ...kernel, stem: `on_${M}`, tunables: { MATRIX_M: M, MATRIX_N: N, MATRIX_K: K } };
+    kernels.set(variant, kernel);
+    return variant;
+  });
+  return {
+    ...product,
+    variants: () => [first, ...claimed],
+    sample: (recorder, inputs, part, variant) =>
+      product.sample(recorder, inputs, part, kernels.get(variant) ?? variant),
+  };
+}
+
+it.each<[string, Variant, RegExp]>([
   [
     "computes something else",
-    withVariant({ ...portable, tunables: { WEIGHT_TYPE: 2 } }),
-    /^matmul WEIGHT_TYPE=2: its result is off by /,
+    { ...portable, tunables: { WEIGHT_TYPE: 2 } },
+    /^on_8 MATRIX_K=8 .*: its result is off by [^;]*$/,
   ],
-  ["does not compile", withVariant({ ...portable, stem: "bench_copy" }), /^bench_copy: /],
-  [
-    "takes the device with it",
-    { ...product, sample: (recorder) => void recorder.device.gpu.destroy() as never },
-    /the GPU device was lost/,
-  ],
-])("a kernel for matrix units that %s is a fault of theirs", async (_, problem, message) => {
-  await claimingMatrices(async (device) => expect(await findMatrixFault(device, [problem])).toMatch(message));
+  ["does not compile", { ...portable, stem: "bench_copy" }, /^on_8 .*: .*bench_copy[^;]*$/],
+])("a kernel for matrix units that %s is a fault of its matrices and of no others", async (_, wrong, message) => {
+  await claimingMatrices(async (device) => {
+    const { right, fault, rest } = await tryMatrices(device, [among(wrong, portable)]);
+    expect([right, rest]).toEqual([[large], undefined]);
+    expect(fault).toMatch(message);
+    const both = await tryMatrices(device, [among(wrong, portable), among(portable, wrong)]);
+    expect(both.right).toEqual([]);
+    expect(both.fault).toMatch(/^on_8 .*; on_16 /);
+  });
+});
+
+it("matrix units that take the device with them are not used, and it is told which kernel it was", async () => {
+  await claimingMatrices(async (device) => {
+    const problem = among(portable, portable);
+    const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+      if (variant.stem === "on_16") device.gpu.destroy();
+      return problem.sample(recorder, inputs, part, variant);
+    };
+    const { right, fault } = await tryMatrices(device, [{ ...problem, sample }]);
+    expect(right).toEqual([]);
+    expect(fault).toMatch(/^on_16 .*: the GPU device was lost/);
+  });
+});
+
+it("a portable kernel that fails is no fault of matrix units", async () => {
+  await claimingMatrices(async (device) => {
+    const missing: Variant = { ...portable, tunables: { MAGIC: 1 } };
+    expect(await tryMatrices(device, [among(portable, portable, missing)])).toEqual({ right: [small, large] });
+  });
 });
 
 it("matrix units that a device has no memory to try count as right", async () => {
   await claimingMatrices(async (device) => {
     withoutMemoryFor(device.gpu, "a");
-    expect(await findMatrixFault(device, [product, product])).toBeUndefined();
+    expect(await tryMatrices(device, [among(portable, portable)])).toEqual({ right: [small, large] });
     expect(device.failure).toBeUndefined();
+  });
+});
+
+describe("a trial of matrix units that does not end", () => {
+  /** Holds up what is compiled on a device, from the `first` kernel on, until `end` is called. */
+  function stuck(gpu: GPUDevice, first: string) {
+    const steps = { end: () => {}, compiling: () => {} };
+    const ended = new Promise<void>((resolve) => {
+      steps.end = resolve;
+    });
+    const compiling = new Promise<void>((resolve) => {
+      steps.compiling = resolve;
+    });
+    wrap(gpu, "createComputePipelineAsync", async (call, [descriptor]) => {
+      if ((descriptor as GPUComputePipelineDescriptor).label !== first) return call();
+      steps.compiling();
+      await ended;
+      return call();
+    });
+    return { compiling, end: steps.end };
+  }
+  const endless = among({ ...portable, stem: "matmul_f16" }, portable);
+
+  it("is given up when the time is over, or when it is told so, and none are used", async () => {
+    await claimingMatrices(async (device) => {
+      if (!device.features.has("shader-f16")) return;
+      const { compiling, end } = stuck(device.gpu, "matmul_f16");
+      const late = await tryMatrices(device, [endless], { most_ms: 500 });
+      expect(late).toMatchObject({ right: [], fault: expect.stringMatching(/^on_8 .*: it had not run after 0.5 s$/) });
+      const stop = new AbortController();
+      const stopped = tryMatrices(device, [endless], { signal: stop.signal });
+      await compiling;
+      stop.abort();
+      const { rest } = await stopped;
+      end();
+      await Promise.allSettled([late.rest, rest]);
+      expect(device.failure).toBeUndefined();
+    });
+  });
+
+  /** A GPU that claims matrix units, on the first of whose devices the first of their trials does not end. */
+  async function stuckGpu() {
+    const trial = { compiling: Promise.resolve(), end: () => {}, isClosed: false };
+    let closes = () => {};
+    const closed = new Promise<void>((resolve) => {
+      closes = resolve;
+    });
+    const subgroupMatrixConfigs = [small];
+    const info = { vendor: "acme", architecture: "", device: "", description: "ACME GPU", subgroupMatrixConfigs };
+    const { gpu, devices } = spyOn(await testGpu(), {
+      adapter: { info },
+      onDevice: ({ device }) => {
+        const features = new Set([...device.features, "chromium-experimental-subgroup-matrix"]);
+        Object.defineProperty(device, "features", { value: features });
+        if (devices.length > 1) return;
+        Object.assign(trial, stuck(device, "matmul"));
+        wrap(device, "destroy", (call) => {
+          trial.isClosed = true;
+          closes();
+          return call();
+        });
+      },
+    });
+    return { gpu, devices, trial, closed };
+  }
+
+  it("is followed by another device, and the one before is closed when it ends", async () => {
+    const { gpu, devices, trial, closed } = await stuckGpu();
+    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
+    try {
+      const opening = openTriedDevice({ gpu });
+      await vi.waitUntil(() => devices.length > 0);
+      await trial.compiling;
+      vi.advanceTimersByTime(60_000);
+      await closing(opening, (device) => {
+        expect(device.gpu).toBe(devices[1]!.device);
+        expect(device.matrixConfigs).toEqual([]);
+        expect(device.matrixFault).toMatch(/^matmul: it had not run after \d+ s$/);
+        expect([device.isMeasured, trial.isClosed]).toEqual([true, false]);
+      });
+    } finally {
+      vi.useRealTimers();
+    }
+    trial.end();
+    await closed;
+  });
+
+  it("ends when an engine's opening is cancelled", async () => {
+    const { gpu, devices, trial, closed } = await stuckGpu();
+    const stop = new AbortController();
+    const opening = failure(openTiny({ gpu, precision: "f16", signal: stop.signal }), "request.cancelled");
+    await vi.waitUntil(() => devices.length > 0);
+    await trial.compiling;
+    stop.abort("no");
+    expect((await opening).cause).toBe("no");
+    expect([devices.length, trial.isClosed]).toEqual([1, false]);
+    trial.end();
+    await closed;
   });
 });
 
@@ -168,10 +312,11 @@ it("matrix units that are not there are a fault, too, unless nothing would use t
   const gpu = await testGpu();
   const hasUnits = await closing(openDevice({ gpu }), ({ matrixConfigs }) => matrixConfigs.length > 0);
   await claimingMatrices(async (device) => {
-    const fault = await findMatrixFault(device);
+    const problem = { ...product, variants: () => [portable, ...matrixVariants(device, "matmul")] };
+    const { fault } = await tryMatrices(device, [problem]);
     if (!hasUnits) expect(fault).toMatch(/^matmul_subgroup_matrix .*subgroup/);
     device.limits.matrixRows = Number.POSITIVE_INFINITY;
-    expect(await findMatrixFault(device)).toBeUndefined();
+    expect(await tryMatrices(device, [problem])).toEqual({ right: [small, large] });
   });
 });
 

@@ -64,7 +64,7 @@ export type WorkRates = { flopsPerSecond: number; bytesPerSecond: number };
  */
 const software: WorkRates = { flopsPerSecond: 5e9, bytesPerSecond: 4e9 };
 const softwareSubgroups: WorkRates = { flopsPerSecond: 2e10, bytesPerSecond: 4e9 };
-const smallGpu: WorkRates = { flopsPerSecond: 5e11, bytesPerSecond: 4e10 };
+export const smallGpu: WorkRates = { flopsPerSecond: 5e11, bytesPerSecond: 4e10 };
 
 /** The limits by which work is cut: 100 ms a dispatch, 500 ms a submission. */
 export function workLimits({ flopsPerSecond, bytesPerSecond }: WorkRates) {
@@ -100,10 +100,12 @@ export class Device {
   readonly subgroupSize: number;
   /** What the matrix units compute; none where shaders cannot reach them, or they are wrong. */
   matrixConfigs: readonly MatrixConfig[];
-  /** Why matrix units that the adapter offers are not used, if they were found to be wrong. */
+  /** Which kernels were found to be wrong on matrix units, and why; some or all of these are not used then. */
   matrixFault: string | undefined;
   /** Measured choices of kernels. */
   readonly tuning: Tuning;
+  /** Whether work is cut by the device's own speed, see device-trial.ts, and not by an assumed one. */
+  isMeasured = false;
   /** Bytes of all buffers made through {@link createBuffer} and not destroyed. */
   allocatedBytes = 0;
   /** The most that {@link allocatedBytes} ever was. */
@@ -225,9 +227,14 @@ export class Device {
     buffer.destroy();
   }
 
-  /** Has no kernel use the matrix units any more. */
-  refuseMatrices(fault: string): void {
-    this.matrixConfigs = [];
+  /** Whether kernels may use matrix units: there are some that compute what they need. */
+  get usesMatrices(): boolean {
+    return Number.isFinite(this.limits.matrixRows) && this.matrixConfigs.some(isUsable);
+  }
+
+  /** Has kernels use no other matrices than these any more. */
+  restrictMatrices(configs: readonly MatrixConfig[], fault: string | undefined): void {
+    this.matrixConfigs = configs;
     this.matrixFault = fault;
   }
 
@@ -321,9 +328,13 @@ function isSoftwareAdapter({ description, device, architecture }: GPUAdapterInfo
   return /llvmpipe|swiftshader|basic render|software/i.test(`${description} ${device} ${architecture}`);
 }
 
+/** Whether kernels take such matrices: sums in f16 lose too much. */
+function isUsable({ componentType, resultComponentType }: MatrixConfig): boolean {
+  return componentType === "f16" && resultComponentType === "f32";
+}
+
 /** Whether an adapter is a GPU on which shaders reach matrix units that kernels can use. */
 export function reachesMatrixUnits({ features, info }: Pick<GPUAdapter, "features" | "info">): boolean {
-  const isUsable = (c: MatrixConfig) => c.componentType === "f16" && c.resultComponentType === "f32";
   const hasFeatures = [matrixFeature, ...matrixNeeds].every((name) => features.has(name));
   return hasFeatures && !isSoftwareAdapter(info) && matrixConfigsOf(info).some(isUsable);
 }
