@@ -42,13 +42,14 @@ type DeviceReport = {
     "shader-f16": boolean;
     subgroups: false | { minSize: number; maxSize: number };
     "timestamp-query": boolean;
+    /** Whether kernels use them. */
     "subgroup-matrix": boolean;
   };
-  /** What is wrong with subgroup matrices, which are not used then. */
+  /** Which kernels failed on subgroup matrices, and why; those matrices are not used then. */
   matrixFault: string | null;
   limits: Record<(typeof shownLimits)[number], number>;
-  /** The most work that one dispatch gets, on a GPU by its measured speed. */
-  dispatch: { flops: number; bytes: number };
+  /** The most work that one dispatch gets, by the device's measured speed or by an assumed one. */
+  dispatch: { flops: number; bytes: number; isMeasured: boolean };
 };
 
 type TuningReport = {
@@ -131,10 +132,7 @@ async function examineDevice(): Promise<Pick<Report, "device" | "tuning" | "fail
   try {
     const gpu = await createGpu();
     device = await openTriedDevice({ gpu });
-    // The device has the features that the engine asks for; the adapter may have more.
-    const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
-    const offered = new Set(adapter?.features ?? device.features);
-    return { device: describeDevice(device, offered), tuning: await examineTuning(gpu) };
+    return { device: describeDevice(device), tuning: await examineTuning(gpu) };
   } catch (error) {
     if (error instanceof DaybreakError) return failed(error.code, error.message);
     const message = error instanceof Error ? error.message : String(error);
@@ -156,7 +154,7 @@ async function examineTuning(gpu: GPU): Promise<Report["tuning"]> {
   return { by: tuneMode() === "off" ? "built-in" : "measured", measured };
 }
 
-function describeDevice(opened: Device, offered: ReadonlySet<string>): DeviceReport {
+function describeDevice(opened: Device): DeviceReport {
   const { info, gpu, features, isSoftware, matrixFault = null } = opened;
   const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = info;
   const usual = { darwin: "metal", win32: "d3d12" } as const;
@@ -169,11 +167,14 @@ function describeDevice(opened: Device, offered: ReadonlySet<string>): DeviceRep
       "shader-f16": features.has("shader-f16"),
       subgroups: features.has("subgroups") && { minSize: subgroupMinSize, maxSize: subgroupMaxSize },
       "timestamp-query": features.has("timestamp-query"),
-      "subgroup-matrix": offered.has("chromium-experimental-subgroup-matrix"),
+      "subgroup-matrix": opened.usesMatrices,
     },
     matrixFault,
     limits: Object.fromEntries(shownLimits.map((name) => [name, gpu.limits[name]])) as DeviceReport["limits"],
-    dispatch: { flops: opened.limits.dispatchFlops, bytes: opened.limits.dispatchBytes },
+    dispatch: {
+      ...{ flops: opened.limits.dispatchFlops, bytes: opened.limits.dispatchBytes },
+      isMeasured: opened.isMeasured,
+    },
   };
 }
 
@@ -185,7 +186,8 @@ function deviceAdvice({ isSoftware, features, matrixFault }: DeviceReport): stri
   if (!features["shader-f16"]) advice.push("Without shader-f16 the engine computes in f32: slower, not worse.");
   if (!features.subgroups) advice.push("Without subgroups the portable kernels run, which are slower.");
   if (matrixFault !== null) {
-    advice.push(`Subgroup matrices are not used, because this driver is wrong with them (${matrixFault}): update it.`);
+    const which = features["subgroup-matrix"] ? "Some subgroup" : "Subgroup";
+    advice.push(`${which} matrices are not used, because kernels failed on them (${matrixFault}): update the driver.`);
   }
   return advice;
 }
@@ -292,7 +294,7 @@ function adapterText({ adapter, backend, isSoftware }: DeviceReport): string {
   return `${description || device || kind} (${[kind, backend, isSoftware ? "software" : ""].filter(Boolean).join(", ")})`;
 }
 
-function deviceRows({ features, matrixFault, limits, dispatch, isSoftware }: DeviceReport): string[][] {
+function deviceRows({ features, matrixFault, limits, dispatch }: DeviceReport): string[][] {
   const { subgroups } = features;
   const sizes =
     subgroups &&
@@ -301,10 +303,10 @@ function deviceRows({ features, matrixFault, limits, dispatch, isSoftware }: Dev
     `shader-f16 ${yesNo(features["shader-f16"])}`,
     `subgroups ${sizes ? `yes, of ${sizes}` : "no"}`,
     `timestamp-query ${yesNo(features["timestamp-query"])}`,
-    `subgroup matrices ${matrixFault === null ? yesNo(features["subgroup-matrix"]) : "wrong"}`,
+    `subgroup matrices ${yesNo(features["subgroup-matrix"])}${matrixFault === null ? "" : ", kernels failed on some"}`,
   ];
   const gflop = (dispatch.flops / 1e9).toPrecision(3);
-  const measured = isSoftware ? "" : ", by the speed that was measured";
+  const measured = dispatch.isMeasured ? ", by the speed that was measured" : "";
   const limitRows = shownLimits.map((name) => [
     `  ${name}`,
     /Size$/.test(name) ? formatBytes(limits[name]) : String(limits[name]),

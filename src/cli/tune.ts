@@ -2,6 +2,7 @@
 // choices where every later run finds them, and prints them. node/tune.ts owns what is measured.
 
 import type { Precision } from "../engine/request.js";
+import { noTime } from "../engine/tuning.js";
 import { DaybreakError } from "../errors.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { createGpu } from "../node/dawn.js";
@@ -60,7 +61,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
 function describe({ problems, file }: TuneResult): string {
   const choices = Object.values(problems);
   if (choices.length === 0) return "this device has one kernel for every operation: there is nothing to choose\n";
-  const isShort = choices.some(({ unmeasured }) => unmeasured !== undefined);
+  const isShort = choices.some(({ unmeasured }) => unmeasured === noTime);
   const advice = isShort ? "run it again, or give more --seconds, to measure the rest\n" : "";
   return `${describeChoices(choices)}${advice}\nkept in ${file}\n`;
 }

@@ -4,8 +4,7 @@
 
 import { DaybreakError } from "../errors.js";
 import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
-import { openTriedDevice } from "./device-trial.js";
-import { checkPrecision, chooseOperands } from "./engine.js";
+import { checkPrecision, chooseOperands, openDeviceFor } from "./engine.js";
 import { type Device, type DeviceLimits, matrixConfigsOf, shownLimits, type Tuning } from "./gpu/device.js";
 import { kernelSources } from "./gpu/kernel-sources.js";
 import { planMemory } from "./memory-plan.js";
@@ -80,13 +79,17 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> 
   const checkpoint = await openCheckpoint(source);
   const asked = resolveRequest({ prompt: "", width, height }, requestDefaults(checkpoint.config));
   const picture = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
-  const open = () => openTriedDevice({ gpu, limits });
+  const open = () => openDeviceFor(precision, { gpu, limits, signal });
   try {
-    const device = await open();
+    const first = await open();
     const shape = { ...picture, steps: asked.steps };
-    const posed = posedProblems(device, checkpoint, shape, chooseOperands(device, precision));
-    const problems = await posed.finally(() => device.close());
-    return await tuneProblems(problems, open, options);
+    const posed = posedProblems(first, checkpoint, shape, chooseOperands(first, precision));
+    const problems = await posed.catch((error) => {
+      first.close();
+      throw error;
+    });
+    const opened = [first];
+    return await tuneProblems(problems, async () => opened.pop() ?? open(), options);
   } catch (error) {
     if (signal?.aborted) throw new DaybreakError("request.cancelled", "tuning was cancelled", { cause: error });
     throw error;
@@ -147,7 +150,7 @@ export async function tuneProblems(
         continue;
       }
       report(done++);
-      tuned[key] = await tuneProblem(bench, problem);
+      tuned[key] = await tuneProblem(bench, problem, known[key]?.candidates);
       onChoice?.(key, tuned[key]);
     }
     if (total > 0) report(total);
@@ -171,12 +174,14 @@ type Bench = {
   abandoned?: Promise<void>;
 };
 
-async function tuneProblem(bench: Bench, problem: Problem): Promise<TunedProblem> {
+/** Of the candidates that are `known` those that failed are not tried again: they may be why nothing was measured. */
+async function tuneProblem(bench: Bench, problem: Problem, known: readonly Candidate[] = []): Promise<TunedProblem> {
   const { deadline, signal, excluded } = bench;
   for (;;) {
     signal?.throwIfAborted();
     const { device } = bench;
-    const candidates = candidatesOf(device, problem, excluded);
+    const failed = known.flatMap(({ variant, error }) => (error === undefined ? [] : [[variant, error] as const]));
+    const candidates = candidatesOf(device, problem, new Map([...failed, ...excluded]));
     const choice = (unmeasured?: string) => ({ ...chosen(problem.name, candidates), unmeasured });
     if (performance.now() > deadline) return choice(noTime);
     if (excluded.size >= mostLosses) return choice(`the device was lost to ${mostLosses} kernels before`);
@@ -190,7 +195,7 @@ async function tuneProblem(bench: Bench, problem: Problem): Promise<TunedProblem
       }
       bench.abandoned = trial;
       signal?.throwIfAborted();
-      return { ...abandoned(problem.name, candidates, latest), unmeasured: noTime };
+      return { ...abandoned(problem, candidates, latest), unmeasured: noTime };
     } catch (error) {
       if (signal?.aborted) throw error;
       if (isShortOfMemory(device, error)) return choice((error as DaybreakError).message);
@@ -202,18 +207,19 @@ async function tuneProblem(bench: Bench, problem: Problem): Promise<TunedProblem
   }
 }
 
-const noTime = "no time was left";
+export const noTime = "no time was left";
 
 /** The choice where a variant still compiles or runs. The trial goes on with `candidates`, so they are copied. */
 function abandoned(
-  name: string,
+  { name, portable }: Problem,
   candidates: readonly Candidate[],
   { variant, since }: { variant: string; since: number },
 ): TunedProblem {
   const waited_ms = performance.now() - since;
   const copies = candidates.map((candidate, i) => {
-    // The built-in choice has to be compiled in any case.
-    if (i === 0 || candidate.variant !== variant || waited_ms < tooSlow_ms) return { ...candidate };
+    // The built-in choice has to be compiled in any case, and the portable kernel before any other can be checked.
+    const isNeeded = i === 0 || variant.split(" ")[0] === portable;
+    if (isNeeded || candidate.variant !== variant || waited_ms < tooSlow_ms) return { ...candidate };
     return { ...candidate, error: `it had not run after ${(waited_ms / 1000).toFixed(0)} s` };
   });
   return chosen(name, copies);

@@ -33,8 +33,13 @@ export type TrialOptions = {
 
 /** Largest relative L2 error against the reference variant, by operands; squared, the bounds of the kernels' own tests. */
 const errorBound = { f32: 1e-5, f16: 1e-3 } as const;
-/** A timed sample should take this long, so that waiting for it does not show. */
+/**
+ * A timed sample should take this long: of waiting for it, which takes a millisecond or so, little shows then, and for all
+ * variants the same. Longer ones would leave operations unmeasured where the time is short.
+ */
 const sample_ms = 20;
+/** What a sample is enlarged to at most: a GPU that is fast enough for more may have no memory for it. */
+const mostSampleBytes = 256 * 1024 ** 2;
 const mostRepeats = 100;
 /** Tiles of a timed sample, if the problem has so many: fewer would leave cores idle, the more the larger a tile is. */
 const fewestTiles = { gpu: 64, processor: 16 } as const;
@@ -200,12 +205,14 @@ function difference(values: Float32Array, expected: Float32Array | undefined, bo
 async function timeVariants(trial: Trial, sound: readonly number[]): Promise<void> {
   const { problem, options, variants, candidates } = trial;
   const { deadline, signal } = options;
-  const repeats = await growSamples(trial, sound[0] as number);
+  let repeats: number | undefined;
+  // One that fails on larger samples leaves their size to the next.
+  for (const i of sound) repeats ??= await growSamples(trial, i);
   if (repeats === undefined) return;
   const { samples } = trial;
-  const times = new Map<number, number[]>(sound.map((i) => [i, []]));
+  let racing = sound.filter((i) => (candidates[i] as Candidate).error === undefined);
+  const times = new Map<number, number[]>(racing.map((i) => [i, []]));
   const least = (i: number) => Math.min(...(times.get(i) as number[]));
-  let racing = [...sound];
   try {
     for (let round = 0; round < rounds; round++) {
       for (const i of racing) {
@@ -235,21 +242,37 @@ async function timeVariants(trial: Trial, sound: readonly number[]): Promise<voi
 }
 
 /**
- * Enlarges the samples until one run of a variant takes about {@link sample_ms}. By steps, because a few tiles leave most
- * of a GPU idle and say little about many. Returns how often to run them where the whole problem takes less.
+ * Enlarges the samples until one run of a variant takes about {@link sample_ms}, or they take as much memory as they may.
+ * By steps, because a few tiles leave most of a GPU idle and say little about many. Returns how often to run them where
+ * that takes less; undefined if the variant fails or the time runs out.
  */
 async function growSamples(trial: Trial, variant: number): Promise<number | undefined> {
   const { device, problem, options, tile } = trial;
   const fewest = cellsOf(tile) * fewestTiles[device.isSoftware ? "processor" : "gpu"];
-  for (;;) {
-    options.signal?.throwIfAborted();
-    const timed = performance.now() > options.deadline ? undefined : await repeatsFor(trial, variant);
-    if (!timed) return undefined;
-    const before = cellsOf(trial.samples.part);
-    const part = timedPart(problem.extents, tile, Math.max(fewest, (before * sample_ms) / timed.ms));
-    if (cellsOf(part) < 1.5 * before) return timed.repeats;
+  const resize = (part: Extents) => {
     trial.samples.close();
     trial.samples = new Samples(device, problem, part);
+  };
+  let last: { part: Extents; repeats: number } | undefined;
+  for (;;) {
+    options.signal?.throwIfAborted();
+    if (performance.now() > options.deadline) return undefined;
+    let timed: Awaited<ReturnType<typeof repeatsFor>>;
+    try {
+      timed = await repeatsFor(trial, variant);
+    } catch (error) {
+      if (!last || !isShortOfMemory(device, error)) throw error;
+      resize(last.part);
+      return last.repeats;
+    }
+    if (!timed) return undefined;
+    const before = cellsOf(trial.samples.part);
+    const wanted = Math.max(fewest, (before * sample_ms) / timed.ms);
+    const most = (before * mostSampleBytes) / trial.samples.byteLength;
+    const part = timedPart(problem.extents, tile, Math.min(wanted, most));
+    if (cellsOf(part) < 1.5 * before) return timed.repeats;
+    last = { part: trial.samples.part, repeats: timed.repeats };
+    resize(part);
   }
 }
 
@@ -268,6 +291,8 @@ async function repeatsFor(trial: Trial, variant: number): Promise<{ repeats: num
   return undefined;
 }
 
+type Prepared = { list: CommandList; result: Tensor };
+
 /** Samples of one size for all variants: the same inputs, and results in the same buffers, one after the other. */
 class Samples {
   readonly part: Extents;
@@ -275,29 +300,38 @@ class Samples {
   readonly #problem: Problem;
   readonly #inputs: MadeInputs;
   readonly #places = new BufferPlan();
-  readonly #prepared = new Map<Variant, { list: CommandList; result: Tensor }>();
+  /** By repeats and variant. */
+  readonly #prepared = new Map<string, Prepared>();
+  /** What was allocated before. */
+  readonly #others: number;
 
   constructor(device: Device, problem: Problem, part: Extents) {
     this.#device = device;
+    this.#others = device.allocatedBytes;
     this.#problem = problem;
     this.part = part;
     this.#inputs = new MadeInputs(device);
   }
 
+  /** Of inputs, results and what else was needed so far. */
+  get byteLength(): number {
+    return this.#device.allocatedBytes - this.#others;
+  }
+
   /** What a variant computes. */
   async values(variant: Variant, readback: Readback): Promise<Float32Array> {
-    const { list, result } = await this.#prepare(variant);
+    const { list, result } = await this.#prepare(variant, 1);
     const buffer = result.storage.buffer as GPUBuffer;
     this.#device.gpu.queue.writeBuffer(buffer, 0, new Uint32Array(byteLength(result) / 4).fill(0xffff_ffff));
     await list.submit();
     return readback.f32(result);
   }
 
-  /** Milliseconds of one run, of several on end. */
+  /** Milliseconds of one run, of several on end. They are one list: to submit each of them would take the processor longer. */
   async time(variant: Variant, repeats: number): Promise<number> {
-    const { list } = await this.#prepare(variant);
+    const { list } = await this.#prepare(variant, repeats);
     const started = performance.now();
-    for (let i = 0; i < repeats; i++) await list.submit();
+    await list.submit();
     await this.#device.idle();
     return (performance.now() - started) / repeats;
   }
@@ -309,14 +343,17 @@ class Samples {
     this.#inputs.close();
   }
 
-  async #prepare(variant: Variant): Promise<{ list: CommandList; result: Tensor }> {
-    const known = this.#prepared.get(variant);
+  async #prepare(variant: Variant, repeats: number): Promise<Prepared> {
+    const key = `${repeats} ${variantName(variant)}`;
+    const known = this.#prepared.get(key);
     if (known) return known;
     const recorder = new Recorder(this.#device);
-    const result = this.#problem.sample(recorder, this.#inputs, this.part, variant);
+    const sample = () => this.#problem.sample(recorder, this.#inputs, this.part, variant);
+    let result = sample();
+    for (let i = 1; i < repeats; i++) result = sample();
     const list = recorder.finish(this.#problem.name, this.#places);
     const prepared = { list, result };
-    this.#prepared.set(variant, prepared);
+    this.#prepared.set(key, prepared);
     this.#places.realize(this.#device);
     await list.prepare();
     // Inputs are written and memory is found by now: none of it counts as the variant's time.

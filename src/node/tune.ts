@@ -3,15 +3,7 @@
 
 import type { DeviceLimits, Tuning } from "../engine/gpu/device.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
-import {
-  sha256,
-  type TunedProblem,
-  type TunedProblems,
-  type TuneOptions,
-  tuneKernels,
-  tuningKey,
-  tuningOf,
-} from "../engine/tuning.js";
+import { sha256, type TunedProblems, type TuneOptions, tuneKernels, tuningKey, tuningOf } from "../engine/tuning.js";
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
 import { dawnFacts } from "./dawn.js";
@@ -85,15 +77,15 @@ function isDue(earlier: MeasuredCase | undefined): boolean {
 }
 
 /**
- * Measures and keeps what was found: also that nothing was, and what was found until it failed. Returns the keys of the
- * case's choices. Errors: those of `tuneKernels` and of `add`.
+ * Measures and keeps what was found: also that nothing was, and what was found until it failed. Returns the case's
+ * choices. Errors: those of `tuneKernels` and of `add`.
  */
 async function measure(
   key: string,
   what: TuneCase,
   options: Pick<TuneOptions, "known" | "complete">,
   add: (found: Parameters<typeof addTuning>[0]) => Promise<unknown>,
-): Promise<string[]> {
+): Promise<TunedProblems> {
   const name = await caseName(what);
   const begun_ms = Date.now();
   const problems: TunedProblems = {};
@@ -103,7 +95,7 @@ async function measure(
     const onChoice = (problem: string, choice: TunedProblem) => void Object.assign(problems, { [problem]: choice });
     const tuned = await tuneKernels({ ...what, ...options, onChoice });
     await keep({ begun_ms, isDone: true });
-    return Object.keys(tuned);
+    return tuned;
   } catch (error) {
     // Whoever cancels may want it the next time; what failed would fail again.
     await keep(what.signal?.aborted ? { begun_ms: 0, isDone: false } : { begun_ms, isDone: true });
@@ -135,10 +127,11 @@ export async function tuneAndKeep(what: TuneCase, { force = false }: { force?: b
     throw new DaybreakError("device.no_adapter", "no WebGPU adapter answered: see `daybreak doctor`");
   }
   const known = force ? {} : (await readTuning(key))?.problems;
-  const names = await measure(key, what, { known, complete: true }, addTuning);
-  const { problems = {}, tuned_at = "" } = (await readTuning(key)) ?? {};
-  const ofCase = names.map((name) => [name, problems[name] as TunedProblem] as const);
-  return { problems: Object.fromEntries(ofCase), file: tuningFile(key), tuned_at };
+  const tuned = await measure(key, what, { known, complete: true }, addTuning);
+  // Another program may have removed the file meanwhile, or measured the same.
+  const { problems = {}, tuned_at = new Date().toISOString() } = (await readTuning(key)) ?? {};
+  const kept = Object.entries(tuned).map(([name, choice]) => [name, problems[name] ?? choice]);
+  return { problems: Object.fromEntries(kept), file: tuningFile(key), tuned_at };
 }
 
 /** The key of the device that an engine gets from `gpu`; undefined if there is none. */

@@ -23,7 +23,8 @@ it("reports the device that the engine uses", () => {
   if (/llvmpipe|SwiftShader/i.test(adapter.description)) expect(isSoftware).toBe(true);
   expect(Object.keys(features)).toEqual(["shader-f16", "subgroups", "timestamp-query", "subgroup-matrix"]);
   expect(matrixFault).toBeNull();
-  expect(dispatch).toEqual({ flops: expect.any(Number), bytes: expect.any(Number) });
+  expect(dispatch).toEqual({ flops: expect.any(Number), bytes: expect.any(Number), isMeasured: !isSoftware });
+  if (isSoftware) expect(features["subgroup-matrix"], "no kernel uses them there").toBe(false);
   expect(limits.maxStorageBufferBindingSize).toBeGreaterThanOrEqual(128 * 1024 * 1024);
   expect(Object.keys(report.packages)).toEqual(Object.keys({ ...dependencies, ...optionalDependencies }));
   for (const [name, wanted] of Object.entries<string>(dependencies)) {
