@@ -27,7 +27,7 @@ import {
   tryVariants,
 } from "./variant-trials.js";
 
-/** The trial of matrix units takes no longer: what compiles for so long is given up. Processors, on which tests have them tried, are slow. */
+/** The trial of matrix units takes no longer: what compiles for so long is given up. Only tests have it on processors. */
 const matrixTrial_ms = { gpu: 8000, processor: 120_000 } as const;
 
 export type OpenTriedDeviceOptions = OpenDeviceOptions & { signal?: AbortSignal };
@@ -63,9 +63,12 @@ async function openWithMatrices(options: OpenTriedDeviceOptions): Promise<Device
     first.close();
     throw error;
   });
-  if (rest) closeAfter(rest, first);
-  throwIfAborted(options.signal, opening);
-  const device = rest ? await openDevice(options) : first;
+  let device = first;
+  if (rest) {
+    closeAfter(rest, first);
+    throwIfAborted(options.signal, opening);
+    device = await openDevice(options);
+  }
   device.restrictMatrices(right, fault);
   return device;
 }
@@ -76,7 +79,7 @@ export type MatrixFindings = {
   /** What is wrong with the others, and in which kernel. */
   fault?: string;
   /** Of the trial, if it did not end well: the device is of no use any more, and can be closed when this has settled. */
-  rest?: Promise<void>;
+  rest?: Promise<unknown>;
 };
 
 /**
@@ -89,20 +92,18 @@ export async function tryMatrices(
   { most_ms = Number.POSITIVE_INFINITY, signal }: { most_ms?: number; signal?: AbortSignal } = {},
 ): Promise<MatrixFindings> {
   if (!device.usesMatrices) return { right: device.matrixConfigs };
-  const wrong: Wrong[] = [];
   const stop = new AbortController();
   let latest = "";
   const onVariant = (variant: string) => {
     latest = variant;
   };
-  const trial = findWrong(device, problems, wrong, {
-    deadline: Number.POSITIVE_INFINITY,
-    signal: stop.signal,
-    onVariant,
-  });
+  const options = { deadline: Number.POSITIVE_INFINITY, signal: stop.signal, onVariant };
+  const trial = findWrong(device, problems, options);
   let why = `it had not run after ${most_ms / 1000} s`;
   try {
     if (await endsBy(performance.now() + most_ms, trial, signal)) {
+      const wrong = await trial;
+      device.check();
       const shapes = new Set(wrong.map(({ shape }) => shape));
       const right = device.matrixConfigs.filter(({ M, N, K }) => !shapes.has(`${M}×${N}×${K}`));
       return { right, fault: wrong.map(({ fault }) => fault).join("; ") || undefined };
@@ -118,12 +119,8 @@ export async function tryMatrices(
 /** A kernel that failed, and its matrices. */
 type Wrong = { shape: string; fault: string };
 
-async function findWrong(
-  device: Device,
-  problems: readonly Problem[],
-  wrong: Wrong[],
-  options: TrialOptions,
-): Promise<void> {
+async function findWrong(device: Device, problems: readonly Problem[], options: TrialOptions): Promise<Wrong[]> {
+  const wrong: Wrong[] = [];
   for (const problem of problems) {
     const candidates = candidatesOf(device, problem);
     try {
@@ -139,6 +136,7 @@ async function findWrong(
       if (error !== undefined) wrong.push({ shape, fault: `${variant}: ${error}` });
     }
   }
+  return wrong;
 }
 
 function matrixShape({ tunables }: Variant): string {

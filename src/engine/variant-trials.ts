@@ -397,7 +397,7 @@ async function attempt<T>(
 }
 
 /** Waits for `work` until that time, as performance.now() says it, or until `signal` is aborted; false if it goes on. */
-export async function endsBy(time: number, work: Promise<void>, signal?: AbortSignal): Promise<boolean> {
+export async function endsBy(time: number, work: Promise<unknown>, signal?: AbortSignal): Promise<boolean> {
   let stop = () => {};
   const stopped = new Promise<boolean>((resolve) => {
     stop = () => resolve(false);
@@ -417,7 +417,7 @@ export async function endsBy(time: number, work: Promise<void>, signal?: AbortSi
 const longestTimer_ms = 2 ** 31 - 1;
 
 /** Closes a device when a trial that still runs on it has ended: until everything is compiled closing blocks the thread. */
-export function closeAfter(trial: Promise<void>, device: Device): void {
+export function closeAfter(trial: Promise<unknown>, device: Device): void {
   const close = () => device.close();
   trial.then(close, close);
 }

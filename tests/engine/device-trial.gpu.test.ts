@@ -275,21 +275,12 @@ describe("a trial of matrix units that does not end", () => {
 
   it("is followed by another device, and the one before is closed when it ends", async () => {
     const { gpu, devices, trial, closed } = await stuckGpu();
-    vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] });
-    try {
-      const opening = openTriedDevice({ gpu });
-      await vi.waitUntil(() => devices.length > 0);
-      await trial.compiling;
-      vi.advanceTimersByTime(60_000);
-      await closing(opening, (device) => {
-        expect(device.gpu).toBe(devices[1]!.device);
-        expect(device.matrixConfigs).toEqual([]);
-        expect(device.matrixFault).toMatch(/^matmul: it had not run after \d+ s$/);
-        expect([device.isMeasured, trial.isClosed]).toEqual([true, false]);
-      });
-    } finally {
-      vi.useRealTimers();
-    }
+    await closing(openTriedDevice({ gpu }), (device) => {
+      expect(device.gpu).toBe(devices[1]!.device);
+      expect(device.matrixConfigs).toEqual([]);
+      expect(device.matrixFault).toMatch(/^matmul.*: it had not run after \d+ s$/);
+      expect([device.isMeasured, trial.isClosed]).toEqual([true, false]);
+    });
     trial.end();
     await closed;
   });
@@ -298,7 +289,7 @@ describe("a trial of matrix units that does not end", () => {
     const { gpu, devices, trial, closed } = await stuckGpu();
     const stop = new AbortController();
     const opening = failure(openTiny({ gpu, precision: "f16", signal: stop.signal }), "request.cancelled");
-    await vi.waitUntil(() => devices.length > 0);
+    await vi.waitUntil(() => devices.length > 0, 10_000);
     await trial.compiling;
     stop.abort("no");
     expect((await opening).cause).toBe("no");
