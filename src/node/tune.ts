@@ -3,7 +3,15 @@
 
 import type { DeviceLimits, Tuning } from "../engine/gpu/device.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
-import { sha256, type TunedProblems, type TuneOptions, tuneKernels, tuningKey, tuningOf } from "../engine/tuning.js";
+import {
+  sha256,
+  type TunedProblem,
+  type TunedProblems,
+  type TuneOptions,
+  tuneKernels,
+  tuningKey,
+  tuningOf,
+} from "../engine/tuning.js";
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
 import { dawnFacts } from "./dawn.js";

@@ -7,7 +7,7 @@ import type { ProgressEvent } from "../../src/engine/request.js";
 import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource, watched } from "./checkpoints.js";
-import { draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
+import { countedSource, draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
 import { type GpuSpy, spyOn, wrap } from "./spied-gpu.js";
 
 let engine: Engine;
@@ -157,7 +157,7 @@ describe("an engine whose opening is cancelled", () => {
   it("while its config files are read loads no weights", async () => {
     const own = spyOn(await testGpu());
     const controller = new AbortController();
-    const source = watched(tinySource(), () => controller.abort());
+    const source = watched(countedSource(own), () => controller.abort());
     await failure(openTiny({ gpu: own.gpu, source, signal: controller.signal }), "request.cancelled");
     expect(own.devices[0]!.counts.writes).toBe(0);
     expect(own.devices[0]!.buffers.size).toBe(0);

@@ -3,6 +3,7 @@
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { allResident, loadCheckpoint, openCheckpoint } from "../../src/engine/checkpoint.js";
+import type { EngineOptions } from "../../src/engine/engine.js";
 import { type Device, openDevice } from "../../src/engine/gpu/device.js";
 import { choosePlan, type MemoryPlan } from "../../src/engine/memory-plan.js";
 import { recordDecoder, recordEncoder } from "../../src/engine/models/flux2/vae.js";
@@ -11,7 +12,7 @@ import { testDevice } from "../gpu.js";
 import { runRecorded } from "../kernels/reference.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource } from "./checkpoints.js";
-import { draw, openShared, openTiny, pattern, testGpu } from "./open.js";
+import { countedSource, draw, openShared, openTiny, pattern, testGpu } from "./open.js";
 import { spyOn } from "./spied-gpu.js";
 
 const request = { width: 256, height: 256, steps: 2, references: [pattern(96, 64)] };
@@ -165,13 +166,12 @@ describe("an engine that has room for small pictures with all weights", () => {
   it("does not open for one that cannot be drawn, a budget or not", async () => {
     const spy = spyOn(await testGpu());
     const expected = { width: 512, height: 512, references: [{ width: 2048, height: 1024 }] };
-    const refused = openTiny({ gpu: spy.gpu, memoryBudgetBytes: 30e6, expected });
-    await failure(refused, "device.memory_budget_exceeded");
-    await failure(openTiny({ gpu: spy.gpu, limits: { bufferBytes: 2 ** 23 }, expected }), "device.limit_exceeded");
-    await failure(
-      openTiny({ gpu: spy.gpu, expected: { references: [{ width: 8, height: 8 }] } }),
-      "reference.too_small",
-    );
+    const opening = (options: Partial<EngineOptions>) => {
+      return openTiny({ gpu: spy.gpu, source: countedSource(spy), ...options });
+    };
+    await failure(opening({ memoryBudgetBytes: 30e6, expected }), "device.memory_budget_exceeded");
+    await failure(opening({ limits: { bufferBytes: 2 ** 23 }, expected }), "device.limit_exceeded");
+    await failure(opening({ expected: { references: [{ width: 8, height: 8 }] } }), "reference.too_small");
     for (const { counts, buffers } of spy.devices) {
       expect(counts.writes).toBe(0);
       expect(buffers.size).toBe(0);

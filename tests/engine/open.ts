@@ -3,8 +3,10 @@
 import { afterEach } from "vitest";
 import { Engine, type EngineOptions } from "../../src/engine/engine.js";
 import type { GeneratedImage, GenerateRequest } from "../../src/engine/request.js";
+import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { createGpu } from "../../src/node/dawn.js";
-import { tinySource } from "./checkpoints.js";
+import { tinySource, watched } from "./checkpoints.js";
+import { type GpuSpy, resetCounts, type SpiedDevice } from "./spied-gpu.js";
 
 let shared: Promise<GPU> | undefined;
 
@@ -40,6 +42,15 @@ export async function openShared(options: Partial<EngineOptions> = {}): Promise<
     precision: "f32",
     limits: testLimits(),
     ...options,
+  });
+}
+
+/** The embedded checkpoint; when it is first read the counts of the latest device begin anew, without those of its trial. */
+export function countedSource({ devices }: GpuSpy): CheckpointSource {
+  let isRead = false;
+  return watched(tinySource(), () => {
+    if (!isRead) resetCounts(devices.at(-1) as SpiedDevice);
+    isRead = true;
   });
 }
 

@@ -10,7 +10,7 @@ import type { GenerateRequest } from "../../src/engine/request.js";
 import { testLimits } from "../gpu.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { baseSource, tinySource } from "./checkpoints.js";
-import { draw, openTiny, pattern, small, testGpu } from "./open.js";
+import { countedSource, draw, openTiny, pattern, small, testGpu } from "./open.js";
 import { resetCounts, type SpiedDevice, spyOn, wrap } from "./spied-gpu.js";
 
 async function openSpied(options: Parameters<typeof openTiny>[0] = {}) {
@@ -225,7 +225,8 @@ describe("memoryBudgetBytes", () => {
 
   it("that no plan fits into is refused before anything is made", async () => {
     const spy = spyOn(await testGpu());
-    const error = await failure(openTiny({ gpu: spy.gpu, memoryBudgetBytes: 1e6 }), "device.memory_budget_exceeded");
+    const refused = openTiny({ gpu: spy.gpu, source: countedSource(spy), memoryBudgetBytes: 1e6 });
+    const error = await failure(refused, "device.memory_budget_exceeded");
     expect(error.message).toMatch(/takes at least \d+ bytes on the device, the memory budget is 1000000: raise it/);
     expect(spy.devices[0]!.counts.writes).toBe(0);
     expect(spy.devices[0]!.buffers.size).toBe(0);

@@ -174,9 +174,9 @@ describe("samples", () => {
     inputs.close();
   });
 
-  /** 1024 terms a sum, so that the whole takes long; its parts are noted in `parts`. */
-  const large = (rows: number, cols: number, parts: Extents[] = []): Problem => {
-    const problem = matmulProblem({ ...product, rows, cols, k: 1024 });
+  /** Many terms a sum, so that the whole takes long; its parts are noted in `parts`. */
+  const large = (rows: number, cols: number, parts: Extents[] = [], k = 1024): Problem => {
+    const problem = matmulProblem({ ...product, rows, cols, k });
     const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
       parts.push(part);
       return problem.sample(recorder, inputs, part, variant);
@@ -251,6 +251,41 @@ describe("samples", () => {
     expect((await tuneOne(problem, { known, complete: true })).ms).toBeGreaterThan(0);
   });
 
+  it("stay as they are where the device has no memory for larger ones, and are timed", async () => {
+    const parts: Extents[] = [];
+    // Room for what is checked, and not for 16 tiles of 64 rows and 2048 terms a sum.
+    const small = async () => openDevice({ gpu: await testGpu(), limits: { bufferBytes: 4 * 1024 * 1024 } });
+    const problem = large(6144, 1024, parts, 2048);
+    const choice = await tuneOne(among(problem, portable, portable), { open: small });
+    expect(choice.unmeasured).toBeUndefined();
+    expect(choice.ms).toBeGreaterThan(0);
+    const cells = parts.map(({ rows, cols }) => rows * cols);
+    expect(Math.max(...cells)).toBeGreaterThan(cells[0]!);
+    expect(cells.at(-1)).toBe(cells[0]);
+  });
+
+  it("are sized by the next variant where one fails on larger ones", async () => {
+    const broken: Variant = { ...portable, stem: "broken" };
+    const problem = large(6144, 1024);
+    const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+      if (variant === broken && part.rows * part.cols > 4 * 64 * 64) throw new Error("too large for it");
+      return problem.sample(recorder, inputs, part, portable);
+    };
+    const choice = await tuneOne(among({ ...problem, sample }, portable, broken, portable));
+    expect(choice.candidates[0]!.error).toBe("too large for it");
+    expect(choice.variant).toBe("matmul");
+    expect(choice.ms).toBeGreaterThan(0);
+  });
+
+  it("are submitted as one, however often they run", async () => {
+    const spy = spyOn(await testGpu());
+    const few = matmulProblem({ ...product, rows: 8, cols: 8, k: 8 });
+    const choice = await tuneOne(among(few, portable, portable), { open: () => openDevice({ gpu: spy.gpu }) });
+    expect(choice.ms).toBeGreaterThan(0);
+    // Two variants: checks, a few sizes of samples, and six rounds; a run by itself would take a hundred each time.
+    expect(spy.devices[0]!.counts.submissions).toBeLessThan(60);
+  });
+
   it("that need a larger buffer than the device has, likewise", async () => {
     const small = async () => openDevice({ gpu: await testGpu(), limits: { bufferBytes: 4 * 1024 * 1024 } });
     const problem = matmulProblem({ ...product, rows: 2000, k: 2048 });
@@ -274,6 +309,23 @@ it("choices of sizes that share a name and not their variants stand side by side
   const byName = await openDevice({ gpu: await testGpu(), tuning: new Map([[matmul.name, "reference"]]) });
   expect([few, many].map((problem) => chooseVariant(byName, problem).stem)).toEqual(["reference", "reference"]);
   byName.close();
+});
+
+it.each(["f32", "f16"] as const)("a checkpoint in %s is planned and measured on one device", async (precision) => {
+  const tried = new Set<string>();
+  const spy = spyOn(await testGpu(), {
+    onDevice: ({ device }) =>
+      wrap(device, "createShaderModule", (call, [descriptor]) => {
+        tried.add((descriptor as GPUShaderModuleDescriptor).label ?? "");
+        return call();
+      }),
+  });
+  const what = { gpu: spy.gpu, source: tinySource(), precision, limits: { matrixRows: 1 } };
+  await tuneKernels({ ...what, width: 32, height: 32, seconds: 1e-6 });
+  expect(spy.devices).toHaveLength(1);
+  const { device } = await testDevice();
+  const isTried = [...tried].some((label) => label.endsWith("_subgroup_matrix"));
+  expect(isTried).toBe(device.matrixConfigs.length > 0 && precision === "f16");
 });
 
 it("what was measured before the GPU fails for good is told", async () => {
@@ -377,6 +429,24 @@ describe("time", () => {
       end();
       await closed;
     }
+  });
+
+  it("is not spent on a kernel again that did not compile in it before", async () => {
+    const { device } = await testDevice();
+    if (!device.features.has("shader-f16")) return;
+    const compiled: Variant = { stem: "matmul_f16", tunables: {}, tileRows: 64, tileCols: 64 };
+    const problem = among(matmul, portable, portable, compiled);
+    const first = await stuck();
+    const key = choiceKey(device, problem);
+    const { [key]: choice } = await tuneProblems([problem], first.open, { seconds: 6 });
+    expect(choice).toMatchObject({ ms: null, unmeasured: "no time was left" });
+    const second = await stuck();
+    const again = await tuneOne(problem, { ...second, seconds: 60, known: { [key]: choice! }, complete: true });
+    expect(again.unmeasured).toBeUndefined();
+    expect(again.ms).toBeGreaterThan(0);
+    expect(again.candidates[1]!.error).toMatch(/not run after/);
+    first.end();
+    await first.closed;
   });
 
   it("can be cut short also while a kernel is being compiled", async () => {
