@@ -132,6 +132,29 @@ it("a request whose read of embeddings never ends is cancelled at once, and the 
   expect(sameBytes(data, (await draw(await openTiny(), { prompt: "another" })).data)).toBe(true);
 });
 
+it("a request whose read of a block never ends is cancelled at once, and the engine draws on", async () => {
+  const source = tinySource();
+  const controller = new AbortController();
+  let isStalled = false;
+  const stalling: CheckpointSource = {
+    list: () => source.list(),
+    read: (path, begin, end) => {
+      if (!isStalled || !path.startsWith("transformer/")) return source.read(path, begin, end);
+      queueMicrotask(() => controller.abort("enough"));
+      return new Promise(() => undefined);
+    },
+  };
+  const small = { width: 64, height: 64 };
+  const engine = await openTiny({ source: stalling, memoryBudgetBytes: 13e6, expected: small });
+  expect(engine.info.residencies).toEqual({ textEncoder: "streamed", transformer: "streamed" });
+  isStalled = true;
+  const stalled = draw(engine, { ...small, signal: controller.signal });
+  expect((await failure(stalled, "request.cancelled")).cause).toBe("enough");
+  isStalled = false;
+  const { data } = await draw(engine, small);
+  expect(sameBytes(data, (await draw(await openTiny(), small)).data)).toBe(true);
+});
+
 describe("an engine whose opening is cancelled", () => {
   it("before it begins asks for no device", async () => {
     const own = spyOn(await testGpu());
