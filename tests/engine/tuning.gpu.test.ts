@@ -264,6 +264,19 @@ describe("samples", () => {
     expect(cells.at(-1)).toBe(cells[0]);
   });
 
+  it("take no more memory than tuning may have, however fast they are", async () => {
+    const quick = matmulProblem({ ...product, rows: 100_000, cols: 64, k: 8 });
+    // 64 KiB a row.
+    const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+      inputs.tensor("ballast", part.rows, 16 * 1024);
+      return quick.sample(recorder, inputs, part, variant);
+    };
+    const device = await open();
+    const choice = await tuneOne(among({ ...quick, sample }, portable, portable), { open: async () => device });
+    expect(choice.ms).toBeGreaterThan(0);
+    expect(device.peakBytes).toBeLessThan(300 * 1024 * 1024);
+  });
+
   it("are sized by the next variant where one fails on larger ones", async () => {
     const broken: Variant = { ...portable, stem: "broken" };
     const problem = large(6144, 1024);
@@ -288,7 +301,7 @@ describe("samples", () => {
 
   it("that need a larger buffer than the device has, likewise", async () => {
     const small = async () => openDevice({ gpu: await testGpu(), limits: { bufferBytes: 4 * 1024 * 1024 } });
-    const problem = matmulProblem({ ...product, rows: 2000, k: 2048 });
+    const problem = matmulProblem({ ...product, rows: 2000, k: 8192 });
     const choice = await tuneOne(among(problem, portable, portable), { open: small });
     expect(choice.unmeasured).toMatch(/no memory for samples \("a" needs a buffer of \d+ bytes/);
     expect(choice.candidates.map(({ error }) => error)).toEqual([undefined, undefined]);
