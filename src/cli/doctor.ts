@@ -299,11 +299,12 @@ function deviceRows({ features, matrixFault, limits, dispatch }: DeviceReport): 
   const sizes =
     subgroups &&
     (subgroups.minSize === subgroups.maxSize ? `${subgroups.minSize}` : `${subgroups.minSize} to ${subgroups.maxSize}`);
+  const matrices = features["subgroup-matrix"];
   const featureTexts = [
     `shader-f16 ${yesNo(features["shader-f16"])}`,
     `subgroups ${sizes ? `yes, of ${sizes}` : "no"}`,
     `timestamp-query ${yesNo(features["timestamp-query"])}`,
-    `subgroup matrices ${yesNo(features["subgroup-matrix"])}${matrixFault === null ? "" : ", kernels failed on some"}`,
+    `subgroup matrices ${matrixFault === null ? yesNo(matrices) : matrices ? "yes, but some failed" : "failed"}`,
   ];
   const gflop = (dispatch.flops / 1e9).toPrecision(3);
   const measured = dispatch.isMeasured ? ", by the speed that was measured" : "";
