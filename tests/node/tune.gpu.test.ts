@@ -157,20 +157,6 @@ describe("auto", () => {
   });
 });
 
-it("choices that are gone from the file meanwhile are those that were known before", async () => {
-  const what = { isForeign: true, source: tinySource(), precision: "f32" as const, ...size, seconds };
-  const first = await tuneAndKeep({ ...what, gpu: await testGpu() });
-  const elsewhere = temporaryFolder().path;
-  const onDevice = () => {
-    vi.stubEnv("XDG_CACHE_HOME", elsewhere);
-    vi.stubEnv("LOCALAPPDATA", elsewhere);
-  };
-  const known = Object.values(first.problems).filter(({ ms }) => ms !== null);
-  const again = await tuneAndKeep({ ...what, gpu: spyOn(await testGpu(), { onDevice }).gpu, seconds: 1e-6 });
-  expect(Object.values(again.problems)).toEqual(expect.arrayContaining(known));
-  expect(Object.keys(again.problems)).toEqual(Object.keys(first.problems));
-});
-
 it("cached, the default, measures nothing and takes what was measured; off does not", async () => {
   const key = (await deviceKey(await testGpu(), true)) as string;
   expect((await open()).stages).toEqual(["load"]);
