@@ -286,7 +286,8 @@ describe("samples", () => {
     };
     const choice = await tuneOne(among({ ...problem, sample }, portable, broken, portable));
     expect(choice.candidates[0]!.error).toBe("too large for it");
-    expect(choice.variant).toBe("matmul");
+    // The two that are left are the same kernel.
+    expect(["matmul", "reference"]).toContain(choice.variant);
     expect(choice.ms).toBeGreaterThan(0);
   });
 
