@@ -4,7 +4,6 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
-import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource, watched } from "./checkpoints.js";
 import { countedSource, draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
@@ -111,46 +110,43 @@ describe("a request that is cancelled", () => {
   });
 });
 
-it("a request whose read of embeddings never ends is cancelled at once, and the engine draws on", async () => {
+/** A source whose reads below `folder` never end while it is stalled; the first of them aborts the controller. */
+function stallingSource(folder: string) {
   const source = tinySource();
   const controller = new AbortController();
-  let isStalled = false;
-  const stalling: CheckpointSource = {
+  const stalling = {
+    isStalled: false,
+    signal: controller.signal,
     list: () => source.list(),
-    read: (path, begin, end) => {
-      if (!isStalled) return source.read(path, begin, end);
+    read: (path: string, begin: number, end: number): Promise<Uint8Array> => {
+      if (!stalling.isStalled || !path.startsWith(folder)) return source.read(path, begin, end);
       queueMicrotask(() => controller.abort("enough"));
       return new Promise(() => undefined);
     },
   };
-  const engine = await openTiny({ source: stalling });
-  isStalled = true;
-  const stalled = draw(engine, { prompt: "another", signal: controller.signal });
+  return stalling;
+}
+
+it("a request whose read of embeddings never ends is cancelled at once, and the engine draws on", async () => {
+  const source = stallingSource("");
+  const engine = await openTiny({ source });
+  source.isStalled = true;
+  const stalled = draw(engine, { prompt: "another", signal: source.signal });
   expect((await failure(stalled, "request.cancelled")).cause).toBe("enough");
-  isStalled = false;
+  source.isStalled = false;
   const { data } = await draw(engine, { prompt: "another" });
   expect(sameBytes(data, (await draw(await openTiny(), { prompt: "another" })).data)).toBe(true);
 });
 
 it("a request whose read of a block never ends is cancelled at once, and the engine draws on", async () => {
-  const source = tinySource();
-  const controller = new AbortController();
-  let isStalled = false;
-  const stalling: CheckpointSource = {
-    list: () => source.list(),
-    read: (path, begin, end) => {
-      if (!isStalled || !path.startsWith("transformer/")) return source.read(path, begin, end);
-      queueMicrotask(() => controller.abort("enough"));
-      return new Promise(() => undefined);
-    },
-  };
+  const source = stallingSource("transformer/");
   const small = { width: 64, height: 64 };
-  const engine = await openTiny({ source: stalling, memoryBudgetBytes: 13e6, expected: small });
+  const engine = await openTiny({ source, memoryBudgetBytes: 13e6, expected: small });
   expect(engine.info.residencies).toEqual({ textEncoder: "streamed", transformer: "streamed" });
-  isStalled = true;
-  const stalled = draw(engine, { ...small, signal: controller.signal });
+  source.isStalled = true;
+  const stalled = draw(engine, { ...small, signal: source.signal });
   expect((await failure(stalled, "request.cancelled")).cause).toBe("enough");
-  isStalled = false;
+  source.isStalled = false;
   const { data } = await draw(engine, small);
   expect(sameBytes(data, (await draw(await openTiny(), small)).data)).toBe(true);
 });
