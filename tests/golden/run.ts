@@ -1,6 +1,7 @@
 // Runs the engine on what a reference trace was made from, and compares every tensor.
 // The engine runs free from prompt and noise: nothing computed by the reference is fed in between.
 
+import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Engine } from "../../src/engine/engine.js";
@@ -27,6 +28,8 @@ export type TraceResult = {
   psnr: number;
   /** Names, types and shapes that the engine did not give. */
   missing: string[];
+  /** SHA-256 of everything that the engine gave: the same as long as no bit of any tensor changes. */
+  hash: string;
 };
 
 /** What an engine under test is opened with. */
@@ -76,7 +79,7 @@ export async function compareTrace(engine: Engine, path: string): Promise<TraceR
   };
   const { images } = await engine.generate({ ...(await requestOf(path, metadata, expected)), trace });
 
-  const result: TraceResult = { tensors: [], psnr: Number.NaN, missing: [] };
+  const result: TraceResult = { tensors: [], psnr: Number.NaN, missing: [], hash: hashOf(computed) };
   for (const [name, tensor] of expected) {
     const got = computed.get(name);
     if (!got || got.dtype !== tensor.dtype || got.shape.join() !== tensor.shape.join()) {
@@ -90,6 +93,15 @@ export async function compareTrace(engine: Engine, path: string): Promise<TraceR
     }
   }
   return result;
+}
+
+function hashOf(tensors: ReadonlyMap<string, TraceTensor>): string {
+  const hash = createHash("sha256");
+  for (const [name, { dtype, shape, data }] of [...tensors].sort(([a], [b]) => (a < b ? -1 : 1))) {
+    hash.update(`${name} ${dtype} [${shape}]\n`);
+    hash.update(new Uint8Array(data.buffer, data.byteOffset, data.byteLength));
+  }
+  return hash.digest("hex");
 }
 
 /** What is wrong with a result, one line each; none if all is within the bounds. */

@@ -16,11 +16,11 @@ const groups: [title: string, pattern: RegExp][] = [
 
 export type TableRow = { trace: string; precision: string; result: TraceResult };
 
-const titles = ["trace", "precision", ...groups.map(([title]) => title), "image dB"];
+const titles = ["trace", "precision", ...groups.map(([title]) => title), "image dB", "SHA-256"];
 const line = (cells: string[]) => `| ${cells.join(" | ")} |`;
 const header = `${line(titles)}\n${line(titles.map(() => "---"))}\n`;
 
-/** One row: the worst relative L2 error of each group, and the picture's PSNR. */
+/** One row: the worst relative L2 error of each group, the picture's PSNR, and the hash of everything computed. */
 export function tableRow({ trace, precision, result }: TableRow): string {
   const worst = new Map<string, number>();
   for (const { name, relativeL2 } of result.tensors) {
@@ -29,7 +29,7 @@ export function tableRow({ trace, precision, result }: TableRow): string {
     worst.set(title, Math.max(relativeL2, worst.get(title) ?? 0));
   }
   const cells = groups.map(([title]) => worst.get(title)?.toExponential(1) ?? "–");
-  return line([trace, precision, ...cells, result.psnr.toFixed(1)]);
+  return line([trace, precision, ...cells, result.psnr.toFixed(1), result.hash.slice(0, 16)]);
 }
 
 /** Prints the rows and, if DAYBREAK_TRACE_TABLE names a file, appends them to it. */
