@@ -2,7 +2,7 @@
 // Knows no clock and no peer. The shapes are klein's (1024² is 4096 image and 512 text tokens, 512² is 1024 and 512)
 // and those of the embedded model tiny-shapes; some are meant for GPUs only and are skipped by estimate elsewhere.
 
-import type { Recorder } from "../src/engine/gpu/commands.js";
+import type { Recorder } from "../src/engine/gpu/recorder.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
 import { attention } from "../src/engine/ops/attention.js";
 import { attentionWide } from "../src/engine/ops/attention-wide.js";

@@ -1,9 +1,11 @@
 // What this device can do at most: additions and multiplications in registers, and bytes through memory.
 // Every other kernel's result is set against these, measured in the same run.
 
-import { BufferPlan, bindRows, type CommandList, Recorder } from "../src/engine/gpu/commands.js";
+import { BufferPlan } from "../src/engine/gpu/buffer-plan.js";
+import { bindRows } from "../src/engine/gpu/commands.js";
 import type { Device } from "../src/engine/gpu/device.js";
 import { kernel } from "../src/engine/gpu/kernel.js";
+import { Recorder } from "../src/engine/gpu/recorder.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
 import { foldWorkgroups } from "../src/engine/ops/bands.js";
 
@@ -21,7 +23,7 @@ export function recordFma(
   const y = recorder.scratch("fma", (workgroups * lanes) / 2, 8);
   const output = bindRows(y);
   recorder.dispatch({
-    kernel: kernel(recorder.device, "bench_fma"),
+    kernel: kernel("bench_fma"),
     label: "bench_fma",
     bindings: { y: output.binding },
     params: { steps, scale, offset },
@@ -37,7 +39,7 @@ export function recordCopy(recorder: Recorder, x: Tensor): Tensor {
   const y = recorder.scratch("copy", x.rows, x.cols);
   const vectors = (x.rows * x.pitch) / 4;
   recorder.dispatch({
-    kernel: kernel(recorder.device, "bench_copy"),
+    kernel: kernel("bench_copy"),
     label: "bench_copy",
     bindings: { x: bindRows(x).binding, y: bindRows(y).binding },
     params: { vectors },
@@ -71,10 +73,10 @@ async function timeList(device: Device, runs: number, record: (recorder: Recorde
   const plan = new BufferPlan();
   const recorder = new Recorder(device);
   const work = record(recorder);
-  const list: CommandList = recorder.finish("ceiling", plan);
+  const list = recorder.finish("ceiling", plan);
   plan.realize(device);
   try {
-    await list.prepare();
+    await list.prepare(device);
     let best = Number.POSITIVE_INFINITY;
     for (let i = 0; i <= runs; i++) {
       const began = performance.now();

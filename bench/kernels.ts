@@ -5,11 +5,14 @@
 // kernels that could compute a case take turns, too.
 
 import { openTriedDevice } from "../src/engine/device-trial.js";
-import { BufferPlan, type CommandList, type Dispatch, Recorder } from "../src/engine/gpu/commands.js";
+import { BufferPlan } from "../src/engine/gpu/buffer-plan.js";
+import type { CommandList } from "../src/engine/gpu/command-list.js";
+import type { Dispatch } from "../src/engine/gpu/commands.js";
 import { type Device, reasonOf } from "../src/engine/gpu/device.js";
 import { Readback } from "../src/engine/gpu/readback.js";
+import { Recorder } from "../src/engine/gpu/recorder.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
-import { choiceKey, chooseVariant, listenForProblems, type Problem, variantName } from "../src/engine/ops/variants.js";
+import { choiceKey, chooseVariant, variantName, type Workload } from "../src/engine/ops/variants.js";
 import { tuningOf } from "../src/engine/tuning.js";
 import { DaybreakError } from "../src/errors.js";
 import { createGpu } from "../src/node/dawn.js";
@@ -167,10 +170,7 @@ async function measureCase(context: Context, benchCase: BenchCase): Promise<void
     const tooLong = (run_ms: number) => (run_ms * (runs + 1)) / 1000 > maxSeconds;
     const estimate_ms = estimateFlops(benchCase) / (result.ceilings.gflops * expectedShare * 1e6);
     if (tooLong(estimate_ms)) return skip(`about ${seconds(estimate_ms)} a run by estimate`);
-    const problems: Problem[] = [];
-    listenForProblems(device, (problem) => problems.push(problem));
     const once = await prepareCase(device, inputs, benchCase, 1);
-    listenForProblems(device, () => undefined);
     lists.push(once);
     // The first run compiles, which counts only where it is beyond everything that compiling takes.
     const first_ms = await timeRun(device, once.list);
@@ -188,7 +188,7 @@ async function measureCase(context: Context, benchCase: BenchCase): Promise<void
       if (run) rivals.push({ name: peer.name, run, times: [] });
     }
     if (options.variants) {
-      const others = await otherKernels(context, benchCase, { inputs, problems, repetitions, ours: once, lists });
+      const others = await otherKernels(context, benchCase, { inputs, repetitions, ours: once, lists });
       alternatives.push(...others.map((recorded) => ({ recorded, times: [] })));
     }
     const ours: number[] = [];
@@ -242,19 +242,19 @@ function peerResult(times: readonly number[], ourMedian: number): PeerResult {
 async function otherKernels(
   { device, tuning, notes, options }: Context,
   benchCase: BenchCase,
-  { inputs, problems, repetitions, ours, lists }: OtherKernelsOptions,
+  { inputs, repetitions, ours, lists }: OtherKernelsOptions,
 ): Promise<Recorded[]> {
-  const [problem] = problems;
-  if (!problem || problems.length > 1) return [];
-  const key = choiceKey(device, problem);
+  const [workload] = ours.workloads;
+  if (!workload || ours.workloads.length > 1) return [];
+  const key = choiceKey(device, workload);
   const chosen = tuning.get(key);
-  const own = variantName(chooseVariant(device, problem));
+  const own = variantName(chooseVariant(new Recorder(device), workload));
   const patience_ms = (1000 * options.maxSeconds) / options.runs;
   const others: Recorded[] = [];
   const readback = new Readback(device);
   try {
     const expected = await readback.f32(ours.result);
-    for (const variant of problem.variants(device).filter((listed) => variantName(listed) !== own)) {
+    for (const variant of workload.variants(device).filter((listed) => variantName(listed) !== own)) {
       tuning.set(key, variantName(variant));
       const where = { case: caseName(benchCase), dtype: caseDtype(benchCase), peer: variantName(variant) };
       const skip = (reason: string) => notes.skipped.push({ ...where, reason });
@@ -284,8 +284,6 @@ async function otherKernels(
 
 type OtherKernelsOptions = {
   inputs: BenchInputs;
-  /** Those that the case has posed. */
-  problems: readonly Problem[];
   repetitions: number;
   ours: Recorded;
   lists: Recorded[];
@@ -373,6 +371,7 @@ type Recorded = {
   list: CommandList;
   result: Tensor;
   /** Of one repetition. */
+  workloads: readonly Workload[];
   flops: number;
   bytes: number;
   /** "group_norm_statistics + group_norm_combine", and the same with tunables. */
@@ -381,9 +380,14 @@ type Recorded = {
   close(): void;
 };
 
-/** Remembers what was recorded: which kernels, with which tunables, moving how many bytes. */
+/** Remembers what was recorded: for which workloads, which kernels, with which tunables, moving how many bytes. */
 class CountingRecorder extends Recorder {
   readonly dispatches: Dispatch[] = [];
+  readonly workloads: Workload[] = [];
+
+  constructor(device: Device) {
+    super(device, { onWorkload: (workload: Workload) => void this.workloads.push(workload) });
+  }
 
   override dispatch(dispatch: Dispatch): void {
     this.dispatches.push(dispatch);
@@ -401,7 +405,7 @@ async function prepareCase(
   const plan = new BufferPlan();
   const recorder = new CountingRecorder(device);
   let result = recordCase(recorder, inputs, benchCase);
-  const own = recorder.dispatches.slice();
+  const [own, workloads] = [recorder.dispatches.slice(), recorder.workloads.slice()];
   for (let i = 1; i < repetitions; i++) result = recordCase(recorder, inputs, benchCase);
   recorder.keep(result);
   const list = recorder.finish(caseName(benchCase), plan);
@@ -411,7 +415,7 @@ async function prepareCase(
   };
   try {
     await device.allocating(caseName(benchCase), () => plan.realize(device));
-    await list.prepare();
+    await list.prepare(device);
   } catch (error) {
     close();
     throw error;
@@ -422,7 +426,7 @@ async function prepareCase(
     [layout.stem, ...Object.entries(options.tunables ?? {}).map(([name, value]) => `${name}=${value}`)].join(" "),
   );
   return {
-    ...{ list, result, flops: sum((d) => d.flops), bytes: sum((d) => d.bytes) },
+    ...{ list, result, workloads, flops: sum((d) => d.flops), bytes: sum((d) => d.bytes) },
     ...{ stems: names((d) => d.kernel.layout.stem), variant, close },
   };
 }

@@ -3,7 +3,8 @@
 // headers, the embedded model's tokenizer, and rows of the embedding table, which are made when they are asked for.
 
 import type { FillWeights } from "../src/engine/checkpoint.js";
-import { BufferPlan, Recorder } from "../src/engine/gpu/commands.js";
+import { BufferPlan } from "../src/engine/gpu/buffer-plan.js";
+import { Recorder } from "../src/engine/gpu/recorder.js";
 import { parseTransformerConfig, parseVaeConfig } from "../src/engine/models/flux2/config.js";
 import { parseTextEncoderConfig } from "../src/engine/models/qwen3/config.js";
 import { fillRandom, type RandomValues } from "../src/engine/ops/fill.js";
@@ -315,7 +316,7 @@ export function syntheticWeights(seed: number): FillWeights {
     }
     const list = recorder.finish(`${folder} weights`, new BufferPlan());
     try {
-      await list.prepare();
+      await list.prepare(device);
       await list.submit();
       await device.idle();
     } finally {

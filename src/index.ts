@@ -3,7 +3,7 @@
 // device stay inside.
 
 export { Engine, type EngineInfo, type EngineOptions, type ExpectedPicture } from "./engine/engine.js";
-export type { DeviceLimits, Tuning } from "./engine/gpu/device.js";
+export type { DeviceLimits, Tuning } from "./engine/gpu/facts.js";
 export type {
   GeneratedImage,
   GenerateRequest,
@@ -28,7 +28,7 @@ export {
   maxWalkFrames,
   sizeMultiple,
 } from "./engine/request.js";
-export { type TunedProblem, type TunedProblems, type TuneOptions, tuneKernels, tuningOf } from "./engine/tuning.js";
+export { type TunedWorkload, type TunedWorkloads, type TuneOptions, tuneKernels, tuningOf } from "./engine/tuning.js";
 export {
   blobSource,
   bytesSource,

@@ -1,7 +1,8 @@
 // The device that tests run on: whatever adapter there is, or the software driver that set-up provided.
 // Tests without an adapter fail and say how to get one; none is skipped.
 
-import { type Device, type DeviceLimits, openDevice } from "../src/engine/gpu/device.js";
+import { type Device, openDevice } from "../src/engine/gpu/device.js";
+import type { DeviceLimits } from "../src/engine/gpu/facts.js";
 import { Readback } from "../src/engine/gpu/readback.js";
 import { createGpu } from "../src/node/dawn.js";
 

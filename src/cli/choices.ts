@@ -1,11 +1,11 @@
 // How choices of kernels read, for `daybreak tune` and `daybreak doctor`: a line for each operation, and below them why some
 // were not measured, and which kernels failed. Knows nothing of how they were made.
 
-import type { TunedProblem } from "../engine/tuning.js";
+import type { TunedWorkload } from "../engine/tuning.js";
 import { table } from "./table.js";
 
 /** Several lines, each with its end. Times are of one run of the whole operation. */
-export function describeChoices(choices: readonly TunedProblem[]): string {
+export function describeChoices(choices: readonly TunedWorkload[]): string {
   const rows = choices.map((choice) => [
     ...[choice.name, choice.variant, formatMs(choice.ms), formatMs(choice.builtin_ms), gain(choice)],
   ]);
@@ -30,7 +30,7 @@ function formatMs(value: number | null): string {
 }
 
 /** By how much the choice is faster than the built-in one. */
-function gain({ variant, ms, builtin_ms, candidates }: TunedProblem): string {
+function gain({ variant, ms, builtin_ms, candidates }: TunedWorkload): string {
   if (candidates[0]?.variant === variant) return "built-in";
   return ms === null || builtin_ms === null ? "–" : `${(builtin_ms / ms).toFixed(2)}×`;
 }

@@ -8,7 +8,8 @@ import { arch, platform, release } from "node:os";
 import { delimiter, join } from "node:path";
 import { openTriedDevice } from "../engine/device-trial.js";
 import { type Device, shownLimits } from "../engine/gpu/device.js";
-import type { TunedProblem } from "../engine/tuning.js";
+import { usesMatrices } from "../engine/gpu/facts.js";
+import type { TunedWorkload } from "../engine/tuning.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { videoEncoders } from "../media/mp4.js";
 import { backendNames, chosenBackend, createGpu, providedDriverFolder } from "../node/dawn.js";
@@ -60,7 +61,7 @@ type TuningReport = {
   operations: number;
   faster: number;
   /** All of them, also those that were not measured. */
-  choices: TunedProblem[];
+  choices: TunedWorkload[];
 };
 
 type Report = {
@@ -167,7 +168,7 @@ function describeDevice(opened: Device): DeviceReport {
       "shader-f16": features.has("shader-f16"),
       subgroups: features.has("subgroups") && { minSize: subgroupMinSize, maxSize: subgroupMaxSize },
       "timestamp-query": features.has("timestamp-query"),
-      "subgroup-matrix": opened.usesMatrices,
+      "subgroup-matrix": usesMatrices(opened),
     },
     matrixFault,
     limits: Object.fromEntries(shownLimits.map((name) => [name, gpu.limits[name]])) as DeviceReport["limits"],

@@ -3,20 +3,14 @@
 // known.
 
 import { throwIfAborted } from "../errors.js";
-import {
-  type Device,
-  type DeviceLimits,
-  type MatrixConfig,
-  type OpenDeviceOptions,
-  openDevice,
-  workLimits,
-} from "./gpu/device.js";
-import { attentionProblem } from "./ops/attention.js";
+import { type Device, type OpenDeviceOptions, openDevice } from "./gpu/device.js";
+import { type DeviceLimits, type MatrixConfig, usesMatrices, workLimits } from "./gpu/facts.js";
+import { attentionWorkload } from "./ops/attention.js";
 import { copyColumns } from "./ops/columns.js";
-import { convolutionProblem } from "./ops/conv2d.js";
-import { matmulProblem } from "./ops/matmul.js";
+import { convolutionWorkload } from "./ops/conv2d.js";
+import { matmulWorkload } from "./ops/matmul.js";
 import { attentionMatrixVariants, matrixVariants } from "./ops/matrix-tiles.js";
-import type { Problem, Variant } from "./ops/variants.js";
+import type { Variant, Workload } from "./ops/variants.js";
 import {
   candidatesOf,
   closeAfter,
@@ -58,7 +52,7 @@ const opening = "opening the device";
 async function openWithMatrices(options: OpenTriedDeviceOptions): Promise<Device> {
   const first = await openDevice(options);
   const most_ms = matrixTrial_ms[first.isSoftware ? "processor" : "gpu"];
-  const trial = tryMatrices(first, matrixProblems(first), { most_ms, signal: options.signal });
+  const trial = tryMatrices(first, matrixWorkloads(first), { most_ms, signal: options.signal });
   const { right, fault, rest } = await trial.catch((error) => {
     first.close();
     throw error;
@@ -84,21 +78,21 @@ export type MatrixFindings = {
 
 /**
  * Tries the kernels for matrix units, if any would be used. One that fails speaks against the matrices that it uses; where
- * the device is lost, the time is up or `signal` is aborted none are right. The portable kernel is each problem's first.
+ * the device is lost, the time is up or `signal` is aborted none are right. The portable kernel is each workload's first.
  */
 export async function tryMatrices(
   device: Device,
-  problems: readonly Problem[],
+  workloads: readonly Workload[],
   { most_ms = Number.POSITIVE_INFINITY, signal }: { most_ms?: number; signal?: AbortSignal } = {},
 ): Promise<MatrixFindings> {
-  if (!device.usesMatrices) return { right: device.matrixConfigs };
+  if (!usesMatrices(device)) return { right: device.matrixConfigs };
   const stop = new AbortController();
   let latest = "";
   const onVariant = (variant: string) => {
     latest = variant;
   };
   const options = { deadline: Number.POSITIVE_INFINITY, signal: stop.signal, onVariant };
-  const trial = findWrong(device, problems, options);
+  const trial = findWrong(device, workloads, options);
   let why = `it had not run after ${most_ms / 1000} s`;
   try {
     if (await endsBy(performance.now() + most_ms, trial, signal)) {
@@ -119,12 +113,12 @@ export async function tryMatrices(
 /** A kernel that failed, and its matrices. */
 type Wrong = { shape: string; fault: string };
 
-async function findWrong(device: Device, problems: readonly Problem[], options: TrialOptions): Promise<Wrong[]> {
+async function findWrong(device: Device, workloads: readonly Workload[], options: TrialOptions): Promise<Wrong[]> {
   const wrong: Wrong[] = [];
-  for (const problem of problems) {
-    const candidates = candidatesOf(device, problem);
+  for (const workload of workloads) {
+    const candidates = candidatesOf(device, workload);
     try {
-      await tryVariants(device, problem, candidates, { ...options, isUntimed: true });
+      await tryVariants(device, workload, candidates, { ...options, isUntimed: true });
     } catch (error) {
       // What cannot be tried counts as right.
       if (!isShortOfMemory(device, error)) throw error;
@@ -132,7 +126,7 @@ async function findWrong(device: Device, problems: readonly Problem[], options: 
     // Without the portable kernel nothing is known of the others.
     if (candidates[0]?.error !== undefined) continue;
     for (const [i, { variant, error }] of candidates.entries()) {
-      const shape = matrixShape(problem.variants(device)[i] as Variant);
+      const shape = matrixShape(workload.variants(device)[i] as Variant);
       if (error !== undefined) wrong.push({ shape, fault: `${variant}: ${error}` });
     }
   }
@@ -147,19 +141,19 @@ function matrixShape({ tunables }: Variant): string {
  * The operations with kernels for matrix units, each of which loads them in a way of its own; sizes leave partial tiles.
  * Of an operation's kernels that use the same matrices the first stands for all: tuning checks the others.
  */
-function matrixProblems(device: Device): Problem[] {
-  const product = { rows: 200, k: 168, cols: 136, a: "f32", weight: "bf16", isNarrow: true, isGated: false } as const;
-  const convolution = { pixels: 225, inputs: 24, outputs: 72, weight: "bf16", isNarrow: true } as const;
-  const heads = { tokens: 150, heads: 2, headSize: 128, dtype: "f16" } as const;
-  const onMatrixUnits = (problem: Problem, variants: readonly Variant[]): Problem => {
-    const portable = problem.variants(device).find(({ stem }) => stem === problem.portable) as Variant;
+function matrixWorkloads(device: Device): Workload[] {
+  const product = { rows: 200, k: 168, cols: 136, a: "f32", weight: "bf16", operands: "f16", isGated: false } as const;
+  const convolution = { pixels: 225, inputs: 24, outputs: 72, weight: "bf16", operands: "f16" } as const;
+  const heads = { tokens: 150, heads: 2, headSize: 128, operands: "f16" } as const;
+  const onMatrixUnits = (workload: Workload, variants: readonly Variant[]): Workload => {
+    const portable = workload.variants(device).find(({ stem }) => stem === workload.portable) as Variant;
     const first = new Map([...variants].reverse().map((variant) => [matrixShape(variant), variant]));
-    return { ...problem, variants: () => [portable, ...first.values()] };
+    return { ...workload, variants: () => [portable, ...first.values()] };
   };
   return [
-    onMatrixUnits(matmulProblem(product), matrixVariants(device, "matmul")),
-    onMatrixUnits(convolutionProblem(convolution), matrixVariants(device, "conv2d")),
-    onMatrixUnits(attentionProblem(heads), attentionMatrixVariants(device, heads.headSize / 8)),
+    onMatrixUnits(matmulWorkload(product), matrixVariants(device, "matmul")),
+    onMatrixUnits(convolutionWorkload(convolution), matrixVariants(device, "conv2d")),
+    onMatrixUnits(attentionWorkload(heads), attentionMatrixVariants(device, heads.headSize / 8)),
   ];
 }
 
@@ -193,19 +187,19 @@ export function plannedRate(work: number, ms: number): number {
   return 2 ** Math.floor(Math.log2(measured / margin));
 }
 
-const product = matmulProblem({
-  ...{ rows: 1024, k: 1024, cols: 1024, a: "f32", weight: "bf16", isNarrow: false, isGated: false },
+const product = matmulWorkload({
+  ...{ rows: 1024, k: 1024, cols: 1024, a: "f32", weight: "bf16", operands: "f32", isGated: false },
 });
 /** By the portable kernel: where others compute the same they are faster. */
-const sampleProduct: Problem = {
+const sampleProduct: Workload = {
   ...product,
-  variants: (device) => product.variants(device).filter(({ stem }) => stem === product.portable),
+  variants: (facts) => product.variants(facts).filter(({ stem }) => stem === product.portable),
 };
 
 const copied = { rows: 8192, cols: 1024 };
 const copiedBytes = 8 * copied.rows * copied.cols;
 
-const sampleCopy: Problem = {
+const sampleCopy: Workload = {
   name: "copy",
   flops: copied.rows * copied.cols,
   extents: copied,

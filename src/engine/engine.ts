@@ -14,8 +14,9 @@ import {
   type Residencies,
 } from "./checkpoint.js";
 import { type OpenTriedDeviceOptions, openTriedDevice } from "./device-trial.js";
-import type { Timing } from "./gpu/commands.js";
-import type { Device, DeviceLimits, Tuning } from "./gpu/device.js";
+import type { Timing } from "./gpu/command-list.js";
+import type { Device } from "./gpu/device.js";
+import type { DeviceFacts, DeviceLimits, Tuning } from "./gpu/facts.js";
 import { Readback } from "./gpu/readback.js";
 import { choosePlan, type PlanOptions } from "./memory-plan.js";
 import { checkReference, checkReferenceSize, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
@@ -152,7 +153,7 @@ export class Engine {
       const operands = chooseOperands(device, precision);
       const readback = new Readback(device);
       const opened = await unlessAborted(openCheckpoint(options.source), signal, readCancelled);
-      const residencies = await firstResidencies(opened, options, { operands, device });
+      const residencies = await firstResidencies(opened, options, { operands, facts: device });
       const loading = { residencies, onProgress, signal, fillWeights };
       const checkpoint = await loadCheckpoint(device, opened, loading);
       const promptEncoder = await PromptEncoder.open(device, readback, checkpoint);
@@ -308,7 +309,7 @@ export class Engine {
     if (this.#memoryBudgetBytes === undefined) {
       this.#makeRoom();
     } else {
-      const options = { operands, device, most: this.#most };
+      const options = { operands, facts: device, most: this.#most };
       const chosen = await choosePlan(this.#opened, shape, this.#memoryBudgetBytes, options);
       this.#makeRoom(); // a picture that is refused costs nobody's plan
       decoding = chosen.decoding;
@@ -389,8 +390,8 @@ export function openDeviceFor(
 }
 
 /** What `precision` means on a device. */
-export function chooseOperands(device: Device, precision: Precision): "f32" | "f16" {
+export function chooseOperands(facts: DeviceFacts, precision: Precision): "f32" | "f16" {
   if (precision !== "auto") return precision;
   // Packing pays where memory bandwidth is short; a CPU has enough of it and no instructions to unpack with.
-  return device.features.has("shader-f16") && !device.isSoftware ? "f16" : "f32";
+  return facts.features.has("shader-f16") && !facts.isSoftware ? "f16" : "f32";
 }

@@ -1,6 +1,6 @@
 // What a checkpoint and a picture size take on the device, before anything is read or allocated, and from that what stays
-// on the device and what passes through it. The engine's own planning is run on a device that only counts, so a plan
-// cannot drift from what the engine does.
+// on the device and what passes through it. It is the engine's own recording that is counted, so a plan cannot drift from
+// what the engine does.
 
 import { DaybreakError } from "../errors.js";
 import {
@@ -12,11 +12,11 @@ import {
   type OpenCheckpoint,
   type Residencies,
 } from "./checkpoint.js";
-import { type Device, smallGpu, workLimits } from "./gpu/device.js";
-import { Readback } from "./gpu/readback.js";
-import { listenForProblems, type Problem } from "./ops/variants.js";
+import { bufferSize, type DeviceFacts, ordinaryGpu } from "./gpu/facts.js";
+import { stagingBytes } from "./gpu/readback.js";
+import type { Workload } from "./ops/variants.js";
 import { type Decoding, decodings, type PictureShape, recordPicture } from "./picture-plan.js";
-import { PromptEncoder } from "./prompt-encoder.js";
+import { promptTensors } from "./prompt-encoder.js";
 import { planTargets } from "./weights/layout.js";
 import { isStreamed, streamedBlocks } from "./weights/streaming.js";
 import { type WeightSet, weightsBySlot, withPrefix } from "./weights/upload.js";
@@ -40,10 +40,10 @@ export type MemoryPlan = {
 /** What a plan is made for. */
 export type PlanOptions = {
   operands?: "f32" | "f16";
-  /** The device whose limits and kernels count; default: an ordinary GPU. */
-  device?: Device;
-  /** Is told every problem, each time that it is posed, and the list that poses it, such as "denoise". */
-  onProblem?: (problem: Problem, list: string) => void;
+  /** Of the device whose limits and kernels count; default: an ordinary GPU's. */
+  facts?: DeviceFacts;
+  /** Is told of every workload, each time, and the list that it is part of, such as "denoise". */
+  onWorkload?: (workload: Workload, list: string) => void;
 };
 
 /** What stays on the device, from the fastest to what needs the least. */
@@ -74,7 +74,7 @@ export async function choosePlan(
   options: PlanOptions & { most?: Residencies } = {},
 ): Promise<MemoryPlan> {
   const { most = allResident } = options;
-  const { bufferBytes } = (options.device ?? ordinaryGpu).limits;
+  const { bufferBytes } = (options.facts ?? ordinaryGpu).limits;
   const picture = `a picture of ${shape.width}×${shape.height}`;
   let least = Number.POSITIVE_INFINITY;
   let smallestBuffer = Number.POSITIVE_INFINITY;
@@ -107,17 +107,11 @@ function keepsMore(a: Residencies, b: Residencies): boolean {
 export async function planMemory(
   checkpoint: OpenCheckpoint,
   shape: PictureShape,
-  { operands = "f32", device: real, onProblem }: PlanOptions = {},
+  { operands = "f32", facts = ordinaryGpu, onWorkload }: PlanOptions = {},
   { residencies, decoding }: Strategy = { residencies: allResident, decoding: whole },
 ): Promise<MemoryPlan> {
-  const device = countingDevice(real);
-  let list = "";
-  const onList = (label: string) => {
-    list = label;
-  };
-  if (onProblem) listenForProblems(device, (problem) => onProblem(problem, list));
   const { config, tokenizer, components } = checkpoint;
-  const sets = components.map((component) => plannedWeights(component, residencies, device.limits.bufferBytes));
+  const sets = components.map((component) => plannedWeights(component, residencies, facts.limits.bufferBytes));
   const [textEncoder, transformer, vae] = sets as [WeightSet, WeightSet, WeightSet];
   const weights = Object.fromEntries(components.map((c) => [c.table.folder, keptBytes(c, residencies)]));
   const weightBytes = Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
@@ -132,9 +126,11 @@ export async function planMemory(
     weightBytes,
     close: () => undefined,
   };
-  const { tensors } = await PromptEncoder.open(device, new Readback(device), planned);
-  const promptBytes = device.allocatedBytes;
-  const picture = recordPicture(device, planned, tensors, shape, { operands, decoding, onList });
+  const prompt = promptTensors(config);
+  const { rope, remembered, ...own } = prompt;
+  const promptParts = [...Object.values(own), rope.cos, rope.sin, ...remembered];
+  const promptBytes = promptParts.reduce((sum, { storage }) => sum + bufferSize(storage.byteLength), stagingBytes);
+  const picture = recordPicture(facts, planned, prompt, shape, { operands, decoding, onWorkload });
   const { byteLength: pictureBytes, largestBufferBytes } = picture;
   const totalBytes = weightBytes + promptBytes + pictureBytes;
   return { residencies, decoding, weights, promptBytes, pictureBytes, totalBytes, largestBufferBytes };
@@ -161,49 +157,4 @@ function plannedWeights({ table, files }: Component, residencies: Residencies, b
     byteLength: 0,
     close: () => undefined,
   };
-}
-
-/** An ordinary GPU, as far as planning sees one. */
-const ordinaryGpu = {
-  features: new Set<string>(),
-  limits: {
-    // The binding limit of most desktop drivers; splitting changes no size by more than a few hundred bytes.
-    bindingBytes: 2 ** 31 - 4,
-    // NVIDIA's; others end between 2 GiB and here, or far above.
-    bufferBytes: 2 ** 32 - 2 ** 21,
-    ...workLimits(smallGpu),
-    matrixRows: Number.POSITIVE_INFINITY,
-  },
-  isSoftware: false,
-  subgroupSize: 0,
-  matrixConfigs: [],
-  tuning: new Map(),
-};
-
-/** A device that counts what is allocated on it; of WebGPU's calls every one does nothing and returns nothing. */
-function countingDevice(real?: Device): Device {
-  const nothing: unknown = new Proxy(() => undefined, {
-    get: (_, name) => (name === "then" ? undefined : name === "limits" ? real?.gpu.limits : nothing),
-    apply: () => nothing,
-  });
-  const { features, limits, isSoftware, subgroupSize, matrixConfigs, tuning } = real ?? ordinaryGpu;
-  const device = {
-    gpu: nothing,
-    info: real?.info,
-    ...{ features, limits, isSoftware, subgroupSize, matrixConfigs, tuning },
-    allocatedBytes: 0,
-    allocations: 0,
-    check: () => undefined,
-    settled: <T>(work: Promise<T>) => work,
-    allocating: async (_what: string, allocate: () => void) => allocate(),
-    createBuffer: (label: string, bytes: number) => {
-      const size = Math.max(16, Math.ceil(bytes / 16) * 16);
-      device.allocatedBytes += size;
-      return { label, size } as GPUBuffer;
-    },
-    destroyBuffer: (buffer: GPUBuffer) => {
-      device.allocatedBytes -= buffer.size;
-    },
-  };
-  return device as unknown as Device;
 }

@@ -4,8 +4,11 @@
 
 import { DaybreakError } from "../errors.js";
 import type { Checkpoint } from "./checkpoint.js";
-import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
+import { BufferPlan } from "./gpu/buffer-plan.js";
+import type { CommandList } from "./gpu/command-list.js";
 import type { Device } from "./gpu/device.js";
+import type { DeviceFacts } from "./gpu/facts.js";
+import { Recorder } from "./gpu/recorder.js";
 import { destroyTensor, ownTensor, realizeTensor, sliceRows, type Tensor, writeTensor } from "./gpu/tensor.js";
 import { patchSize } from "./models/flux2/config.js";
 import { type LatentGrid, latentGrid } from "./models/flux2/latents.js";
@@ -21,6 +24,7 @@ import { recordDecoder, recordEncoder, type VaeOptions, type VaeTap } from "./mo
 import { eulerStep, guidance } from "./ops/elementwise.js";
 import { health, healthWords } from "./ops/health.js";
 import { rgb8 } from "./ops/pixels.js";
+import type { Workload } from "./ops/variants.js";
 import { type PromptTensors, recordPrompt, type TapTensors, tapInto } from "./prompt-encoder.js";
 import { maxPromptTokens } from "./request.js";
 
@@ -42,8 +46,8 @@ export type PictureOptions = {
   decoding?: Decoding;
   /** `stages` keeps what the stages compute, `detail` the inner tensors of the first step and the VAE as well. */
   trace?: "stages" | "detail";
-  /** Is told the label of each list before it is recorded. */
-  onList?: (label: string) => void;
+  /** Is told of every workload, each time, and the list that it is part of, such as "denoise". */
+  onWorkload?: (workload: Workload, list: string) => void;
 };
 
 /** How much memory the VAE gets; see {@link VaeOptions}. */
@@ -113,7 +117,7 @@ export async function buildPicturePlan(
   let failure: unknown;
   for (const decoding of options.decoding ? [options.decoding] : decodings) {
     try {
-      return await recordPicture(device, checkpoint, prompt, shape, { ...options, decoding }).realize();
+      return await recordPicture(device, checkpoint, prompt, shape, { ...options, decoding }).realize(device);
     } catch (error) {
       failure = error;
       if (device.failure || !isTooLarge(error)) break;
@@ -133,12 +137,12 @@ export type RecordedPicture = {
   /** Of the buffers that it takes. */
   largestBufferBytes: number;
   /** Makes the buffers and compiles. Errors: as {@link buildPicturePlan}. */
-  realize(): Promise<PicturePlan>;
+  realize(device: Device): Promise<PicturePlan>;
 };
 
 /** Records everything for one size; all lists share their scratch. */
 export function recordPicture(
-  device: Device,
+  facts: DeviceFacts,
   checkpoint: Checkpoint,
   prompt: PromptTensors,
   shape: PictureShape,
@@ -153,24 +157,24 @@ export function recordPicture(
   const lists: CommandList[] = [];
   const places = new BufferPlan();
   const constants: Recording["constants"] = [];
-  const parts = recordStages({ device, checkpoint, prompt, shape, options, places, own, constants, lists });
+  const parts = recordStages({ facts, checkpoint, prompt, shape, options, places, own, constants, lists });
   const sizes = [...places.sizes, ...[...owned.map(({ storage }) => storage), ...lists].map((part) => part.byteLength)];
   const byteLength = sizes.reduce((sum, bytes) => sum + bytes, 0);
   const largestBufferBytes = sizes.reduce((most, bytes) => Math.max(most, bytes), 0);
-  const close = () => {
-    for (const list of lists) list.close();
-    places.close(device);
-    for (const tensor of owned) destroyTensor(device, tensor);
-  };
-  const realize = async () => {
+  const realize = async (device: Device) => {
+    const close = () => {
+      for (const list of lists) list.close();
+      places.close(device);
+      for (const tensor of owned) destroyTensor(device, tensor);
+    };
     try {
       await device.allocating(`the ${byteLength} bytes that a picture of this size takes`, () => {
         places.realize(device);
         for (const tensor of owned) realizeTensor(device, tensor);
-        for (const list of lists) list.allocate();
+        for (const list of lists) list.allocate(device);
       });
-      for (const write of constants) write();
-      for (const list of lists) await list.prepare();
+      for (const write of constants) write(device);
+      for (const list of lists) await list.prepare(device);
       return { ...parts, byteLength, close };
     } catch (error) {
       close();
@@ -181,7 +185,7 @@ export function recordPicture(
 }
 
 type Recording = {
-  device: Device;
+  facts: DeviceFacts;
   checkpoint: Checkpoint;
   prompt: PromptTensors;
   shape: PictureShape;
@@ -190,7 +194,7 @@ type Recording = {
   /** A tensor that lives as long as the plan. */
   own: (label: string, rows: number, cols: number, dtype?: "f32" | "u32") => Tensor;
   /** Each writes what never changes into tensors of the plan. */
-  constants: (() => void)[];
+  constants: ((device: Device) => void)[];
   lists: CommandList[];
 };
 
@@ -296,9 +300,9 @@ function recordStages(recording: Recording): Omit<PicturePlan, "byteLength" | "c
 
 /** Records one list and files it. */
 function record(recording: Recording, label: string, body: (recorder: Recorder) => void): CommandList {
-  const { device, places, lists, options } = recording;
-  options.onList?.(label);
-  const recorder = new Recorder(device);
+  const { facts, places, lists, options } = recording;
+  const onWorkload = (workload: Workload) => options.onWorkload?.(workload, label);
+  const recorder = new Recorder(facts, { onWorkload });
   body(recorder);
   const list = recorder.finish(label, places);
   lists.push(list);
@@ -306,12 +310,12 @@ function record(recording: Recording, label: string, body: (recorder: Recorder) 
 }
 
 /** The rotation tables of the joint sequence, on the device. */
-function ropeOf({ device, checkpoint, own, constants }: Recording, ids: Int32Array): { cos: Tensor; sin: Tensor } {
+function ropeOf({ checkpoint, own, constants }: Recording, ids: Int32Array): { cos: Tensor; sin: Tensor } {
   const { axesDimsRope, ropeTheta, attentionHeadDim } = checkpoint.config.transformer;
   const tokens = ids.length / positionAxes;
   const cos = own("rope cos", tokens, attentionHeadDim / 2);
   const sin = own("rope sin", tokens, attentionHeadDim / 2);
-  constants.push(() => {
+  constants.push((device) => {
     const table = ropeTable(ids, axesDimsRope, ropeTheta);
     writeTensor(device, cos, table.cos);
     writeTensor(device, sin, table.sin);

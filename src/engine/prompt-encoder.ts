@@ -3,10 +3,12 @@
 // belongs to the plan of a picture size, because it shares the plan's scratch.
 
 import type { Checkpoint } from "./checkpoint.js";
-import type { CommandList, Recorder } from "./gpu/commands.js";
+import type { CommandList } from "./gpu/command-list.js";
 import type { Device } from "./gpu/device.js";
 import type { Readback } from "./gpu/readback.js";
+import type { Recorder } from "./gpu/recorder.js";
 import { copyTensors, destroyTensor, ownTensor, realizeTensor, type Tensor, writeTensor } from "./gpu/tensor.js";
+import type { CheckpointConfig } from "./models/flux2/config.js";
 import { ropeTable } from "./models/qwen3/rope.js";
 import { type ForwardOptions, recordTextEncoder } from "./models/qwen3/text-encoder.js";
 import { health, healthWords, judgeHealth } from "./ops/health.js";
@@ -41,6 +43,23 @@ export function recordPrompt(
   health(recorder, prompt.embeds, prompt.health, 0, "prompt health");
 }
 
+/** What prompts take on a device, before any of it is there. */
+export function promptTensors({ textEncoder }: CheckpointConfig): PromptTensors & { remembered: Tensor[] } {
+  const { hiddenSize, headDim } = textEncoder;
+  const embeds = (label: string) => ownTensor(label, maxPromptTokens, 3 * hiddenSize);
+  return {
+    hidden: ownTensor("text residual", maxPromptTokens, hiddenSize),
+    length: ownTensor("prompt length", 1, 1, "u32"),
+    rope: {
+      cos: ownTensor("text rope cos", maxPromptTokens, headDim / 2),
+      sin: ownTensor("text rope sin", maxPromptTokens, headDim / 2),
+    },
+    embeds: embeds("prompt embeds"),
+    health: ownTensor("prompt health", 1, healthWords, "u32"),
+    remembered: Array.from({ length: rememberedPrompts }, () => embeds("remembered embeds")),
+  };
+}
+
 export type EncodeOptions = {
   /** Encodes also what is remembered. */
   isFresh?: boolean;
@@ -60,22 +79,12 @@ export class PromptEncoder {
   readonly #remembered = new Map<string, Tensor>();
 
   private constructor(device: Device, readback: Readback, checkpoint: Checkpoint) {
-    const { hiddenSize, headDim } = checkpoint.config.textEncoder;
     this.#device = device;
     this.#readback = readback;
     this.#checkpoint = checkpoint;
-    this.tensors = {
-      hidden: ownTensor("text residual", maxPromptTokens, hiddenSize),
-      length: ownTensor("prompt length", 1, 1, "u32"),
-      rope: {
-        cos: ownTensor("text rope cos", maxPromptTokens, headDim / 2),
-        sin: ownTensor("text rope sin", maxPromptTokens, headDim / 2),
-      },
-      embeds: ownTensor("prompt embeds", maxPromptTokens, 3 * hiddenSize),
-      health: ownTensor("prompt health", 1, healthWords, "u32"),
-    };
-    const { rows, cols } = this.tensors.embeds;
-    this.#free = Array.from({ length: rememberedPrompts }, () => ownTensor("remembered embeds", rows, cols));
+    const { remembered, ...tensors } = promptTensors(checkpoint.config);
+    this.tensors = tensors;
+    this.#free = remembered;
   }
 
   /**

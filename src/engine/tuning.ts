@@ -1,23 +1,24 @@
 // Tuning: which kernels are the fastest on this device for what a checkpoint and a picture size really ask of it. Owns
-// the choice, the order and the time that it may take. The problems come from the engine's own planning, run on a device
+// the choice, the order and the time that it may take. The workloads come from the engine's own planning, run on a device
 // that only counts. Measures on a device of its own, so that what goes wrong there leaves the engine's alone.
 
 import { DaybreakError } from "../errors.js";
 import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
 import { checkPrecision, chooseOperands, openDeviceFor } from "./engine.js";
-import { type Device, type DeviceLimits, matrixConfigsOf, shownLimits, type Tuning } from "./gpu/device.js";
+import { type Device, matrixConfigsOf, shownLimits } from "./gpu/device.js";
+import type { DeviceFacts, DeviceLimits, Tuning } from "./gpu/facts.js";
 import { kernelSources } from "./gpu/kernel-sources.js";
 import { planMemory } from "./memory-plan.js";
-import { choiceKey, type Problem } from "./ops/variants.js";
+import { choiceKey, type Workload } from "./ops/variants.js";
 import type { PictureShape } from "./picture-plan.js";
 import { type Precision, type ProgressEvent, resolveRequest } from "./request.js";
 import { requestDefaults } from "./request-defaults.js";
 import { type Candidate, candidatesOf, closeAfter, endsBy, isShortOfMemory, tryVariants } from "./variant-trials.js";
 import type { CheckpointSource } from "./weights/source.js";
 
-/** The choice for one problem, and what it rests on. Times are of the whole problem, milliseconds. */
-export type TunedProblem = {
-  /** Of the problem. */
+/** The choice for one workload, and what it rests on. Times are of the whole workload, milliseconds. */
+export type TunedWorkload = {
+  /** Of the workload. */
   name: string;
   /** What is taken. */
   variant: string;
@@ -32,7 +33,7 @@ export type TunedProblem = {
 };
 
 /** Choices by `choiceKey`, for one device; plain data. */
-export type TunedProblems = Record<string, TunedProblem>;
+export type TunedWorkloads = Record<string, TunedWorkload>;
 
 /** A variant must be this much faster than the built-in one: less is noise, and would change from day to day. */
 export const leastGain = 0.03;
@@ -58,22 +59,22 @@ export type TuneOptions = {
   /** Default {@link defaultTuneSeconds}. */
   seconds?: number;
   /** Choices that are kept. Those that could not be measured are measured again only if `complete` is set. */
-  known?: TunedProblems;
+  known?: TunedWorkloads;
   complete?: boolean;
   /** Is told every choice that is not known, as soon as it is made: it holds also if tuning fails later. */
-  onChoice?: (key: string, choice: TunedProblem) => void;
-  /** Stage `tune`: problems. Not called if there is nothing to measure. */
+  onChoice?: (key: string, choice: TunedWorkload) => void;
+  /** Stage `tune`: workloads. Not called if there is nothing to measure. */
   onProgress?: (event: ProgressEvent) => void;
   signal?: AbortSignal;
 };
 
 /**
- * Chooses kernels for the pictures of one checkpoint and size. Returns the choices for every problem that has several
+ * Chooses kernels for the pictures of one checkpoint and size. Returns the choices for every workload that has several
  * variants on this device, the most expensive one first: measured as far as the time allows, else the built-in ones.
  * Errors: those of opening the checkpoint and the device, `request.size_invalid`, `request.option_invalid` for a
  * precision, `request.cancelled`. A device that is lost to a variant is no error: the variant is excluded.
  */
-export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> {
+export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads> {
   const { gpu, limits, source, precision = "auto", width, height, signal } = options;
   checkPrecision(precision);
   const checkpoint = await openCheckpoint(source);
@@ -83,13 +84,13 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> 
   try {
     const first = await open();
     const shape = { ...picture, steps: asked.steps };
-    const posed = posedProblems(first, checkpoint, shape, chooseOperands(first, precision));
-    const problems = await posed.catch((error) => {
+    const posed = posedWorkloads(first, checkpoint, shape, chooseOperands(first, precision));
+    const workloads = await posed.catch((error) => {
       first.close();
       throw error;
     });
     const opened = [first];
-    return await tuneProblems(problems, async () => opened.pop() ?? open(), options);
+    return await tuneWorkloads(workloads, async () => opened.pop() ?? open(), options);
   } catch (error) {
     if (signal?.aborted) throw new DaybreakError("request.cancelled", "tuning was cancelled", { cause: error });
     throw error;
@@ -97,60 +98,60 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedProblems> 
 }
 
 /**
- * The problems that have several variants on `device`, the most expensive ones first, by their FLOPs in a picture of so
+ * The workloads that have several variants on `device`, the most expensive ones first, by their FLOPs in a picture of so
  * many steps. Of those that share a name and variants the largest one stands for all.
  */
-export async function posedProblems(
-  device: Device,
+export async function posedWorkloads(
+  facts: DeviceFacts,
   checkpoint: OpenCheckpoint,
   { steps, ...shape }: PictureShape & { steps: number },
   operands: "f32" | "f16",
-): Promise<Problem[]> {
-  const posed = new Map<string, { problem: Problem; flops: number }>();
-  const onProblem = (problem: Problem, list: string) => {
+): Promise<Workload[]> {
+  const posed = new Map<string, { workload: Workload; flops: number }>();
+  const onWorkload = (workload: Workload, list: string) => {
     const runs = list === "denoise" ? steps : 1;
-    const key = choiceKey(device, problem);
+    const key = choiceKey(facts, workload);
     const known = posed.get(key);
-    const largest = known && known.problem.flops >= problem.flops ? known.problem : problem;
-    posed.set(key, { problem: largest, flops: (known?.flops ?? 0) + runs * problem.flops });
+    const largest = known && known.workload.flops >= workload.flops ? known.workload : workload;
+    posed.set(key, { workload: largest, flops: (known?.flops ?? 0) + runs * workload.flops });
   };
-  await planMemory(checkpoint, shape, { operands, device, onProblem });
+  await planMemory(checkpoint, shape, { operands, facts, onWorkload });
   return [...posed.values()]
-    .filter(({ problem }) => problem.variants(device).length > 1)
+    .filter(({ workload }) => workload.variants(facts).length > 1)
     .sort((a, b) => b.flops - a.flops)
-    .map(({ problem }) => problem);
+    .map(({ workload }) => workload);
 }
 
-export type TuneProblemsOptions = Pick<
+export type TuneWorkloadsOptions = Pick<
   TuneOptions,
   "seconds" | "known" | "complete" | "onChoice" | "onProgress" | "signal"
 >;
 
 /**
- * Measures problems in their order until the time is spent, on a device from `open`, and on another one each time that one
+ * Measures workloads in their order until the time is spent, on a device from `open`, and on another one each time that one
  * is lost. Errors: those of `open`; what `signal` was aborted with.
  */
-export async function tuneProblems(
-  problems: readonly Problem[],
+export async function tuneWorkloads(
+  workloads: readonly Workload[],
   open: () => Promise<Device>,
-  { seconds = defaultTuneSeconds, known = {}, complete = false, onChoice, onProgress, signal }: TuneProblemsOptions,
-): Promise<TunedProblems> {
+  { seconds = defaultTuneSeconds, known = {}, complete = false, onChoice, onProgress, signal }: TuneWorkloadsOptions,
+): Promise<TunedWorkloads> {
   const deadline = performance.now() + 1000 * seconds;
   const bench: Bench = { device: await open(), open, deadline, signal, excluded: new Map() };
-  const keyed = problems.map((problem) => [choiceKey(bench.device, problem), problem] as const);
+  const keyed = workloads.map((workload) => [choiceKey(bench.device, workload), workload] as const);
   const isFresh = (key: string) => !known[key] || (complete && known[key].unmeasured !== undefined);
   const total = keyed.filter(([key]) => isFresh(key)).length;
   const report = (done: number) => onProgress?.({ stage: "tune", done, total, image: 0, numImages: 0 });
-  const tuned: TunedProblems = {};
+  const tuned: TunedWorkloads = {};
   let done = 0;
   try {
-    for (const [key, problem] of keyed) {
+    for (const [key, workload] of keyed) {
       if (!isFresh(key)) {
-        tuned[key] = known[key] as TunedProblem;
+        tuned[key] = known[key] as TunedWorkload;
         continue;
       }
       report(done++);
-      tuned[key] = await tuneProblem(bench, problem, known[key]?.candidates);
+      tuned[key] = await tuneWorkload(bench, workload, known[key]?.candidates);
       onChoice?.(key, tuned[key]);
     }
     if (total > 0) report(total);
@@ -175,19 +176,23 @@ type Bench = {
 };
 
 /** Of the candidates that are `known` those that failed are not tried again: they may be why nothing was measured. */
-async function tuneProblem(bench: Bench, problem: Problem, known: readonly Candidate[] = []): Promise<TunedProblem> {
+async function tuneWorkload(
+  bench: Bench,
+  workload: Workload,
+  known: readonly Candidate[] = [],
+): Promise<TunedWorkload> {
   const { deadline, signal, excluded } = bench;
   for (;;) {
     signal?.throwIfAborted();
     const { device } = bench;
     const failed = known.flatMap(({ variant, error }) => (error === undefined ? [] : [[variant, error] as const]));
-    const candidates = candidatesOf(device, problem, new Map([...failed, ...excluded]));
-    const choice = (unmeasured?: string) => ({ ...chosen(problem.name, candidates), unmeasured });
+    const candidates = candidatesOf(device, workload, new Map([...failed, ...excluded]));
+    const choice = (unmeasured?: string) => ({ ...chosen(workload.name, candidates), unmeasured });
     if (performance.now() > deadline) return choice(noTime);
     if (excluded.size >= mostLosses) return choice(`the device was lost to ${mostLosses} kernels before`);
     const latest = { variant: "", since: 0 };
     const onVariant = (variant: string) => void Object.assign(latest, { variant, since: performance.now() });
-    const trial = tryVariants(device, problem, candidates, { deadline, signal, onVariant });
+    const trial = tryVariants(device, workload, candidates, { deadline, signal, onVariant });
     try {
       if (await endsBy(deadline + grace_ms, trial, signal)) {
         const isUp = performance.now() > deadline && candidates.every(({ ms }) => ms === null);
@@ -195,7 +200,7 @@ async function tuneProblem(bench: Bench, problem: Problem, known: readonly Candi
       }
       bench.abandoned = trial;
       signal?.throwIfAborted();
-      return { ...abandoned(problem, candidates, latest), unmeasured: noTime };
+      return { ...abandoned(workload, candidates, latest), unmeasured: noTime };
     } catch (error) {
       if (signal?.aborted) throw error;
       if (isShortOfMemory(device, error)) return choice((error as DaybreakError).message);
@@ -211,10 +216,10 @@ export const noTime = "no time was left";
 
 /** The choice where a variant still compiles or runs. The trial goes on with `candidates`, so they are copied. */
 function abandoned(
-  { name, portable }: Problem,
+  { name, portable }: Workload,
   candidates: readonly Candidate[],
   { variant, since }: { variant: string; since: number },
-): TunedProblem {
+): TunedWorkload {
   const waited_ms = performance.now() - since;
   const copies = candidates.map((candidate, i) => {
     // The built-in choice has to be compiled in any case, and the portable kernel before any other can be checked.
@@ -229,7 +234,7 @@ function abandoned(
  * The choice among candidates, the built-in one first: the fastest if it is faster than the built-in one by
  * {@link leastGain} in its best run and faster in its median one, else the built-in one.
  */
-export function chosen(name: string, candidates: readonly Candidate[]): TunedProblem {
+export function chosen(name: string, candidates: readonly Candidate[]): TunedWorkload {
   const builtin = candidates[0] as Candidate;
   const timed = candidates.filter(({ ms, error }) => ms !== null && error === undefined);
   const best = timed.toSorted((a, b) => (a.ms as number) - (b.ms as number))[0];
@@ -245,8 +250,8 @@ export function chosen(name: string, candidates: readonly Candidate[]): TunedPro
 }
 
 /** Choices in the form that the device takes. */
-export function tuningOf(problems: TunedProblems): Tuning {
-  return new Map(Object.entries(problems).map(([key, { variant }]) => [key, variant]));
+export function tuningOf(workloads: TunedWorkloads): Tuning {
+  return new Map(Object.entries(workloads).map(([key, { variant }]) => [key, variant]));
 }
 
 /**

@@ -4,17 +4,19 @@
 // each check, so that a variant which computes nothing cannot pass with another's result.
 
 import { assert, DaybreakError } from "../errors.js";
-import { BufferPlan, type CommandList, Recorder } from "./gpu/commands.js";
+import { BufferPlan } from "./gpu/buffer-plan.js";
+import type { CommandList } from "./gpu/command-list.js";
 import { type Device, oneLine, reasonOf } from "./gpu/device.js";
 import { Readback } from "./gpu/readback.js";
+import { Recorder } from "./gpu/recorder.js";
 import { byteLength, type Tensor } from "./gpu/tensor.js";
-import { type Extents, type Problem, type Variant, variantName } from "./ops/variants.js";
+import { type Extents, type Variant, variantName, type Workload } from "./ops/variants.js";
 import { MadeInputs } from "./sample-inputs.js";
 
 /** What was found out about a variant. */
 export type Candidate = {
   variant: string;
-  /** Least and median time of the whole problem, milliseconds, reckoned from a sample; null if it was not timed. */
+  /** Least and median time of the whole workload, milliseconds, reckoned from a sample; null if it was not timed. */
   ms: number | null;
   median_ms: number | null;
   /** Why it is never chosen. */
@@ -41,7 +43,7 @@ const sample_ms = 20;
 /** What a sample is enlarged to at most: a GPU that is fast enough for more may have no memory for it. */
 const mostSampleBytes = 256 * 1024 ** 2;
 const mostRepeats = 100;
-/** Tiles of a timed sample, if the problem has so many: fewer would leave cores idle, the more the larger a tile is. */
+/** Tiles of a timed sample, if the workload has so many: fewer would leave cores idle, the more the larger a tile is. */
 const fewestTiles = { gpu: 64, processor: 16 } as const;
 /** Runs of each variant, the first of them to warm up. */
 const rounds = 6;
@@ -54,20 +56,20 @@ const fewestRounds = 3;
 const hopeless = 1.5;
 const hopelessAtFirst = 4;
 
-/** The variants of a problem before they are tried; those that are not to be run have their errors. */
+/** The variants of a workload before they are tried; those that are not to be run have their errors. */
 export function candidatesOf(
   device: Device,
-  problem: Problem,
+  workload: Workload,
   excluded: ReadonlyMap<string, string> = new Map(),
 ): Candidate[] {
-  return problem.variants(device).map((listed) => {
+  return workload.variants(device).map((listed) => {
     const variant = variantName(listed);
     return { variant, ms: null, median_ms: null, error: excluded.get(variant) };
   });
 }
 
 /**
- * Tries the variants of a problem: checks all against the portable one, then times those that are right, in turns. What
+ * Tries the variants of a workload: checks all against the portable one, then times those that are right, in turns. What
  * is found out goes to `candidates` at once, for they count also if this does not end. Where the time runs out, variants
  * stay without times.
  * Errors: those that end the device; `device.out_of_memory` for samples that it has no room for; what `signal` was aborted
@@ -75,14 +77,14 @@ export function candidatesOf(
  */
 export async function tryVariants(
   device: Device,
-  problem: Problem,
+  workload: Workload,
   candidates: Candidate[],
   options: TrialOptions,
 ): Promise<void> {
-  const variants = problem.variants(device);
-  const tile = commonTile(problem, variants);
-  const samples = new Samples(device, problem, checkedPart(problem.extents, tile));
-  const trial: Trial = { device, problem, options, variants, candidates, tile, samples };
+  const variants = workload.variants(device);
+  const tile = commonTile(workload, variants);
+  const samples = new Samples(device, workload, checkedPart(workload.extents, tile));
+  const trial: Trial = { device, workload, options, variants, candidates, tile, samples };
   try {
     const sound = await checkVariants(trial);
     if (!options.isUntimed && sound.length >= 2) await timeVariants(trial, sound);
@@ -92,16 +94,16 @@ export async function tryVariants(
 }
 
 /**
- * Milliseconds of a problem's built-in choice, in runs of about {@link sample_ms}; undefined if it does not run.
+ * Milliseconds of a workload's built-in choice, in runs of about {@link sample_ms}; undefined if it does not run.
  * Errors: those of {@link tryVariants}.
  */
-export async function timeBuiltin(device: Device, problem: Problem): Promise<number | undefined> {
-  const [variants, candidates] = [problem.variants(device), candidatesOf(device, problem)];
-  const { extents: tile } = problem;
-  const samples = new Samples(device, problem, tile);
+export async function timeBuiltin(device: Device, workload: Workload): Promise<number | undefined> {
+  const [variants, candidates] = [workload.variants(device), candidatesOf(device, workload)];
+  const { extents: tile } = workload;
+  const samples = new Samples(device, workload, tile);
   const options = { deadline: Number.POSITIVE_INFINITY };
   try {
-    return (await repeatsFor({ device, problem, options, variants, candidates, tile, samples }, 0))?.ms;
+    return (await repeatsFor({ device, workload, options, variants, candidates, tile, samples }, 0))?.ms;
   } finally {
     samples.close();
   }
@@ -114,7 +116,7 @@ export function isShortOfMemory(device: Device, error: unknown): boolean {
 
 type Trial = {
   device: Device;
-  problem: Problem;
+  workload: Workload;
   options: TrialOptions;
   variants: readonly Variant[];
   /** In the order of the variants. */
@@ -125,7 +127,7 @@ type Trial = {
   samples: Samples;
 };
 
-function commonTile({ extents }: Problem, variants: readonly Variant[]): Extents {
+function commonTile({ extents }: Workload, variants: readonly Variant[]): Extents {
   const rows = variants.reduce((all, { tileRows }) => leastCommonMultiple(all, tileRows), 1);
   const cols = variants.reduce((all, { tileCols }) => leastCommonMultiple(all, tileCols), 1);
   return { rows: Math.min(rows, extents.rows), cols: Math.min(cols, extents.cols) };
@@ -137,7 +139,7 @@ function leastCommonMultiple(a: number, b: number): number {
   return (a / divisor) * b;
 }
 
-/** Two tiles either way, so that one which is right in its first tile only is found out, and the problem's own remainder. */
+/** Two tiles either way, so that one which is right in its first tile only is found out, and the workload's own remainder. */
 function checkedPart({ rows, cols }: Extents, tile: Extents): Extents {
   return {
     rows: Math.min(rows, 2 * tile.rows + (rows % tile.rows)),
@@ -161,12 +163,12 @@ function cellsOf({ rows, cols }: Extents): number {
 
 /** Variants that compute what the reference does, all of them unless the time runs out; errors go to the candidates. */
 async function checkVariants(trial: Trial): Promise<number[]> {
-  const { device, problem, options, variants, candidates, samples } = trial;
+  const { device, workload, options, variants, candidates, samples } = trial;
   const { deadline, signal } = options;
   const readback = new Readback(device);
   const sound = new Set<number>();
-  const portable = variants.findIndex(({ stem }) => stem === problem.portable);
-  assert(portable >= 0, `${problem.name}: none of its variants is of the kernel ${problem.portable}`);
+  const portable = variants.findIndex(({ stem }) => stem === workload.portable);
+  assert(portable >= 0, `${workload.name}: none of its variants is of the kernel ${workload.portable}`);
   let expected: Float32Array | undefined;
   try {
     for (const i of new Set([portable, ...variants.keys()])) {
@@ -177,7 +179,7 @@ async function checkVariants(trial: Trial): Promise<number[]> {
       const values = await attempt(trial, i, () => samples.values(variants[i] as Variant, readback));
       if (!values) continue;
       if (i === portable) expected = values;
-      candidate.error = difference(values, expected, errorBound[problem.operands]);
+      candidate.error = difference(values, expected, errorBound[workload.operands]);
       if (candidate.error === undefined) sound.add(i);
     }
   } finally {
@@ -203,7 +205,7 @@ function difference(values: Float32Array, expected: Float32Array | undefined, bo
 
 /** Times the sound variants in turns. */
 async function timeVariants(trial: Trial, sound: readonly number[]): Promise<void> {
-  const { problem, options, variants, candidates } = trial;
+  const { workload, options, variants, candidates } = trial;
   const { deadline, signal } = options;
   let repeats: number | undefined;
   // One that fails on larger samples leaves their size to the next.
@@ -228,7 +230,7 @@ async function timeVariants(trial: Trial, sound: readonly number[]): Promise<voi
     }
   } finally {
     const done = Math.max(...[...times.values()].map((values) => values.length));
-    const whole = cellsOf(problem.extents) / cellsOf(samples.part);
+    const whole = cellsOf(workload.extents) / cellsOf(samples.part);
     for (const [i, values] of times) {
       // A variant that was given up has fewer times than the others, which say enough about it.
       if (done < fewestRounds || values.length === 0) continue;
@@ -247,11 +249,11 @@ async function timeVariants(trial: Trial, sound: readonly number[]): Promise<voi
  * that takes less; undefined if the variant fails or the time runs out.
  */
 async function growSamples(trial: Trial, variant: number): Promise<number | undefined> {
-  const { device, problem, options, tile } = trial;
+  const { device, workload, options, tile } = trial;
   const fewest = cellsOf(tile) * fewestTiles[device.isSoftware ? "processor" : "gpu"];
   const resize = (part: Extents) => {
     trial.samples.close();
-    trial.samples = new Samples(device, problem, part);
+    trial.samples = new Samples(device, workload, part);
   };
   let last: { part: Extents; repeats: number } | undefined;
   for (;;) {
@@ -269,7 +271,7 @@ async function growSamples(trial: Trial, variant: number): Promise<number | unde
     const before = cellsOf(trial.samples.part);
     const wanted = Math.max(fewest, (before * sample_ms) / timed.ms);
     const most = (before * mostSampleBytes) / trial.samples.byteLength;
-    const part = timedPart(problem.extents, tile, Math.min(wanted, most));
+    const part = timedPart(workload.extents, tile, Math.min(wanted, most));
     if (cellsOf(part) < 1.5 * before) return timed.repeats;
     last = { part: trial.samples.part, repeats: timed.repeats };
     resize(part);
@@ -297,7 +299,7 @@ type Prepared = { list: CommandList; result: Tensor };
 class Samples {
   readonly part: Extents;
   readonly #device: Device;
-  readonly #problem: Problem;
+  readonly #workload: Workload;
   readonly #inputs: MadeInputs;
   readonly #places = new BufferPlan();
   /** By repeats and variant. */
@@ -305,10 +307,10 @@ class Samples {
   /** What was allocated before. */
   readonly #others: number;
 
-  constructor(device: Device, problem: Problem, part: Extents) {
+  constructor(device: Device, workload: Workload, part: Extents) {
     this.#device = device;
     this.#others = device.allocatedBytes;
-    this.#problem = problem;
+    this.#workload = workload;
     this.part = part;
     this.#inputs = new MadeInputs(device);
   }
@@ -348,14 +350,14 @@ class Samples {
     const known = this.#prepared.get(key);
     if (known) return known;
     const recorder = new Recorder(this.#device);
-    const sample = () => this.#problem.sample(recorder, this.#inputs, this.part, variant);
+    const sample = () => this.#workload.sample(recorder, this.#inputs, this.part, variant);
     let result = sample();
     for (let i = 1; i < repeats; i++) result = sample();
-    const list = recorder.finish(this.#problem.name, this.#places);
+    const list = recorder.finish(this.#workload.name, this.#places);
     const prepared = { list, result };
     this.#prepared.set(key, prepared);
     this.#places.realize(this.#device);
-    await list.prepare();
+    await list.prepare(this.#device);
     // Inputs are written and memory is found by now: none of it counts as the variant's time.
     await this.#device.idle();
     return prepared;

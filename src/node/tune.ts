@@ -1,12 +1,12 @@
 // When kernels are measured and which measured choices an engine gets: joins the engine's tuning with the cache. Knows no
 // kernel. Choices are a matter of speed alone, so nothing that goes wrong with them keeps an engine from opening.
 
-import type { DeviceLimits, Tuning } from "../engine/gpu/device.js";
+import type { DeviceLimits, Tuning } from "../engine/gpu/facts.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
 import {
   sha256,
-  type TunedProblem,
-  type TunedProblems,
+  type TunedWorkload,
+  type TunedWorkloads,
   type TuneOptions,
   tuneKernels,
   tuningKey,
@@ -93,14 +93,14 @@ async function measure(
   what: TuneCase,
   options: Pick<TuneOptions, "known" | "complete">,
   add: (found: Parameters<typeof addTuning>[0]) => Promise<unknown>,
-): Promise<TunedProblems> {
+): Promise<TunedWorkloads> {
   const name = await caseName(what);
   const begun_ms = Date.now();
-  const problems: TunedProblems = {};
+  const problems: TunedWorkloads = {};
   const keep = (measured: MeasuredCase) => add({ key, problems, cases: { [name]: measured } });
   await keep({ begun_ms, isDone: false });
   try {
-    const onChoice = (problem: string, choice: TunedProblem) => void Object.assign(problems, { [problem]: choice });
+    const onChoice = (problem: string, choice: TunedWorkload) => void Object.assign(problems, { [problem]: choice });
     const tuned = await tuneKernels({ ...what, ...options, onChoice });
     await keep({ begun_ms, isDone: true });
     return tuned;
@@ -118,7 +118,7 @@ function ignoreUnwritable(error: unknown): void {
 
 export type TuneResult = {
   /** Those of the case. */
-  problems: TunedProblems;
+  problems: TunedWorkloads;
   /** Where they are kept. */
   file: string;
   /** When choices were last added to it, as an ISO date. */

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { TunedProblem, TunedProblems } from "../engine/tuning.js";
+import type { TunedWorkload, TunedWorkloads } from "../engine/tuning.js";
 import type { Candidate } from "../engine/variant-trials.js";
 import { DaybreakError } from "../errors.js";
 import { cacheFolder } from "./cache-folder.js";
@@ -16,7 +16,7 @@ export type CachedTuning = {
   key: string;
   /** When choices were last added, as an ISO date. */
   tuned_at: string;
-  problems: TunedProblems;
+  problems: TunedWorkloads;
   /** Checkpoints and sizes that were measured: what has to be planned to know their problems need not be. */
   cases: Record<string, MeasuredCase>;
 };
@@ -91,7 +91,7 @@ export async function addTuning(
   return table;
 }
 
-function replaces(choice: TunedProblem, known: TunedProblem | undefined): boolean {
+function replaces(choice: TunedWorkload, known: TunedWorkload | undefined): boolean {
   if (!known || known.ms === null || choice.ms !== null) return true;
   return choice.candidates.some(({ variant, error }) => variant === known.variant && error !== undefined);
 }
@@ -122,7 +122,7 @@ function isCachedTuning(value: unknown): value is CachedTuning {
     isObject(cases) &&
     Object.values(cases).every(isMeasuredCase) &&
     isObject(problems) &&
-    Object.values(problems).every(isTunedProblem)
+    Object.values(problems).every(isTunedWorkload)
   );
 }
 
@@ -130,7 +130,7 @@ function isMeasuredCase(value: unknown): value is MeasuredCase {
   return isObject(value) && typeof value.begun_ms === "number" && typeof value.isDone === "boolean";
 }
 
-function isTunedProblem(value: unknown): value is TunedProblem {
+function isTunedWorkload(value: unknown): value is TunedWorkload {
   return (
     isObject(value) &&
     typeof value.name === "string" &&

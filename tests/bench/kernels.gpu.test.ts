@@ -6,7 +6,9 @@ import { z } from "zod";
 import { benchCases, caseDtype, caseName, eps, estimateFlops, recordCase } from "../../bench/cases.js";
 import { BenchInputs, elements } from "../../bench/data.js";
 import { type BenchKernelsOptions, benchKernels, relativeError } from "../../bench/kernels.js";
-import { BufferPlan, type Dispatch, Recorder } from "../../src/engine/gpu/commands.js";
+import { BufferPlan } from "../../src/engine/gpu/buffer-plan.js";
+import type { Dispatch } from "../../src/engine/gpu/commands.js";
+import { Recorder } from "../../src/engine/gpu/recorder.js";
 import { matmulVariants } from "../../src/engine/ops/matmul.js";
 import { testDevice } from "../gpu.js";
 import { readTensor } from "../kernels/reference.js";
@@ -56,7 +58,7 @@ test.each(small.map((c) => [`${caseName(c)} ${caseDtype(c)}`, c] as const))("%s 
   recorder.keep(y);
   const list = recorder.finish("case", plan);
   plan.realize(device);
-  await list.prepare();
+  await list.prepare(device);
   await list.submit();
   await device.idle();
   const { values } = await readTensor(readback, y);
@@ -104,7 +106,7 @@ test("every other kernel that can compute a case is timed after the device's cho
   expect(z.strictObject(resultShape).parse(all.result)).toEqual(all.result);
   expect(alone.result.results.map(({ variant }) => variant)).toEqual([rows[0]!.variant]);
   const { device } = await testDevice();
-  const product = { rows: 256, k: 128, cols: 384, a: "f32", weight: "bf16", isNarrow: false, isGated: true } as const;
+  const product = { rows: 256, k: 128, cols: 384, a: "f32", weight: "bf16", operands: "f32", isGated: true } as const;
   const stems = matmulVariants(device, product).map(({ stem }) => stem);
   expect(stems.length).toBeGreaterThan(1);
   expect(rows.map(({ kernel }) => kernel)).toEqual(stems);

@@ -3,8 +3,9 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { BufferPlan, Recorder } from "../../src/engine/gpu/commands.js";
+import { BufferPlan } from "../../src/engine/gpu/buffer-plan.js";
 import type { Device } from "../../src/engine/gpu/device.js";
+import { Recorder } from "../../src/engine/gpu/recorder.js";
 import type { Tensor } from "../../src/engine/gpu/tensor.js";
 
 function fakeDevice(): Device {

@@ -4,11 +4,12 @@
 import { describe, expect, it, vi } from "vitest";
 import { openCheckpoint } from "../../src/engine/checkpoint.js";
 import { openTriedDevice, plannedRate, tryMatrices } from "../../src/engine/device-trial.js";
-import { type Device, type MatrixConfig, openDevice } from "../../src/engine/gpu/device.js";
+import { type Device, openDevice } from "../../src/engine/gpu/device.js";
+import type { MatrixConfig } from "../../src/engine/gpu/facts.js";
 import { choosePlan } from "../../src/engine/memory-plan.js";
-import { matmulProblem } from "../../src/engine/ops/matmul.js";
+import { matmulWorkload } from "../../src/engine/ops/matmul.js";
 import { matrixVariants } from "../../src/engine/ops/matrix-tiles.js";
-import type { Problem, Variant } from "../../src/engine/ops/variants.js";
+import type { Variant, Workload } from "../../src/engine/ops/variants.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource } from "./checkpoints.js";
 import { draw, openTiny, testGpu } from "./open.js";
@@ -117,7 +118,7 @@ it("what is planned for a device is what an engine takes on it", async () => {
   const shape = { width: 64, height: 64, references: [], isGuided: false };
   const opened = await openCheckpoint(tinySource());
   const { plan, limits } = await closing(openTriedDevice({ gpu }), async (device) => {
-    return { plan: await choosePlan(opened, shape, undefined, { device }), limits: device.limits };
+    return { plan: await choosePlan(opened, shape, undefined, { facts: device }), limits: device.limits };
   });
   const engine = await openTiny({ gpu, limits });
   const picture = await draw(engine, shape);
@@ -142,13 +143,13 @@ async function claimingMatrices<T>(look: (device: Device) => T | Promise<T>): Pr
   });
 }
 
-const product = matmulProblem({
-  ...{ rows: 64, k: 40, cols: 24, a: "f32", weight: "bf16", isNarrow: true, isGated: false },
+const product = matmulWorkload({
+  ...{ rows: 64, k: 40, cols: 24, a: "f32", weight: "bf16", operands: "f16", isGated: false },
 });
 const portable: Variant = { stem: "matmul", tunables: {}, tileRows: 64, tileCols: 64 };
 
 /** A product by the portable kernel, and by two that stand for those of small and of large matrices. */
-function among(ofSmall: Variant, ofLarge: Variant, first = portable): Problem {
+function among(ofSmall: Variant, ofLarge: Variant, first = portable): Workload {
   const kernels = new Map<Variant, Variant>();
   const claimed = [ofSmall, ofLarge].map((kernel, i) => {
     const { M, N, K } = [small, large][i]!;
@@ -184,12 +185,12 @@ it.each<[string, Variant, RegExp]>([
 
 it("matrix units that take the device with them are not used, and it is told which kernel it was", async () => {
   await claimingMatrices(async (device) => {
-    const problem = among(portable, portable);
-    const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+    const workload = among(portable, portable);
+    const sample: Workload["sample"] = (recorder, inputs, part, variant) => {
       if (variant.stem === "on_16") device.gpu.destroy();
-      return problem.sample(recorder, inputs, part, variant);
+      return workload.sample(recorder, inputs, part, variant);
     };
-    const { right, fault } = await tryMatrices(device, [{ ...problem, sample }]);
+    const { right, fault } = await tryMatrices(device, [{ ...workload, sample }]);
     expect(right).toEqual([]);
     expect(fault).toMatch(/^on_16 .*: the GPU device was lost/);
   });
@@ -303,11 +304,11 @@ it("matrix units that are not there are a fault, too, unless nothing would use t
   const gpu = await testGpu();
   const hasUnits = await closing(openDevice({ gpu }), ({ matrixConfigs }) => matrixConfigs.length > 0);
   await claimingMatrices(async (device) => {
-    const problem = { ...product, variants: () => [portable, ...matrixVariants(device, "matmul")] };
-    const { fault } = await tryMatrices(device, [problem]);
+    const workload = { ...product, variants: () => [portable, ...matrixVariants(device, "matmul")] };
+    const { fault } = await tryMatrices(device, [workload]);
     if (!hasUnits) expect(fault).toMatch(/^matmul_subgroup_matrix .*subgroup/);
     device.limits.matrixRows = Number.POSITIVE_INFINITY;
-    expect(await tryMatrices(device, [problem])).toEqual({ right: [small, large] });
+    expect(await tryMatrices(device, [workload])).toEqual({ right: [small, large] });
   });
 });
 

@@ -26,7 +26,7 @@ describe("a smaller budget", () => {
     const opened = await openCheckpoint(tinySource());
     let budget = Number.POSITIVE_INFINITY;
     for (;;) {
-      const plan = await choosePlan(opened, shape, budget, { device }).catch(() => undefined);
+      const plan = await choosePlan(opened, shape, budget, { facts: device }).catch(() => undefined);
       if (!plan) break;
       plans.push(plan);
       budget = plan.totalBytes - 1;
@@ -74,7 +74,7 @@ describe("a smaller budget", () => {
 it("a picture that no plan brings into the device's buffers is refused with the least one that it needs", async () => {
   const { device: real } = await testDevice();
   const device = Object.create(real, { limits: { value: { ...real.limits, bufferBytes: 2 ** 20 } } }) as Device;
-  const refused = choosePlan(await openCheckpoint(tinySource()), shape, undefined, { device });
+  const refused = choosePlan(await openCheckpoint(tinySource()), shape, undefined, { facts: device });
   const { message } = await failure(refused, "device.limit_exceeded");
   const [, needed] = /^a picture of 256×256 needs a buffer of at least (\d+) bytes, the device allows 1048576:/.exec(
     message,
@@ -106,7 +106,7 @@ describe("an engine that has room for small pictures with all weights", () => {
     memoryBudgetBytes = Number.POSITIVE_INFINITY;
     // The most with which the large one displaces the text encoder.
     for (let kept = allResident; kept.textEncoder === "resident"; ) {
-      const plan = await choosePlan(opened, shape, memoryBudgetBytes - 1, { device });
+      const plan = await choosePlan(opened, shape, memoryBudgetBytes - 1, { facts: device });
       kept = plan.residencies;
       memoryBudgetBytes = plan.totalBytes;
     }

@@ -201,7 +201,7 @@ describe("a picture that the device has no memory for", () => {
 
     const device = await openDevice({ gpu: await testGpu(), limits });
     const shape = { ...size, references: [], isGuided: false };
-    const plan = await choosePlan(await openCheckpoint(tinySource()), shape, undefined, { device });
+    const plan = await choosePlan(await openCheckpoint(tinySource()), shape, undefined, { facts: device });
     device.close();
     expect(plan).toMatchObject({ residencies: allResident, decoding: decodings[1] });
     expect(plan.largestBufferBytes).toBeLessThanOrEqual(limits.bufferBytes);

@@ -3,7 +3,7 @@
 import { expect, it } from "vitest";
 import { openCheckpoint } from "../../src/engine/checkpoint.js";
 import { variantName } from "../../src/engine/ops/variants.js";
-import { posedProblems } from "../../src/engine/tuning.js";
+import { posedWorkloads } from "../../src/engine/tuning.js";
 import { testDevice } from "../gpu.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource } from "./checkpoints.js";
@@ -29,9 +29,9 @@ it("times the plan that draws: nothing is compiled or kept for it, and the next 
 it("times the kernels that were chosen, in as many dispatches as there are", async () => {
   const { device } = await testDevice();
   const shape = { ...size, references: [], isGuided: false, steps: 1 };
-  const problems = await posedProblems(device, await openCheckpoint(tinySource()), shape, "f32");
+  const workloads = await posedWorkloads(device, await openCheckpoint(tinySource()), shape, "f32");
   // A kernel of another file than the built-in choice's, wherever there is one.
-  const others = problems.flatMap(({ name, variants }) => {
+  const others = workloads.flatMap(({ name, variants }) => {
     const [first, ...rest] = variants(device);
     const other = rest.find(({ stem }) => stem !== first!.stem);
     return other ? [{ name, other }] : [];

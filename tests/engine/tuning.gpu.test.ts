@@ -1,30 +1,31 @@
-// Tuning on a device: problems come from the plan, and a variant that is wrong, does not compile or takes the device with
+// Tuning on a device: workloads come from the plan, and a variant that is wrong, does not compile or takes the device with
 // it is excluded and told, never chosen. Variants with such faults are put beside an operation's own.
 
 import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/engine/checkpoint.js";
-import { Recorder } from "../../src/engine/gpu/commands.js";
 import { type Device, openDevice } from "../../src/engine/gpu/device.js";
-import { attentionProblem } from "../../src/engine/ops/attention.js";
-import { convolutionProblem } from "../../src/engine/ops/conv2d.js";
-import { matmulProblem } from "../../src/engine/ops/matmul.js";
+import { ordinaryGpu, type Tuning } from "../../src/engine/gpu/facts.js";
+import { Recorder } from "../../src/engine/gpu/recorder.js";
+import { attentionWorkload } from "../../src/engine/ops/attention.js";
+import { convolutionWorkload } from "../../src/engine/ops/conv2d.js";
+import { matmulWorkload } from "../../src/engine/ops/matmul.js";
 import {
   choiceKey,
   chooseVariant,
   type Extents,
-  type Problem,
   type Variant,
   variantName,
+  type Workload,
 } from "../../src/engine/ops/variants.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
 import { MadeInputs } from "../../src/engine/sample-inputs.js";
 import {
-  posedProblems,
-  type TunedProblem,
-  type TunedProblems,
-  type TuneProblemsOptions,
+  posedWorkloads,
+  type TunedWorkload,
+  type TunedWorkloads,
+  type TuneWorkloadsOptions,
   tuneKernels,
-  tuneProblems,
+  tuneWorkloads,
   tuningOf,
 } from "../../src/engine/tuning.js";
 import { testDevice } from "../gpu.js";
@@ -33,8 +34,8 @@ import { tinySource } from "./checkpoints.js";
 import { openTiny, testGpu } from "./open.js";
 import { spyOn, wrap } from "./spied-gpu.js";
 
-const product = { rows: 200, k: 96, cols: 72, a: "f32", weight: "bf16", isNarrow: false, isGated: false } as const;
-const matmul = matmulProblem(product);
+const product = { rows: 200, k: 96, cols: 72, a: "f32", weight: "bf16", operands: "f32", isGated: false } as const;
+const matmul = matmulWorkload(product);
 const portable: Variant = { stem: "matmul", tunables: {}, tileRows: 64, tileCols: 64 };
 
 /** A device, and what a test does to it. */
@@ -44,48 +45,48 @@ async function open(change: (device: Device) => void = () => undefined): Promise
   return device;
 }
 
-type TestOptions = Partial<TuneProblemsOptions> & { open?: () => Promise<Device> };
+type TestOptions = Partial<TuneWorkloadsOptions> & { open?: () => Promise<Device> };
 
-/** Choices by the problems' names. */
-async function tuneAll(problems: Problem[], options: TestOptions = {}): Promise<TunedProblems> {
-  const tuned = await tuneProblems(problems, options.open ?? open, { seconds: 60, ...options });
+/** Choices by the workloads' names. */
+async function tuneAll(workloads: Workload[], options: TestOptions = {}): Promise<TunedWorkloads> {
+  const tuned = await tuneWorkloads(workloads, options.open ?? open, { seconds: 60, ...options });
   return Object.fromEntries(Object.values(tuned).map((choice) => [choice.name, choice]));
 }
 
-async function tuneOne(problem: Problem, options?: TestOptions): Promise<TunedProblem> {
-  return (await tuneAll([problem], options))[problem.name]!;
+async function tuneOne(workload: Workload, options?: TestOptions): Promise<TunedWorkload> {
+  return (await tuneAll([workload], options))[workload.name]!;
 }
 
-/** A problem with these variants, and one more that they are checked against: `sound` under the name "reference". */
-function among(problem: Problem, sound: Variant, ...variants: Variant[]): Problem {
+/** A workload with these variants, and one more that they are checked against: `sound` under the name "reference". */
+function among(workload: Workload, sound: Variant, ...variants: Variant[]): Workload {
   const reference: Variant = { ...sound, stem: "reference" };
   return {
-    ...problem,
+    ...workload,
     portable: reference.stem,
     variants: () => [...variants, reference],
     sample: (recorder, inputs, part, variant) =>
-      problem.sample(recorder, inputs, part, variant === reference ? sound : variant),
+      workload.sample(recorder, inputs, part, variant === reference ? sound : variant),
   };
 }
 
 describe("variants", () => {
-  it.each<[string, Problem]>([
+  it.each<[string, Workload]>([
     ["a product", matmul],
-    ["a gated product", matmulProblem({ ...product, isGated: true, weight: "f32" })],
-    ["a product of f16", matmulProblem({ ...product, a: "f16", weight: "f16", isNarrow: true, k: 90 })],
-    ["a convolution", convolutionProblem({ pixels: 900, inputs: 12, outputs: 24, weight: "bf16" })],
-    ["attention", attentionProblem({ tokens: 70, heads: 3, headSize: 24, dtype: "f16" })],
-  ])("of %s compute the same", async (_, problem) => {
-    const choice = await tuneOne(problem);
+    ["a gated product", matmulWorkload({ ...product, isGated: true, weight: "f32" })],
+    ["a product of f16", matmulWorkload({ ...product, a: "f16", weight: "f16", operands: "f16", k: 90 })],
+    ["a convolution", convolutionWorkload({ pixels: 900, inputs: 12, outputs: 24, weight: "bf16", operands: "f32" })],
+    ["attention", attentionWorkload({ tokens: 70, heads: 3, headSize: 24, operands: "f16" })],
+  ])("of %s compute the same", async (_, workload) => {
+    const choice = await tuneOne(workload);
     const { device } = await testDevice();
-    expect(choice.candidates.map(({ variant }) => variant)).toEqual(problem.variants(device).map(variantName));
+    expect(choice.candidates.map(({ variant }) => variant)).toEqual(workload.variants(device).map(variantName));
     for (const { error } of choice.candidates) expect(error).toBeUndefined();
     if (choice.candidates.length > 1) expect(choice.ms).toBeGreaterThan(0);
   });
 
   it("that are faster are chosen", async () => {
     const slow: Variant = { ...portable, stem: "slow" };
-    const large: Problem = {
+    const large: Workload = {
       ...{ ...matmul, extents: { rows: 2000, cols: 72 }, flops: 10 * matmul.flops },
       sample: (recorder, inputs, part, variant) => {
         for (let i = 0; i < 5 && variant === slow; i++) matmul.sample(recorder, inputs, part, portable);
@@ -117,35 +118,40 @@ describe("variants", () => {
 
   it("one that the device refuses to compile is excluded, and the device goes on", async () => {
     // The keys of a tile do not fit into workgroup memory.
-    const attention = attentionProblem({ tokens: 64, heads: 2, headSize: 64, dtype: "f32" });
+    const attention = attentionWorkload({ tokens: 64, heads: 2, headSize: 64, operands: "f32" });
     const sound: Variant = { stem: "attention", tunables: { KEYS: 16 }, tileRows: 64, tileCols: 64 };
     const huge: Variant = { ...sound, tunables: { KEYS: 8192 } };
-    const problem = among(attention, sound, huge);
+    const workload = among(attention, sound, huge);
     const devices: Device[] = [];
     const openOne = async () => {
       devices.push(await open());
       return devices[0]!;
     };
-    const tuned = await tuneAll([problem, matmul], { open: openOne });
-    expect(tuned[problem.name]).toMatchObject({ variant: "reference KEYS=16", candidates: [{}, {}] });
-    expect(tuned[problem.name]!.candidates[0]!.error).toMatch(/workgroup|storage/i);
+    const tuned = await tuneAll([workload, matmul], { open: openOne });
+    expect(tuned[workload.name]).toMatchObject({ variant: "reference KEYS=16", candidates: [{}, {}] });
+    expect(tuned[workload.name]!.candidates[0]!.error).toMatch(/workgroup|storage/i);
     expect(devices.map(({ failure }) => failure)).toEqual([undefined]);
   });
 
-  it("one that the device is lost to is excluded from all problems, and others are still measured", async () => {
+  it("one that the device is lost to is excluded from all workloads, and others are still measured", async () => {
     let losses = 0;
+    let opened: Device | undefined;
     const deadly: Variant = { ...portable, stem: "deadly" };
-    const dangerous = (problem: Problem): Problem => {
-      const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
-        if (variant !== deadly) return problem.sample(recorder, inputs, part, variant);
+    const dangerous = (workload: Workload): Workload => {
+      const sample: Workload["sample"] = (recorder, inputs, part, variant) => {
+        if (variant !== deadly) return workload.sample(recorder, inputs, part, variant);
         losses += 1;
-        recorder.device.gpu.destroy();
-        return problem.sample(recorder, inputs, part, portable);
+        opened?.gpu.destroy();
+        return workload.sample(recorder, inputs, part, portable);
       };
-      return among({ ...problem, sample }, portable, deadly, portable);
+      return among({ ...workload, sample }, portable, deadly, portable);
     };
-    const other = matmulProblem({ ...product, cols: 40 });
-    const tuned = await tuneAll([dangerous(matmul), dangerous(other)]);
+    const other = matmulWorkload({ ...product, cols: 40 });
+    const openWatched = () =>
+      open((device) => {
+        opened = device;
+      });
+    const tuned = await tuneAll([dangerous(matmul), dangerous(other)], { open: openWatched });
     expect(losses).toBe(1);
     for (const { name } of [matmul, other]) {
       expect(tuned[name]!.candidates[0]!.error).toMatch(/the GPU device was lost/);
@@ -156,32 +162,32 @@ describe("variants", () => {
 });
 
 describe("samples", () => {
-  it.each<[string, Problem, Extents]>([
-    ["a gated product", matmulProblem({ ...product, isGated: true }), { rows: 7, cols: 24 }],
+  it.each<[string, Workload, Extents]>([
+    ["a gated product", matmulWorkload({ ...product, isGated: true }), { rows: 7, cols: 24 }],
     [
       "a convolution",
-      convolutionProblem({ pixels: 900, inputs: 12, outputs: 24, weight: "bf16", isNarrow: false }),
+      convolutionWorkload({ pixels: 900, inputs: 12, outputs: 24, weight: "bf16", operands: "f32" }),
       { rows: 60, cols: 16 },
     ],
-    ["attention", attentionProblem({ tokens: 70, heads: 3, headSize: 24, dtype: "f32" }), { rows: 32, cols: 48 }],
-  ])("of %s are what they are asked to be", async (_, problem, part) => {
+    ["attention", attentionWorkload({ tokens: 70, heads: 3, headSize: 24, operands: "f32" }), { rows: 32, cols: 48 }],
+  ])("of %s are what they are asked to be", async (_, workload, part) => {
     const { device } = await testDevice();
     const inputs = new MadeInputs(device);
-    for (const asked of [part, problem.extents]) {
-      const [variant] = problem.variants(device) as [Variant];
-      expect(problem.sample(new Recorder(device), inputs, asked, variant)).toMatchObject(asked);
+    for (const asked of [part, workload.extents]) {
+      const [variant] = workload.variants(device) as [Variant];
+      expect(workload.sample(new Recorder(device), inputs, asked, variant)).toMatchObject(asked);
     }
     inputs.close();
   });
 
   /** Many terms a sum, so that the whole takes long; its parts are noted in `parts`. */
-  const large = (rows: number, cols: number, parts: Extents[] = [], k = 1024): Problem => {
-    const problem = matmulProblem({ ...product, rows, cols, k });
-    const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+  const large = (rows: number, cols: number, parts: Extents[] = [], k = 1024): Workload => {
+    const workload = matmulWorkload({ ...product, rows, cols, k });
+    const sample: Workload["sample"] = (recorder, inputs, part, variant) => {
       parts.push(part);
-      return problem.sample(recorder, inputs, part, variant);
+      return workload.sample(recorder, inputs, part, variant);
     };
-    return { ...problem, sample };
+    return { ...workload, sample };
   };
 
   it("have whole tiles of every variant, and several of them", async () => {
@@ -206,19 +212,19 @@ describe("samples", () => {
 
   it("do not make a variant of large tiles pay for rows that a part of a tile lacks", async () => {
     const { device } = await testDevice();
-    const problem = large(8192, 1024);
-    const [kernel] = problem.variants(device) as [Variant];
+    const workload = large(8192, 1024);
+    const [kernel] = workload.variants(device) as [Variant];
     const tall: Variant = { ...kernel, stem: "tall", tileRows: 512 };
     const slow: Variant = { ...kernel, stem: "slow" };
     const choice = await tuneOne({
-      ...problem,
+      ...workload,
       portable: "tall",
       variants: () => [slow, tall],
       sample: (recorder, inputs, { rows, cols }, variant) => {
         const whole = { rows: Math.ceil(rows / 512) * 512, cols };
-        if (variant === tall) return problem.sample(recorder, inputs, whole, kernel);
-        for (let i = 0; i < 2; i++) problem.sample(recorder, inputs, { rows, cols }, kernel);
-        return problem.sample(recorder, inputs, { rows, cols }, kernel);
+        if (variant === tall) return workload.sample(recorder, inputs, whole, kernel);
+        for (let i = 0; i < 2; i++) workload.sample(recorder, inputs, { rows, cols }, kernel);
+        return workload.sample(recorder, inputs, { rows, cols }, kernel);
       },
     });
     expect(choice.candidates.map(({ error }) => error)).toEqual([undefined, undefined]);
@@ -239,24 +245,24 @@ describe("samples", () => {
         return isFirst ? { message: "Failed to allocate\nmemory" } : error;
       });
     };
-    const convolution = convolutionProblem({ pixels: 900, inputs: 12, outputs: 24, weight: "bf16", isNarrow: false });
-    const problem = among(matmul, portable, { ...portable, tunables: { ROWS: 2 }, tileRows: 32 }, portable);
-    const tuned = await tuneAll([problem, convolution], { open: () => open(full) });
-    const choice = tuned[problem.name]!;
+    const convolution = convolutionWorkload({ pixels: 900, inputs: 12, outputs: 24, weight: "bf16", operands: "f32" });
+    const workload = among(matmul, portable, { ...portable, tunables: { ROWS: 2 }, tileRows: 32 }, portable);
+    const tuned = await tuneAll([workload, convolution], { open: () => open(full) });
+    const choice = tuned[workload.name]!;
     expect(choice).toMatchObject({ variant: "matmul ROWS=2", ms: null });
     expect(choice.unmeasured).toBe("the device has no memory for samples (Failed to allocate memory)");
     expect(choice.candidates.map(({ error }) => error)).toEqual([undefined, undefined, undefined]);
     expect(tuned[convolution.name]!.unmeasured).toBeUndefined();
-    const known = { [choiceKey((await testDevice()).device, problem)]: choice };
-    expect((await tuneOne(problem, { known, complete: true })).ms).toBeGreaterThan(0);
+    const known = { [choiceKey((await testDevice()).device, workload)]: choice };
+    expect((await tuneOne(workload, { known, complete: true })).ms).toBeGreaterThan(0);
   });
 
   it("stay as they are where the device has no memory for larger ones, and are timed", async () => {
     const parts: Extents[] = [];
     // Room for what is checked, and not for 16 tiles of 64 rows and 2048 terms a sum.
     const small = async () => openDevice({ gpu: await testGpu(), limits: { bufferBytes: 4 * 1024 * 1024 } });
-    const problem = large(6144, 1024, parts, 2048);
-    const choice = await tuneOne(among(problem, portable, portable), { open: small });
+    const workload = large(6144, 1024, parts, 2048);
+    const choice = await tuneOne(among(workload, portable, portable), { open: small });
     expect(choice.unmeasured).toBeUndefined();
     expect(choice.ms).toBeGreaterThan(0);
     const cells = parts.map(({ rows, cols }) => rows * cols);
@@ -265,9 +271,9 @@ describe("samples", () => {
   });
 
   it("take no more memory than tuning may have, however fast they are", async () => {
-    const quick = matmulProblem({ ...product, rows: 100_000, cols: 64, k: 8 });
+    const quick = matmulWorkload({ ...product, rows: 100_000, cols: 64, k: 8 });
     // 64 KiB a row.
-    const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+    const sample: Workload["sample"] = (recorder, inputs, part, variant) => {
       inputs.tensor("ballast", part.rows, 16 * 1024);
       return quick.sample(recorder, inputs, part, variant);
     };
@@ -279,12 +285,12 @@ describe("samples", () => {
 
   it("are sized by the next variant where one fails on larger ones", async () => {
     const broken: Variant = { ...portable, stem: "broken" };
-    const problem = large(6144, 1024);
-    const sample: Problem["sample"] = (recorder, inputs, part, variant) => {
+    const workload = large(6144, 1024);
+    const sample: Workload["sample"] = (recorder, inputs, part, variant) => {
       if (variant === broken && part.rows * part.cols > 4 * 64 * 64) throw new Error("too large for it");
-      return problem.sample(recorder, inputs, part, portable);
+      return workload.sample(recorder, inputs, part, portable);
     };
-    const choice = await tuneOne(among({ ...problem, sample }, portable, broken, portable));
+    const choice = await tuneOne(among({ ...workload, sample }, portable, broken, portable));
     expect(choice.candidates[0]!.error).toBe("too large for it");
     // The two that are left are the same kernel.
     expect(["matmul", "reference"]).toContain(choice.variant);
@@ -293,7 +299,7 @@ describe("samples", () => {
 
   it("are submitted as one, however often they run", async () => {
     const spy = spyOn(await testGpu());
-    const few = matmulProblem({ ...product, rows: 8, cols: 8, k: 8 });
+    const few = matmulWorkload({ ...product, rows: 8, cols: 8, k: 8 });
     const choice = await tuneOne(among(few, portable, portable), { open: () => openDevice({ gpu: spy.gpu }) });
     expect(choice.ms).toBeGreaterThan(0);
     // Two variants: checks, a few sizes of samples, and six rounds; a run by itself would take a hundred each time.
@@ -302,8 +308,8 @@ describe("samples", () => {
 
   it("that need a larger buffer than the device has, likewise", async () => {
     const small = async () => openDevice({ gpu: await testGpu(), limits: { bufferBytes: 4 * 1024 * 1024 } });
-    const problem = matmulProblem({ ...product, rows: 2000, k: 8192 });
-    const choice = await tuneOne(among(problem, portable, portable), { open: small });
+    const workload = matmulWorkload({ ...product, rows: 2000, k: 8192 });
+    const choice = await tuneOne(among(workload, portable, portable), { open: small });
     expect(choice.unmeasured).toMatch(/no memory for samples \("a" needs a buffer of \d+ bytes/);
     expect(choice.candidates.map(({ error }) => error)).toEqual([undefined, undefined]);
   });
@@ -312,17 +318,17 @@ describe("samples", () => {
 it("choices of sizes that share a name and not their variants stand side by side", async () => {
   const other: Variant = { ...portable, tunables: { ROWS: 2 }, tileRows: 32 };
   const [few, many] = [among(matmul, portable, portable), among(matmul, portable, other, portable)];
-  const tuned = await tuneProblems([few, many], open, { seconds: 1e-6 });
-  const named = (choice: TunedProblem) => ({ ...choice, variant: choice.candidates.at(-2)!.variant });
+  const tuned = await tuneWorkloads([few, many], open, { seconds: 1e-6 });
+  const named = (choice: TunedWorkload) => ({ ...choice, variant: choice.candidates.at(-2)!.variant });
   const tuning = tuningOf(Object.fromEntries(Object.entries(tuned).map(([key, choice]) => [key, named(choice)])));
   expect([...tuning.values()]).toEqual(["matmul", "matmul"]);
-  const device = await openDevice({ gpu: await testGpu(), tuning });
-  expect([few, many].map((problem) => chooseVariant(device, problem))).toEqual([portable, portable]);
-  device.close();
+  const chosenBy = (tuning: Tuning) => {
+    const recorder = new Recorder({ ...ordinaryGpu, tuning });
+    return [few, many].map((workload) => chooseVariant(recorder, workload));
+  };
+  expect(chosenBy(tuning)).toEqual([portable, portable]);
   // A choice for the name alone holds for both.
-  const byName = await openDevice({ gpu: await testGpu(), tuning: new Map([[matmul.name, "reference"]]) });
-  expect([few, many].map((problem) => chooseVariant(byName, problem).stem)).toEqual(["reference", "reference"]);
-  byName.close();
+  expect(chosenBy(new Map([[matmul.name, "reference"]])).map(({ stem }) => stem)).toEqual(["reference", "reference"]);
 });
 
 it.each(["f32", "f16"] as const)("a checkpoint in %s is planned and measured on one device", async (precision) => {
@@ -343,7 +349,7 @@ it.each(["f32", "f16"] as const)("a checkpoint in %s is planned and measured on 
 });
 
 it("what was measured before the GPU fails for good is told", async () => {
-  const told: TunedProblem[] = [];
+  const told: TunedWorkload[] = [];
   const gone = new Error("no GPU any more");
   const lost = (device: Device) => {
     if (told.length > 0) throw gone;
@@ -352,22 +358,22 @@ it("what was measured before the GPU fails for good is told", async () => {
       return call();
     });
   };
-  const attention = attentionProblem({ tokens: 64, heads: 2, headSize: 64, dtype: "f32" });
+  const attention = attentionWorkload({ tokens: 64, heads: 2, headSize: 64, operands: "f32" });
   const sound: Variant = { stem: "attention", tunables: { KEYS: 16 }, tileRows: 64, tileCols: 64 };
-  const problems = [among(matmul, portable, portable), among(attention, sound, sound)];
-  const onChoice = (_: string, choice: TunedProblem) => void told.push(choice);
-  await expect(tuneAll(problems, { open: () => open(lost), onChoice })).rejects.toBe(gone);
+  const workloads = [among(matmul, portable, portable), among(attention, sound, sound)];
+  const onChoice = (_: string, choice: TunedWorkload) => void told.push(choice);
+  await expect(tuneAll(workloads, { open: () => open(lost), onChoice })).rejects.toBe(gone);
   expect(told).toMatchObject([{ name: matmul.name, ms: expect.any(Number) }]);
 });
 
 describe("time", () => {
   it("that is up leaves the built-in choices, which count as known until they are asked for", async () => {
-    const problem = among(matmul, portable, portable);
-    const choice = await tuneOne(problem, { seconds: 1e-6 });
+    const workload = among(matmul, portable, portable);
+    const choice = await tuneOne(workload, { seconds: 1e-6 });
     expect(choice).toMatchObject({ variant: "matmul", ms: null, builtin_ms: null, unmeasured: "no time was left" });
-    const known = { [choiceKey((await testDevice()).device, problem)]: choice };
-    expect(await tuneOne(problem, { known })).toEqual(choice);
-    expect((await tuneOne(problem, { known, complete: true })).ms).toBeGreaterThan(0);
+    const known = { [choiceKey((await testDevice()).device, workload)]: choice };
+    expect(await tuneOne(workload, { known })).toEqual(choice);
+    expect((await tuneOne(workload, { known, complete: true })).ms).toBeGreaterThan(0);
   });
 
   it("bounds the whole", async () => {
@@ -378,9 +384,9 @@ describe("time", () => {
       source: tinySource(),
       onProgress: (event: ProgressEvent) => events.push(event),
     };
-    const problems = await tuneKernels({ ...what, width: 64, height: 64, seconds: 1 });
+    const workloads = await tuneKernels({ ...what, width: 64, height: 64, seconds: 1 });
     expect(performance.now() - started).toBeLessThan(15_000);
-    const total = Object.keys(problems).length;
+    const total = Object.keys(workloads).length;
     expect(events.map(({ done }) => done)).toEqual(Array.from({ length: total && total + 1 }, (_, i) => i));
     for (const event of events) expect(event).toMatchObject({ stage: "tune", total });
   });
@@ -417,9 +423,9 @@ describe("time", () => {
     const { device } = await testDevice();
     const compiled: Variant = { stem: "matmul_f16", tunables: {}, tileRows: 64, tileCols: 64 };
     if (!device.features.has("shader-f16")) return;
-    const problem = among(matmul, portable, portable, compiled);
+    const workload = among(matmul, portable, portable, compiled);
     const short = await stuck();
-    expect(await tuneOne(problem, { ...short, seconds: 1 })).toMatchObject({
+    expect(await tuneOne(workload, { ...short, seconds: 1 })).toMatchObject({
       ...{ variant: "matmul", ms: null, unmeasured: "no time was left" },
       candidates: [{ error: undefined }, { error: undefined }, { error: undefined }],
     });
@@ -430,7 +436,7 @@ describe("time", () => {
     // What the engine will take is compiled in any case.
     const [long, builtin] = [await stuck(), await stuck()];
     const choices = await Promise.all([
-      tuneOne(problem, { ...long, seconds: 6 }),
+      tuneOne(workload, { ...long, seconds: 6 }),
       tuneOne(among(matmul, portable, compiled), { ...builtin, seconds: 6 }),
     ]);
     const errors = choices.map(({ candidates }) => candidates.map(({ error }) => error));
@@ -449,13 +455,13 @@ describe("time", () => {
     const { device } = await testDevice();
     if (!device.features.has("shader-f16")) return;
     const compiled: Variant = { stem: "matmul_f16", tunables: {}, tileRows: 64, tileCols: 64 };
-    const problem = among(matmul, portable, portable, compiled);
+    const workload = among(matmul, portable, portable, compiled);
     const first = await stuck();
-    const key = choiceKey(device, problem);
-    const { [key]: choice } = await tuneProblems([problem], first.open, { seconds: 6 });
+    const key = choiceKey(device, workload);
+    const { [key]: choice } = await tuneWorkloads([workload], first.open, { seconds: 6 });
     expect(choice).toMatchObject({ ms: null, unmeasured: "no time was left" });
     const second = await stuck();
-    const again = await tuneOne(problem, { ...second, seconds: 60, known: { [key]: choice! }, complete: true });
+    const again = await tuneOne(workload, { ...second, seconds: 60, known: { [key]: choice! }, complete: true });
     expect(again.unmeasured).toBeUndefined();
     expect(again.ms).toBeGreaterThan(0);
     expect(again.candidates[1]!.error).toMatch(/not run after/);
@@ -470,8 +476,8 @@ describe("time", () => {
     const endless = await stuck();
     const stop = new AbortController();
     endless.onCompile.push(() => stop.abort());
-    const problem = among(matmul, portable, portable, compiled);
-    await expect(tuneOne(problem, { ...endless, seconds: 3600, signal: stop.signal })).rejects.toThrow(/abort/);
+    const workload = among(matmul, portable, portable, compiled);
+    await expect(tuneOne(workload, { ...endless, seconds: 3600, signal: stop.signal })).rejects.toThrow(/abort/);
     expect(endless.isClosed()).toBe(false);
     endless.end();
     await endless.closed;
@@ -484,28 +490,29 @@ describe("time", () => {
     const { device } = await testDevice();
     const checkpoint = await openCheckpoint(tinySource());
     const shape = { width: 64, height: 64, references: [], isGuided: false, steps: 4 };
-    if ((await posedProblems(device, checkpoint, shape, "f32")).length > 0) await failure(running, "request.cancelled");
+    if ((await posedWorkloads(device, checkpoint, shape, "f32")).length > 0)
+      await failure(running, "request.cancelled");
     else expect(await running).toEqual({});
   });
 });
 
-it("problems are those that a picture poses, the most expensive first, and what is chosen for them is taken", async () => {
+it("workloads are those that a picture poses, the most expensive first, and what is chosen for them is taken", async () => {
   const { device } = await testDevice();
   const checkpoint = await openCheckpoint(tinySource());
   const shape = { width: 64, height: 64, references: [], isGuided: false, steps: 4 };
-  const problems = await posedProblems(device, checkpoint, shape, "f32");
-  expect(new Set(problems.map(({ name }) => name)).size).toBe(problems.length);
-  for (const problem of problems) expect(problem.variants(device).length).toBeGreaterThan(1);
+  const workloads = await posedWorkloads(device, checkpoint, shape, "f32");
+  expect(new Set(workloads.map(({ name }) => name)).size).toBe(workloads.length);
+  for (const workload of workloads) expect(workload.variants(device).length).toBeGreaterThan(1);
   if (device.isSoftware) {
     for (const operation of ["matmul ", "conv2d ", "attention "]) {
-      expect(problems.some(({ name }) => name.startsWith(operation))).toBe(true);
+      expect(workloads.some(({ name }) => name.startsWith(operation))).toBe(true);
     }
   }
   // The counted plan poses what the real one poses: every choice is asked for.
-  const tuning = new Map(problems.map((problem) => [problem.name, "none of these"]));
+  const tuning = new Map(workloads.map((workload) => [workload.name, "none of these"]));
   const asked = new Set<string>();
   tuning.get = (name) => void asked.add(name);
   const engine = await openTiny({ tuning });
   await engine.generate({ prompt: "a red circle", width: 64, height: 64, steps: 1 });
-  for (const { name } of problems) expect(asked).toContain(name);
+  for (const { name } of workloads) expect(asked).toContain(name);
 });

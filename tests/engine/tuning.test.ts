@@ -21,10 +21,10 @@ describe("the choice", () => {
     ["the built-in one, if nothing was timed", [untimed("built-in"), untimed("a")], "built-in"],
     ["the built-in one, if all have errors", [untimed("built-in", "off"), untimed("a", "off")], "built-in"],
   ])("is %s", (_, candidates, variant) => {
-    const choice = chosen("problem", candidates);
-    expect(choice).toMatchObject({ name: "problem", variant, builtin_ms: candidates[0]!.ms, candidates });
+    const choice = chosen("workload", candidates);
+    expect(choice).toMatchObject({ name: "workload", variant, builtin_ms: candidates[0]!.ms, candidates });
     expect(choice.ms).toBe(candidates.find((candidate) => candidate.variant === variant)!.ms);
-    expect(tuningOf({ problem: choice })).toEqual(new Map([["problem", variant]]));
+    expect(tuningOf({ workload: choice })).toEqual(new Map([["workload", variant]]));
   });
 });
 

@@ -5,7 +5,7 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import { Engine } from "../../src/engine/engine.js";
-import type { Tuning } from "../../src/engine/gpu/device.js";
+import type { Tuning } from "../../src/engine/gpu/facts.js";
 import type { GenerateRequest, Precision, RgbImage, TraceTensor } from "../../src/engine/request.js";
 import { decodeSafetensors, type RawTensor } from "../../src/engine/weights/safetensors.js";
 import type { CheckpointSource } from "../../src/engine/weights/source.js";

@@ -5,9 +5,9 @@ import { afterEach, expect, it } from "vitest";
 import { openCheckpoint } from "../../src/engine/checkpoint.js";
 import type { Engine } from "../../src/engine/engine.js";
 import { openDevice } from "../../src/engine/gpu/device.js";
-import type { Problem } from "../../src/engine/ops/variants.js";
+import type { Workload } from "../../src/engine/ops/variants.js";
 import { variantName } from "../../src/engine/ops/variants.js";
-import { posedProblems } from "../../src/engine/tuning.js";
+import { posedWorkloads } from "../../src/engine/tuning.js";
 import { createGpu } from "../../src/node/dawn.js";
 import { listTraces, traceCheckpoint } from "./catalog.js";
 import { compareTrace, failures, openTestEngine } from "./run.js";
@@ -27,11 +27,11 @@ it.each(["f32", "f16"] as const)("%s", async (precision) => {
   const source = await traceCheckpoint(trace.checkpoint);
   const device = await openDevice({ gpu: await createGpu() });
   const shape = { width: 96, height: 64, references: [], isGuided: false, steps: 4 };
-  const problems = await posedProblems(device, await openCheckpoint(source), shape, precision);
-  const namesOf = (problem: Problem) => problem.variants(device).map(variantName);
-  const most = Math.max(1, ...problems.map((problem) => namesOf(problem).length));
+  const workloads = await posedWorkloads(device, await openCheckpoint(source), shape, precision);
+  const namesOf = (workload: Workload) => workload.variants(device).map(variantName);
+  const most = Math.max(1, ...workloads.map((workload) => namesOf(workload).length));
   const tunings = Array.from({ length: most - 1 }, (_, i) => {
-    return new Map(problems.map((problem) => [problem.name, namesOf(problem).slice(0, i + 2).at(-1) as string]));
+    return new Map(workloads.map((workload) => [workload.name, namesOf(workload).slice(0, i + 2).at(-1) as string]));
   });
   device.close();
   expect(tunings.length > 0 || !device.isSoftware).toBe(true);

@@ -2,12 +2,12 @@
 
 import { beforeAll, describe, expect, it } from "vitest";
 import { padded8 } from "../../src/engine/gpu/tensor.js";
-import { type Conv2dOptions, conv2d, conv2dVariants } from "../../src/engine/ops/conv2d.js";
+import { type Conv2dOptions, type Convolution, conv2d, conv2dVariants } from "../../src/engine/ops/conv2d.js";
 import { type Variant, variantName } from "../../src/engine/ops/variants.js";
 import {
   configurations,
-  isNarrowing,
   recordWith,
+  roundsOperands,
   storedWeight,
   type TunedDevice,
   type WeightDtype,
@@ -86,7 +86,7 @@ async function run(test: TunedDevice, c: Case, variant: Variant): Promise<number
     const image = { tensor: inputs.tensor("x", height * width, ci, x, { rowsBefore: 1, rowsAfter: 1 }), height, width };
     const weights = weightOf(inputs, "weight", co, 9 * padded8(ci), taps, weight);
     const into = add ? { tensor: inputs.tensor("y", height * width, co, before), accumulate: true } : undefined;
-    const options = { mode, into, operands: isNarrowing(variant) ? "f16" : "f32" } as const;
+    const options = { mode, into, operands: roundsOperands(variant) ? "f16" : "f32" } as const;
     const record = () => conv2d(recorder, image, weights, inputs.vector("bias", bias), options);
     return { y: recordWith(variant, recorder, record).tensor };
   });
@@ -104,9 +104,10 @@ describe.each(configurations)("conv2d on %s", (_, open) => {
   it.each(cases)("$shape $mode weight $weight add $add", async (c) => {
     const [height, width, inputs, outputs] = c.shape;
     const scale = { same: 1, upsample: 4, downsample: 1 / 4 }[c.mode ?? "same"];
-    const problem = { pixels: height * width * scale, inputs, outputs, weight: c.weight ?? "bf16", isNarrow: true };
-    await withEach(test, conv2dVariants(test.device, problem), async (variant) => {
-      const bound = isNarrowing(variant) ? nmseBound.f16 : nmseBound.f32;
+    const pixels = height * width * scale;
+    const convolution: Convolution = { pixels, inputs, outputs, weight: c.weight ?? "bf16", operands: "f16" };
+    await withEach(test, conv2dVariants(test.device, convolution), async (variant) => {
+      const bound = roundsOperands(variant) ? nmseBound.f16 : nmseBound.f32;
       expect(await run(test, c, variant), variantName(variant)).toBeLessThanOrEqual(bound);
     });
   });
@@ -117,13 +118,13 @@ describe.each(configurations)("conv2d on %s", (_, open) => {
     x[(2 * width + 3) * channels + 5] = Number.POSITIVE_INFINITY;
     const w = normal(2, channels * 9 * channels);
     const shape = { pixels: height * width, inputs: channels, outputs: channels };
-    const variants = conv2dVariants(test.device, { ...shape, weight: "bf16", isNarrow: true });
+    const variants = conv2dVariants(test.device, { ...shape, weight: "bf16", operands: "f16" });
     await withEach(test, variants, async (variant) => {
       const { y } = await runRecorded(test, (recorder, inputs) => {
         const image = { tensor: inputs.tensor("x", height * width, channels, x), height, width };
         const weights = weightOf(inputs, "weight", channels, 9 * channels, w, "bf16");
         const bias = inputs.vector("bias", new Float32Array(channels));
-        const options = { operands: isNarrowing(variant) ? "f16" : "f32" } as const;
+        const options = { operands: roundsOperands(variant) ? "f16" : "f32" } as const;
         return { y: recordWith(variant, recorder, () => conv2d(recorder, image, weights, bias, options)).tensor };
       });
       const isReached = (pixel: number) =>

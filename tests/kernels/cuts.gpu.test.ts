@@ -3,7 +3,7 @@
 // move where its maximum is looked up.
 
 import { beforeAll, describe, expect, it } from "vitest";
-import type { Recorder } from "../../src/engine/gpu/commands.js";
+import type { Recorder } from "../../src/engine/gpu/recorder.js";
 import type { Tensor } from "../../src/engine/gpu/tensor.js";
 import { attention, attentionVariants } from "../../src/engine/ops/attention.js";
 import { conv2d, conv2dVariants } from "../../src/engine/ops/conv2d.js";
@@ -25,7 +25,7 @@ const [cols, k] = [150, 200];
 const operations: Operation[] = [
   ...[false, true].map((causal) => ({
     name: causal ? "causal attention" : "attention",
-    variants: ({ device }: TunedDevice) => attentionVariants(device, { tokens, heads, headSize, dtype: "f16" }),
+    variants: ({ device }: TunedDevice) => attentionVariants(device, { tokens, heads, headSize, operands: "f16" }),
     record: (recorder: Recorder, inputs: Inputs) => {
       // Steep enough that maxima rise while the keys pass.
       const tensor = (name: string, seed: number, spread: number, dtype: "f32" | "f16") =>
@@ -42,7 +42,7 @@ const operations: Operation[] = [
         inputs: inputChannels,
         outputs,
         weight: "bf16",
-        isNarrow: true,
+        operands: "f16",
       }),
     record: (recorder, inputs) => {
       const x = inputs.tensor("x", height * width, inputChannels, normal(1, height * width * inputChannels));
@@ -55,7 +55,7 @@ const operations: Operation[] = [
   ...[4, 90].map((rows) => ({
     name: `a product of ${rows} rows`,
     variants: ({ device }: TunedDevice) =>
-      matmulVariants(device, { rows, k, cols, a: "f32", weight: "bf16", isNarrow: true, isGated: false }),
+      matmulVariants(device, { rows, k, cols, a: "f32", weight: "bf16", operands: "f16", isGated: false }),
     record: (recorder: Recorder, inputs: Inputs) => {
       const weight = weightOf(inputs, "weight", cols, k, normal(2, cols * k), "bf16");
       return matmul(recorder, inputs.tensor("a", rows, k, normal(1, rows * k)), weight, { operands: "f16" });

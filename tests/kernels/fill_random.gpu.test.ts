@@ -1,7 +1,8 @@
 // fill_random against its formula, the zeros in its padding, and the statistics of what it writes.
 
 import { describe, expect, test } from "vitest";
-import { BufferPlan, Recorder } from "../../src/engine/gpu/commands.js";
+import { BufferPlan } from "../../src/engine/gpu/buffer-plan.js";
+import { Recorder } from "../../src/engine/gpu/recorder.js";
 import { tensorUsage } from "../../src/engine/gpu/tensor.js";
 import { fillRandom, type RandomValues } from "../../src/engine/ops/fill.js";
 import type { Target } from "../../src/engine/weights/layout.js";
@@ -44,7 +45,7 @@ async function run({ device, readback }: TestDevice, c: Case, random = values): 
   const recorder = new Recorder(device);
   fillRandom(recorder, target, { buffer, byteOffset: 0 }, random);
   const list = recorder.finish("fill", new BufferPlan());
-  await list.prepare();
+  await list.prepare(device);
   await list.submit();
   const bytes = await readback.bytes(buffer, 0, target.byteLength);
   list.close();

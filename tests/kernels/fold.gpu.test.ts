@@ -3,7 +3,7 @@
 // those past the end, give other results.
 
 import { expect, test, vi } from "vitest";
-import type { Recorder } from "../../src/engine/gpu/commands.js";
+import type { Recorder } from "../../src/engine/gpu/recorder.js";
 import type { Tensor } from "../../src/engine/gpu/tensor.js";
 import { eulerStep, guidance, silu } from "../../src/engine/ops/elementwise.js";
 import { splitHeads } from "../../src/engine/ops/heads.js";

@@ -2,9 +2,9 @@
 // them take every way of splitting, and how each variant of an operation gets its turn.
 
 import { expect, vi } from "vitest";
-import type { Recorder } from "../../src/engine/gpu/commands.js";
 import { openDevice } from "../../src/engine/gpu/device.js";
 import { Readback } from "../../src/engine/gpu/readback.js";
+import type { Recorder } from "../../src/engine/gpu/recorder.js";
 import { padded8 } from "../../src/engine/gpu/tensor.js";
 import { type Variant, variantName } from "../../src/engine/ops/variants.js";
 import type { Weight } from "../../src/engine/weights/upload.js";
@@ -97,7 +97,7 @@ export function recordWith<T>(variant: Variant, recorder: Recorder, record: () =
 }
 
 /** True for kernels that round their operands to f16. */
-export function isNarrowing({ stem }: Variant): boolean {
+export function roundsOperands({ stem }: Variant): boolean {
   return /_subgroup_matrix$|_f16$/.test(stem);
 }
 

@@ -1,17 +1,17 @@
 // The matrix product against f64, in every dtype, with every epilogue, on every choice of kernel and split.
 
 import { beforeAll, describe, expect, it } from "vitest";
-import type { Recorder } from "../../src/engine/gpu/commands.js";
+import type { Recorder } from "../../src/engine/gpu/recorder.js";
 import { sliceRows, type Tensor } from "../../src/engine/gpu/tensor.js";
-import { type MatmulOptions, matmul, matmulVariants } from "../../src/engine/ops/matmul.js";
+import { type MatmulOptions, matmul, matmulVariants, type Product } from "../../src/engine/ops/matmul.js";
 import { matrixVariants } from "../../src/engine/ops/matrix-tiles.js";
 import { type Variant, variantName } from "../../src/engine/ops/variants.js";
 import type { Weight } from "../../src/engine/weights/upload.js";
 import {
   configurations,
-  isNarrowing,
   opened,
   recordWith,
+  roundsOperands,
   storedWeight,
   type TunedDevice,
   type WeightDtype,
@@ -97,7 +97,7 @@ function prepare(test: TunedDevice, c: Case): (variant: Variant) => Promise<numb
   const { shape, a = "f32", weight = "bf16", epilogue = "none", magnitude = 1 } = c;
   const [rows, cols, k] = shape;
   const product = (variant: Variant, recorder: Recorder, x: Tensor, w: Weight, options: MatmulOptions) => {
-    const operands = isNarrowing(variant) ? "f16" : "f32";
+    const operands = roundsOperands(variant) ? "f16" : "f32";
     return recordWith(variant, recorder, () => matmul(recorder, x, w, { ...options, operands }));
   };
   const aValues = normal(1, rows * k, 0, magnitude).map((v) => stored(v, a));
@@ -149,7 +149,7 @@ function prepare(test: TunedDevice, c: Case): (variant: Variant) => Promise<numb
   };
   const expected = new Map<boolean, Float64Array>();
   return async (variant) => {
-    const isRounded = isNarrowing(variant);
+    const isRounded = roundsOperands(variant);
     if (!expected.has(isRounded)) expected.set(isRounded, expectedOf(isRounded));
     const { y } = await compute(variant);
     return nmse(y.values, expected.get(isRounded) as Float64Array);
@@ -165,11 +165,11 @@ describe.each(configurations)("matmul on %s", (_, open) => {
   it.each(cases)("$shape a $a weight $weight, $epilogue", async (c) => {
     const { shape, a = "f32", weight = "bf16", epilogue } = c;
     const [rows, cols, k] = shape;
-    const product = { rows, k, cols, a, weight, isNarrow: true, isGated: epilogue === "silu gate" };
+    const product: Product = { rows, k, cols, a, weight, operands: "f16", isGated: epilogue === "silu gate" };
     const error = prepare(test, c);
     const variants = matmulVariants(test.device, product).filter((v) => c.isForAll || !isSlowToCompile(test, v));
     await withEach(test, variants, async (variant) => {
-      const bound = isNarrowing(variant) ? nmseBound.f16 : nmseBound.f32;
+      const bound = roundsOperands(variant) ? nmseBound.f16 : nmseBound.f32;
       expect(await error(variant), variantName(variant)).toBeLessThanOrEqual(bound);
     });
   });
@@ -217,7 +217,7 @@ describe("matmul on matrix units", async () => {
   } else {
     console.log(`${adapter} shows no matrix units of f16 with sums in f32: their kernels were not tested`);
     it("lists none where there are none", () => {
-      const product = { rows: 64, k: 64, cols: 64, a: "f16", weight: "bf16", isNarrow: true, isGated: false } as const;
+      const product = { rows: 64, k: 64, cols: 64, a: "f16", weight: "bf16", operands: "f16", isGated: false } as const;
       const stems = matmulVariants(test.device, product).map(({ stem }) => stem);
       expect(stems).not.toContain("matmul_subgroup_matrix");
     });

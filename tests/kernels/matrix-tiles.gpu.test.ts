@@ -2,7 +2,7 @@
 // valid with every layout, where the driver has matrix units at all.
 
 import { describe, expect, it } from "vitest";
-import type { Device } from "../../src/engine/gpu/device.js";
+import { type DeviceFacts, ordinaryGpu } from "../../src/engine/gpu/facts.js";
 import { kernelLayout } from "../../src/engine/gpu/kernel.js";
 import { attentionVariants } from "../../src/engine/ops/attention.js";
 import { conv2dVariants } from "../../src/engine/ops/conv2d.js";
@@ -13,17 +13,18 @@ import { testDevice } from "../gpu.js";
 
 type Matrix = [M: number, N: number, K: number];
 
-/** A device as far as layouts see one. */
-function unitsOf(subgroups: [min: number, max: number], workgroupKiB: number, matrices: Matrix[]): Device {
+/** A GPU with matrix units. */
+function unitsOf(subgroups: [min: number, max: number], workgroupKiB: number, matrices: Matrix[]): DeviceFacts {
   const [subgroupMinSize, subgroupMaxSize] = subgroups;
-  const limits = { maxComputeWorkgroupStorageSize: 1024 * workgroupKiB, maxComputeInvocationsPerWorkgroup: 1024 };
   const matrixConfigs = matrices.map(([M, N, K]) => {
     return { M, N, K, componentType: "f16", resultComponentType: "f32" };
   });
   return {
-    ...{ gpu: { limits }, info: { subgroupMinSize, subgroupMaxSize }, matrixConfigs, features: new Set() },
-    ...{ limits: { matrixRows: 16 }, isSoftware: false, subgroupSize: 0 },
-  } as unknown as Device;
+    ...ordinaryGpu,
+    limits: { ...ordinaryGpu.limits, matrixRows: 16 },
+    ...{ subgroupMinSize, subgroupMaxSize, matrixConfigs },
+    ...{ workgroupBytes: 1024 * workgroupKiB, workgroupInvocations: 1024 },
+  };
 }
 
 const nvidia: Matrix[] = [
@@ -59,10 +60,10 @@ describe.each(gpus)("$gpu", ({ device, product, attention, lanes }) => {
     const product = { rows: 64, k: 64, cols: 64, a: "f32", weight: "bf16", isGated: false } as const;
     const image = { pixels: 64, inputs: 64, outputs: 64, weight: "bf16" } as const;
     const heads = { tokens: 64, heads: 2, headSize: 128 };
-    const firsts = ([true, false] as const).map((isNarrow) => [
-      matmulVariants(device, { ...product, isNarrow })[0]?.stem,
-      conv2dVariants(device, { ...image, isNarrow })[0]?.stem,
-      attentionVariants(device, { ...heads, dtype: isNarrow ? "f16" : "f32" })[0]?.stem,
+    const firsts = (["f16", "f32"] as const).map((operands) => [
+      matmulVariants(device, { ...product, operands })[0]?.stem,
+      conv2dVariants(device, { ...image, operands })[0]?.stem,
+      attentionVariants(device, { ...heads, operands })[0]?.stem,
     ]);
     const stems = ["matmul", "conv2d", "attention"];
     expect(firsts).toEqual([stems.map((stem) => `${stem}_subgroup_matrix`), stems]);

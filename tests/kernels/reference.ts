@@ -3,10 +3,11 @@
 // Memory is made hostile: scratch starts as NaN bits and sliced inputs have NaN rows around them, so that a kernel
 // which reads what it must not, or leaves padding unwritten, gives a wrong result instead of a lucky one.
 
-import { BufferPlan, Recorder } from "../../src/engine/gpu/commands.js";
-import type { DeviceLimits } from "../../src/engine/gpu/device.js";
+import { BufferPlan } from "../../src/engine/gpu/buffer-plan.js";
 import { openDevice } from "../../src/engine/gpu/device.js";
+import type { DeviceLimits } from "../../src/engine/gpu/facts.js";
 import { Readback } from "../../src/engine/gpu/readback.js";
+import { Recorder } from "../../src/engine/gpu/recorder.js";
 import {
   byteLength,
   createTensor,
@@ -117,7 +118,7 @@ export async function runRecorded<Names extends string>(
     for (const { buffer } of recorder.scratches) {
       if (buffer) device.gpu.queue.writeBuffer(buffer, 0, new Uint32Array(buffer.size / 4).fill(nanWord));
     }
-    await list.prepare();
+    await list.prepare(device);
     await list.submit();
     await device.idle();
     const results: Record<string, Result> = {};

@@ -6,14 +6,14 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import type { TunedProblem } from "../../src/engine/tuning.js";
+import type { TunedWorkload } from "../../src/engine/tuning.js";
 import { addTuning, readTuning, tuningFile } from "../../src/node/tuning-cache.js";
 import { buildProgram, repository } from "../cli/program.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { failure } from "../weights/fixtures.js";
 
 const key = "0123456789abcdef".repeat(4);
-const choice = (variant: string): TunedProblem => ({
+const choice = (variant: string): TunedWorkload => ({
   ...{ name: "a product", variant, ms: 1.5, builtin_ms: 3 },
   candidates: [
     { variant: "built-in", ms: 3, median_ms: 3.5 },
@@ -69,7 +69,7 @@ describe("a file that is no good counts as none and is replaced", () => {
 
 it("a choice that could not be measured leaves one that was, unless that one failed now", async () => {
   const folder = newFolder();
-  const unmeasured = (variant: string, failed?: string): TunedProblem => ({
+  const unmeasured = (variant: string, failed?: string): TunedWorkload => ({
     ...{ name: "a product", variant, ms: null, builtin_ms: null, unmeasured: "no time was left" },
     candidates: ["built-in", "a"].map((name) => {
       return { variant: name, ms: null, median_ms: null, ...(name === failed && { error: "lost" }) };

@@ -3,30 +3,17 @@
 // WebGPU reports most errors outside of the call that caused them; `Device.check()` brings them back to the work.
 
 import { DaybreakError } from "../../errors.js";
+import {
+  assumedRates,
+  bufferSize,
+  type DeviceFacts,
+  type DeviceLimits,
+  isUsable,
+  type MatrixConfig,
+  type Tuning,
+  workLimits,
+} from "./facts.js";
 import { bufferUsage, mapMode } from "./usage.js";
-
-/** Limits the engine plans with; smaller values than the adapter's can be asked for to test the planning. */
-export type DeviceLimits = {
-  /** Largest range of a storage buffer that one binding may cover, bytes. */
-  bindingBytes: number;
-  /** Largest buffer, bytes. */
-  bufferBytes: number;
-  /** FLOPs that one dispatch should not exceed, so that it stays under about 100 ms (watchdogs). */
-  dispatchFlops: number;
-  /** Bytes that one dispatch should not move, for the same reason. */
-  dispatchBytes: number;
-  /** FLOPs and bytes that one submission should not exceed, so that it stays under about 500 ms. */
-  submissionFlops: number;
-  submissionBytes: number;
-  /**
-   * Rows from which products of f16 operands go to matrix units, where the device has some; infinite on processors, whose
-   * drivers only imitate them, and 1 to test them there.
-   */
-  matrixRows: number;
-};
-
-/** A product that the device's matrix units compute: [M, K]·[K, N], its operands and its sum. WGSL's types: "f16", "f32". */
-export type MatrixConfig = { M: number; N: number; K: number; componentType: string; resultComponentType: string };
 
 /** Adapter limits that decide how work is cut up: what reports show of a device. */
 export const shownLimits = [
@@ -55,30 +42,6 @@ const usefulFeatures: readonly [feature: string, needs: readonly string[]][] = [
 /** Below this a product is bound by reading its weight. */
 const gpuMatrixRows = 16;
 
-/** How fast work is assumed to be done when it is cut. */
-export type WorkRates = { flopsPerSecond: number; bytesPerSecond: number };
-
-/**
- * What processors as adapters do, roughly, without and with the kernels that need subgroups, and small GPUs, until it is
- * measured: see device-trial.ts.
- */
-const software: WorkRates = { flopsPerSecond: 5e9, bytesPerSecond: 4e9 };
-const softwareSubgroups: WorkRates = { flopsPerSecond: 2e10, bytesPerSecond: 4e9 };
-export const smallGpu: WorkRates = { flopsPerSecond: 5e11, bytesPerSecond: 4e10 };
-
-/** The limits by which work is cut: 100 ms a dispatch, 500 ms a submission. */
-export function workLimits({ flopsPerSecond, bytesPerSecond }: WorkRates) {
-  return {
-    dispatchFlops: 0.1 * flopsPerSecond,
-    dispatchBytes: 0.1 * bytesPerSecond,
-    submissionFlops: 0.5 * flopsPerSecond,
-    submissionBytes: 0.5 * bytesPerSecond,
-  };
-}
-
-/** Problem, by `choiceKey` or name → name of the variant that was measured to be the fastest; see ops/variants.ts. */
-export type Tuning = ReadonlyMap<string, string>;
-
 export type OpenDeviceOptions = {
   gpu: GPU;
   limits?: Partial<DeviceLimits>;
@@ -88,23 +51,23 @@ export type OpenDeviceOptions = {
   withoutFeatures?: string[];
 };
 
-/** A GPU device with the limits to plan with and the error that ended it, if one did. */
-export class Device {
+/** A GPU device: what it can do, the limits by which work is cut, and the error that ended it, if one did. */
+export class Device implements DeviceFacts {
   readonly gpu: GPUDevice;
   readonly info: GPUAdapterInfo;
   readonly features: ReadonlySet<string>;
   readonly limits: DeviceLimits;
-  /** True for adapters that run on the CPU (lavapipe, SwiftShader, WARP). */
   readonly isSoftware: boolean;
-  /** Lanes of a subgroup where that is one known number, else 0. */
   readonly subgroupSize: number;
-  /** What the matrix units compute; none where shaders cannot reach them, or they are wrong. */
+  readonly subgroupMinSize: number;
+  readonly subgroupMaxSize: number;
+  readonly workgroupBytes: number;
+  readonly workgroupInvocations: number;
+  readonly tuning: Tuning;
   matrixConfigs: readonly MatrixConfig[];
   /** Which kernels were found to be wrong on matrix units, and why; some or all of these are not used then. */
   matrixFault: string | undefined;
-  /** Measured choices of kernels. */
-  readonly tuning: Tuning;
-  /** Whether work is cut by the device's own speed, see device-trial.ts, and not by an assumed one. */
+  /** Whether work is cut by the device's own speed, see device/trial.ts, and not by an assumed one. */
   isMeasured = false;
   /** Bytes of all buffers made through {@link createBuffer} and not destroyed. */
   allocatedBytes = 0;
@@ -125,11 +88,15 @@ export class Device {
     this.limits = limits;
     this.tuning = tuning;
     this.isSoftware = isSoftware;
-    const { subgroupMinSize, subgroupMaxSize } = info;
-    this.subgroupSize = this.features.has("subgroups") && subgroupMinSize === subgroupMaxSize ? subgroupMinSize : 0;
+    this.workgroupBytes = gpu.limits.maxComputeWorkgroupStorageSize;
+    this.workgroupInvocations = gpu.limits.maxComputeInvocationsPerWorkgroup;
+    this.subgroupMinSize = info.subgroupMinSize;
+    this.subgroupMaxSize = info.subgroupMaxSize;
+    const isFixed = this.features.has("subgroups") && this.subgroupMinSize === this.subgroupMaxSize;
+    this.subgroupSize = isFixed ? this.subgroupMinSize : 0;
     // Mesa's lavapipe lists 8 × 8 matrices for subgroups of 16 lanes too, and its compiler crashes on them.
-    const isUsable = this.features.has(matrixFeature) && (!isSoftware || this.subgroupSize === 8);
-    this.matrixConfigs = isUsable ? matrixConfigsOf(info) : [];
+    const hasMatrices = this.features.has(matrixFeature) && (!isSoftware || this.subgroupSize === 8);
+    this.matrixConfigs = hasMatrices ? matrixConfigsOf(info) : [];
     gpu.lost.then((lost) => {
       if (!this.#closed) {
         const why = lost.message || lost.reason;
@@ -207,7 +174,7 @@ export class Device {
    */
   createBuffer(label: string, bytes: number, usage: number): GPUBuffer {
     this.check();
-    const size = Math.max(16, Math.ceil(bytes / 16) * 16);
+    const size = bufferSize(bytes);
     if (size > this.limits.bufferBytes) {
       throw new DaybreakError(
         "device.limit_exceeded",
@@ -225,11 +192,6 @@ export class Device {
   destroyBuffer(buffer: GPUBuffer): void {
     this.allocatedBytes -= buffer.size;
     buffer.destroy();
-  }
-
-  /** Whether kernels may use matrix units: there are some that compute what they need. */
-  get usesMatrices(): boolean {
-    return Number.isFinite(this.limits.matrixRows) && this.matrixConfigs.some(isUsable);
   }
 
   /** Has kernels use no other matrices than these any more. */
@@ -273,15 +235,16 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
   const requiredFeatures = usefulFeatures.filter(([name, needs]) => [name, ...needs].every(isOffered)).map(([f]) => f);
   const device = await requestDevice(adapter, requiredFeatures as GPUFeatureName[]);
   const isSoftware = isSoftwareAdapter(adapter.info);
+  const { software, softwareSubgroups, smallGpu } = assumedRates;
   const softwareRates = requiredFeatures.includes("subgroups") ? softwareSubgroups : software;
-  const planned: DeviceLimits = {
+  const cutting: DeviceLimits = {
     bindingBytes: adapter.limits.maxStorageBufferBindingSize,
     bufferBytes: adapter.limits.maxBufferSize,
     ...workLimits(isSoftware ? softwareRates : smallGpu),
     matrixRows: isSoftware ? Number.POSITIVE_INFINITY : gpuMatrixRows,
     ...limits,
   };
-  const opened = new Device(device, adapter.info, planned, isSoftware, tuning);
+  const opened = new Device(device, adapter.info, cutting, isSoftware, tuning);
   try {
     await probe(opened);
   } catch (error) {
@@ -326,11 +289,6 @@ export function matrixConfigsOf(info: GPUAdapterInfo): MatrixConfig[] {
 /** Whether an adapter runs on the CPU. */
 function isSoftwareAdapter({ description, device, architecture }: GPUAdapterInfo): boolean {
   return /llvmpipe|swiftshader|basic render|software/i.test(`${description} ${device} ${architecture}`);
-}
-
-/** Whether kernels take such matrices: sums in f16 lose too much. */
-function isUsable({ componentType, resultComponentType }: MatrixConfig): boolean {
-  return componentType === "f16" && resultComponentType === "f32";
 }
 
 /** Whether an adapter is a GPU on which shaders reach matrix units that kernels can use. */

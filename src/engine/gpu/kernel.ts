@@ -1,13 +1,9 @@
-// Kernels: a WGSL file of kernels/ with its tunables set, reflected and compiled.
-// Layouts are built from what wgsl_reflect reads, never `layout: "auto"`, so that every declared binding is in them.
-// One pipeline per (file, tunables, overrides): extents and strides are uniforms, so a new picture size compiles nothing
-// unless another kernel suits it better.
+// Kernels: a WGSL file of kernels/ with its tunables set, and what wgsl_reflect reads of it. Knows no device.
+// Extents and strides are uniforms, so a new picture size needs no other kernel unless one suits it better.
 
 import { WgslReflect } from "wgsl_reflect/wgsl_reflect.module.js";
 import { assert } from "../../errors.js";
-import type { Device } from "./device.js";
 import { kernelSources } from "./kernel-sources.js";
-import { shaderStage } from "./usage.js";
 
 export type KernelBinding = { name: string; index: number; access: "uniform" | "read" | "read_write" };
 export type KernelParam = { name: string; offset: number; type: "u32" | "i32" | "f32" };
@@ -26,73 +22,28 @@ export type KernelLayout = {
 /** Values for `const NAME` lines under `// tunables`, and for `override` declarations. */
 export type KernelOptions = { tunables?: Record<string, number>; overrides?: Record<string, number> };
 
-export type Kernel = {
-  key: string;
-  layout: KernelLayout;
-  bindGroupLayout: GPUBindGroupLayout;
-  /** Set once {@link compileKernels} has run. */
-  pipeline: GPUComputePipeline | undefined;
-  options: KernelOptions;
-};
+/** A kernel file with options; pipelines.ts compiles it for a device. */
+export type Kernel = { layout: KernelLayout; options: KernelOptions };
 
 /** The bytes between dynamic offsets of the parameter buffer; also the most that a Params struct may take. */
 export const paramsStride = 256;
 
 const layouts = new Map<string, KernelLayout>();
-const kernelCaches = new WeakMap<Device, Map<string, Kernel>>();
+const kernels = new Map<string, Kernel>();
 
-/** The kernel of this file with these options on this device; the same object for the same arguments. */
-export function kernel(device: Device, stem: string, options: KernelOptions = {}): Kernel {
+/** The kernel of this file with these options; the same object for the same arguments. */
+export function kernel(stem: string, options: KernelOptions = {}): Kernel {
   const key = `${stem} ${JSON.stringify(options.tunables ?? {})} ${JSON.stringify(options.overrides ?? {})}`;
-  let cache = kernelCaches.get(device);
-  if (!cache) {
-    cache = new Map();
-    kernelCaches.set(device, cache);
-  }
-  let found = cache.get(key);
+  let found = kernels.get(key);
   if (!found) {
     const layout = kernelLayout(stem, options.tunables);
     for (const name of Object.keys(options.overrides ?? {})) {
       assert(layout.overrides.has(name), `kernel ${stem} has no override ${name}`);
     }
-    const bindGroupLayout = device.gpu.createBindGroupLayout({
-      label: stem,
-      entries: layout.bindings.map(({ index, access }) => ({
-        binding: index,
-        visibility: shaderStage.COMPUTE,
-        buffer:
-          access === "uniform"
-            ? { type: "uniform", hasDynamicOffset: true, minBindingSize: layout.paramsBytes }
-            : { type: access === "read" ? "read-only-storage" : "storage" },
-      })),
-    });
-    found = { key, layout, bindGroupLayout, pipeline: undefined, options };
-    cache.set(key, found);
+    found = { layout, options };
+    kernels.set(key, found);
   }
   return found;
-}
-
-/** Compiles those kernels that are not yet compiled, all at once. */
-export async function compileKernels(device: Device, kernels: Iterable<Kernel>): Promise<void> {
-  const waiting = [...new Set(kernels)].filter((k) => !k.pipeline);
-  const modules = new Map<string, GPUShaderModule>();
-  await device.settled(
-    Promise.all(
-      waiting.map(async (k) => {
-        const { stem, code } = k.layout;
-        let module = modules.get(code);
-        if (!module) {
-          module = device.gpu.createShaderModule({ label: stem, code });
-          modules.set(code, module);
-        }
-        k.pipeline = await device.gpu.createComputePipelineAsync({
-          label: stem,
-          layout: device.gpu.createPipelineLayout({ bindGroupLayouts: [k.bindGroupLayout] }),
-          compute: { module, entryPoint: stem, constants: k.options.overrides ?? {} },
-        });
-      }),
-    ),
-  );
 }
 
 /** Reads a kernel file's declarations, with the given tunables put in. */

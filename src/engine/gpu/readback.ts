@@ -5,7 +5,8 @@ import type { Device } from "./device.js";
 import { byteLength, type Tensor } from "./tensor.js";
 import { bufferUsage, mapMode } from "./usage.js";
 
-const stagingBytes = 4 * 1024 * 1024;
+/** What reading back takes on a device. */
+export const stagingBytes = 4 * 1024 * 1024;
 
 /** Reads buffers back, one read at a time. */
 export class Readback {

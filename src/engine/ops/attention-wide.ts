@@ -3,8 +3,9 @@
 // values once for every few queries.
 
 import { assert } from "../../errors.js";
-import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { byteLength, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Weight } from "../weights/upload.js";
 import { bands, foldWorkgroups, rowsPerDispatch, rowWorkgroup } from "./bands.js";
@@ -37,12 +38,12 @@ function asWeight(tensor: Tensor): Weight {
 
 /** x[r, c] = softmax over c of scale·x[r, c], in place; x: [R, C] f32. */
 export function softmax(recorder: Recorder, x: Tensor, scale: number, label = "softmax"): void {
-  const { device } = recorder;
+  const { facts } = recorder;
   assert(x.dtype === "f32", `${label}: "${x.label}" is ${x.dtype}, expected f32`);
-  const workgroup = rowWorkgroup(device, 64);
-  const chosen = kernel(device, "softmax", { overrides: workgroup });
+  const workgroup = rowWorkgroup(facts, 64);
+  const chosen = kernel("softmax", { overrides: workgroup });
   const flopsPerRow = 8 * x.cols;
-  for (const { begin, end } of bands(x.rows, rowsPerDispatch(device, [x, x, x], flopsPerRow))) {
+  for (const { begin, end } of bands(x.rows, rowsPerDispatch(facts, [x, x, x], flopsPerRow))) {
     const { binding, offset } = bindRows(x, begin, end);
     recorder.dispatch({
       kernel: chosen,
@@ -58,18 +59,18 @@ export function softmax(recorder: Recorder, x: Tensor, scale: number, label = "s
 
 /** y[c, r] = x[r, c]; x: [R, C] f32, y: [C, R] f32. */
 export function transpose(recorder: Recorder, x: Tensor, label = "transpose"): Tensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   assert(x.dtype === "f32", `${label}: "${x.label}" is ${x.dtype}, expected f32`);
   const y = recorder.scratch(label, x.cols, x.rows);
   const most = 65535 * 8;
-  for (const { begin, end } of bands(x.rows, Math.min(most, rowsPerDispatch(device, [x], x.cols)), 8)) {
+  for (const { begin, end } of bands(x.rows, Math.min(most, rowsPerDispatch(facts, [x], x.cols)), 8)) {
     const input = bindRows(x, begin, end);
     // Whoever writes a row's last column writes its padding.
     const yCols = (end === x.rows ? y.pitch : end) - begin;
-    for (const { begin: top, end: bottom } of bands(x.cols, Math.min(most, rowsPerBinding(device, y)))) {
+    for (const { begin: top, end: bottom } of bands(x.cols, Math.min(most, rowsPerBinding(facts, y)))) {
       const output = bindRows(y, top, bottom);
       recorder.dispatch({
-        kernel: kernel(device, "transpose"),
+        kernel: kernel("transpose"),
         label,
         bindings: { x: input.binding, y: output.binding },
         params: {

@@ -3,14 +3,15 @@
 // keys where one head's keys exceed it: then maxima and sums pass from dispatch to dispatch in a state tensor.
 
 import { assert } from "../../errors.js";
-import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
-import type { Device } from "../gpu/device.js";
+import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import type { DeviceFacts } from "../gpu/facts.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { padded8, rowBytes, type Tensor } from "../gpu/tensor.js";
 import { usesSubgroupKernels, wholeTiles } from "./matmul.js";
 import { attentionMatrixVariants } from "./matrix-tiles.js";
 import { tensorRowScales } from "./row-scale.js";
-import { chooseVariant, type Problem, sizeClass, type Variant } from "./variants.js";
+import { chooseVariant, sizeClass, type Variant, type Workload } from "./variants.js";
 
 export type AttentionOptions = {
   label?: string;
@@ -38,7 +39,7 @@ const log2e = Math.LOG2E;
  * head·tokens + token), q and k f32 or f16, y: [tokens, heads·D] f32.
  */
 export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, options: AttentionOptions): Tensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { label = "attention", heads, kvHeads, causal = false, limit } = options;
   const headSize = q.cols;
   const tokens = q.rows / heads;
@@ -51,25 +52,25 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
   assert(heads % kvHeads === 0, `${label}: ${heads} heads on ${kvHeads} key heads`);
   const y = options.into ?? recorder.scratch(label, tokens, heads * headSize);
   const perKv = heads / kvHeads;
-  const shape: AttentionShape = { tokens, heads, headSize, dtype: q.dtype === "f16" ? "f16" : "f32" };
-  const variant = options.variant ?? chooseVariant(device, attentionProblem(shape));
+  const shape: AttentionShape = { tokens, heads, headSize, operands: q.dtype === "f16" ? "f16" : "f32" };
+  const variant = options.variant ?? chooseVariant(recorder, attentionWorkload(shape));
   const tileQueries = variant.tileRows;
   const usesMatrixUnits = variant.stem === "attention_subgroup_matrix";
   const types: Record<string, number> = usesMatrixUnits ? {} : { QK_TYPE: q.dtype === "f16" ? 2 : 0 };
   const scales = usesMatrixUnits ? tensorRowScales(recorder, v) : undefined;
-  const chosen = kernel(device, variant.stem, {
+  const chosen = kernel(variant.stem, {
     tunables: { ...types, GROUPS: padded8(headSize) / 8, ...variant.tunables },
     overrides: { CAUSAL: causal ? 1 : 0, HAS_LIMIT: limit ? 1 : 0 },
   });
 
   const flopsPerQuery = 4 * keys * headSize;
-  const bindable = Math.min(...[q, k, v, ...(scales ? [scales] : [])].map((x) => rowsPerBinding(device, x)));
+  const bindable = Math.min(...[q, k, v, ...(scales ? [scales] : [])].map((x) => rowsPerBinding(facts, x)));
   const keyStep = Math.min(keys, bindable);
   const queryStep = Math.min(
     tokens,
     bindable,
-    rowsPerBinding(device, y),
-    wholeTiles(device.limits.dispatchFlops / flopsPerQuery, tileQueries),
+    rowsPerBinding(facts, y),
+    wholeTiles(facts.limits.dispatchFlops / flopsPerQuery, tileQueries),
   );
   // Several heads in one dispatch only while all of their rows fit into one binding.
   const headStep =
@@ -80,7 +81,7 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
           Math.min(
             heads,
             Math.floor(bindable / Math.max(tokens, keys)),
-            Math.floor(device.limits.dispatchFlops / (flopsPerQuery * tokens)),
+            Math.floor(facts.limits.dispatchFlops / (flopsPerQuery * tokens)),
           ),
         );
   const state = keyStep < keys ? recorder.scratch(`${label} state`, heads, 2 * tokens) : undefined;
@@ -155,29 +156,29 @@ export type AttentionShape = {
   tokens: number;
   heads: number;
   headSize: number;
-  /** Of q and k. */
-  dtype: "f32" | "f16";
+  /** The type of q and k. */
+  operands: "f32" | "f16";
 };
 
 /** What the choice for attention is called. */
-export function attentionName({ tokens, heads, headSize, dtype }: AttentionShape): string {
-  return `attention ${heads}×${headSize}, ${sizeClass(tokens)} tokens ${dtype}`;
+export function attentionName({ tokens, heads, headSize, operands }: AttentionShape): string {
+  return `attention ${heads}×${headSize}, ${sizeClass(tokens)} tokens ${operands}`;
 }
 
 /** Attention as tuning sees it: every query sees every key, also in samples, which have fewer heads or queries. */
-export function attentionProblem(shape: AttentionShape): Problem {
-  const { tokens, heads, headSize, dtype } = shape;
+export function attentionWorkload(shape: AttentionShape): Workload {
+  const { tokens, heads, headSize, operands } = shape;
   return {
     name: attentionName(shape),
     flops: 4 * tokens * tokens * headSize * heads,
     extents: { rows: tokens, cols: heads * headSize },
-    operands: dtype,
+    operands,
     portable: "attention",
-    variants: (device) => attentionVariants(device, shape),
+    variants: (facts) => attentionVariants(facts, shape),
     sample: (recorder, inputs, part, variant) => {
       const some = Math.ceil(part.cols / headSize);
-      const q = inputs.tensor("q", some * part.rows, headSize, dtype);
-      const k = inputs.tensor("k", some * tokens, headSize, dtype);
+      const q = inputs.tensor("q", some * part.rows, headSize, operands);
+      const k = inputs.tensor("k", some * tokens, headSize, operands);
       const v = inputs.tensor("v", some * tokens, headSize);
       return attention(recorder, q, k, v, { heads: some, kvHeads: some, variant });
     },
@@ -185,16 +186,16 @@ export function attentionProblem(shape: AttentionShape): Problem {
 }
 
 /** The kernels that compute attention on this device, the built-in choice first. */
-export function attentionVariants(device: Device, { tokens, headSize, dtype }: AttentionShape): Variant[] {
+export function attentionVariants(facts: DeviceFacts, { tokens, headSize, operands }: AttentionShape): Variant[] {
   assert(headSize <= mostHeadSize, `heads of ${headSize} channels: at most ${mostHeadSize}`);
   const GROUPS = padded8(headSize) / 8;
   const variants: Variant[] = [];
   // Operands in f16 are what matrix units multiply.
-  if (dtype === "f16" && tokens >= device.limits.matrixRows) {
-    variants.push(...attentionMatrixVariants(device, GROUPS));
+  if (operands === "f16" && tokens >= facts.limits.matrixRows) {
+    variants.push(...attentionMatrixVariants(facts, GROUPS));
   }
-  if (usesSubgroupKernels(device)) {
-    const SUBGROUP_SIZE = device.subgroupSize;
+  if (usesSubgroupKernels(facts)) {
+    const SUBGROUP_SIZE = facts.subgroupSize;
     // A register of 16 lanes takes twice the memory, and with it the time to compile.
     const QUERIES = SUBGROUP_SIZE > 8 ? 2 : 4;
     const tunables = { QUERIES, SUBGROUP_SIZE };

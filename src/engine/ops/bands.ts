@@ -2,7 +2,7 @@
 // Kernels must give the same bits wherever a band begins: a reduction is either within a row or over fixed chunks.
 
 import { rowsPerBinding } from "../gpu/commands.js";
-import type { Device } from "../gpu/device.js";
+import type { DeviceFacts } from "../gpu/facts.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 
 /** Rows [begin, end). */
@@ -20,10 +20,10 @@ export function bands(rows: number, step: number, unit = 1): Band[] {
 }
 
 /** How many rows a dispatch may take: what one binding of each tensor covers and what does not run too long. */
-export function rowsPerDispatch(device: Device, tensors: Tensor[], flopsPerRow: number): number {
-  const { dispatchFlops, dispatchBytes } = device.limits;
+export function rowsPerDispatch(facts: DeviceFacts, tensors: Tensor[], flopsPerRow: number): number {
+  const { dispatchFlops, dispatchBytes } = facts.limits;
   const bytesPerRow = tensors.reduce((sum, tensor) => sum + rowBytes(tensor), 0);
-  const bindable = tensors.map((tensor) => rowsPerBinding(device, tensor));
+  const bindable = tensors.map((tensor) => rowsPerBinding(facts, tensor));
   return Math.min(dispatchFlops / flopsPerRow, dispatchBytes / bytesPerRow, ...bindable);
 }
 
@@ -37,6 +37,10 @@ export function foldWorkgroups(count: number): [number, number, number] {
  * Shape of workgroups whose lanes share a row: one lane a row on CPU devices, where barriers cost more than they
  * bring and a subgroup is a vector of rows.
  */
-export function rowWorkgroup(device: Device, lanes: number, rows = 1): { LANES: number; ROWS_PER_WORKGROUP: number } {
-  return device.isSoftware ? { LANES: 1, ROWS_PER_WORKGROUP: 16 } : { LANES: lanes, ROWS_PER_WORKGROUP: rows };
+export function rowWorkgroup(
+  facts: DeviceFacts,
+  lanes: number,
+  rows = 1,
+): { LANES: number; ROWS_PER_WORKGROUP: number } {
+  return facts.isSoftware ? { LANES: 1, ROWS_PER_WORKGROUP: 16 } : { LANES: lanes, ROWS_PER_WORKGROUP: rows };
 }

@@ -3,16 +3,17 @@
 // binds the input rows that its taps reach.
 
 import { assert } from "../../errors.js";
-import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
-import type { Device } from "../gpu/device.js";
+import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import type { DeviceFacts } from "../gpu/facts.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { padded8, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
 import { bindScales, largeFlops, matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
 import { matrixVariants } from "./matrix-tiles.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 import { tensorRowScales, weightRowScales } from "./row-scale.js";
-import { chooseVariant, type Problem, sizeClass, type Variant } from "./variants.js";
+import { chooseVariant, sizeClass, type Variant, type Workload } from "./variants.js";
 
 /** An image on the device: [height · width, C] f32. */
 export type ImageTensor = {
@@ -60,7 +61,7 @@ export function conv2d(
   bias: Vector,
   options: Conv2dOptions = {},
 ): ImageTensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { label = weight.label, mode = "same", into } = options;
   const stride = mode === "downsample" ? 2 : 1;
   const padding = mode === "downsample" ? 0 : 1;
@@ -82,11 +83,11 @@ export function conv2d(
 
   const convolution: Convolution = {
     ...{ pixels: height * width, inputs: x.tensor.cols, outputs: weight.rows, weight: weight.dtype },
-    isNarrow: options.operands === "f16",
+    operands: options.operands ?? "f32",
   };
   const { stem, tunables, tileRows, tileCols } =
-    options.variant ?? chooseVariant(device, convolutionProblem(convolution));
-  const chosen = kernel(device, stem, {
+    options.variant ?? chooseVariant(recorder, convolutionWorkload(convolution));
+  const chosen = kernel(stem, {
     tunables: { WEIGHT_TYPE: weightType(weight), ...tunables },
     overrides: { ACCUMULATE: into?.accumulate ? 1 : 0 },
   });
@@ -94,18 +95,18 @@ export function conv2d(
   const xScales = isNarrowed ? tensorRowScales(recorder, x.tensor) : undefined;
   const wScales = isNarrowed && weight.dtype !== "f16" ? weightRowScales(recorder, weight, 0, weight.rows) : undefined;
   const flopsPerPixel = 2 * weight.rows * 9 * x.tensor.cols;
-  const inputRows = Math.floor((device.limits.bindingBytes - 256) / (x.width * rowBytes(x.tensor)));
+  const inputRows = Math.floor((facts.limits.bindingBytes - 256) / (x.width * rowBytes(x.tensor)));
   // Output rows whose taps lie in that many input rows: three taps reach one row further on either side.
   const bandRows = Math.floor(((inputRows - 2) * upsample) / stride);
-  assert(bandRows >= 1, `${label}: three rows of the input exceed the binding limit ${device.limits.bindingBytes}`);
+  assert(bandRows >= 1, `${label}: three rows of the input exceed the binding limit ${facts.limits.bindingBytes}`);
   const { firstRow: storedRow = 0 } = x;
   const step = Math.min(
     // A band that does not begin at a row's start reaches one row more.
     x.height <= inputRows ? pixels : Math.max(1, bandRows - 1) * width,
-    rowsPerBinding(device, y),
-    wholeTiles(device.limits.dispatchFlops / flopsPerPixel, tileRows),
+    rowsPerBinding(facts, y),
+    wholeTiles(facts.limits.dispatchFlops / flopsPerPixel, tileRows),
   );
-  const colStep = wholeTiles((device.limits.bindingBytes - 512) / weightRowBytes(weight), tileCols);
+  const colStep = wholeTiles((facts.limits.bindingBytes - 512) / weightRowBytes(weight), tileCols);
   for (let n = 0; n < weight.rows; n += colStep) {
     const nEnd = Math.min(n + colStep, weight.rows);
     const weights = bindWeightRows(weight, n, nEnd);
@@ -193,26 +194,25 @@ export type Convolution = {
   inputs: number;
   outputs: number;
   weight: Weight["dtype"];
-  /** Whether x and the weight may be rounded to f16. */
-  isNarrow: boolean;
+  /** "f16": x and the weight may be rounded to it. */
+  operands: "f32" | "f16";
 };
 
 /** What the choice for a convolution is called. */
-export function convolutionName({ pixels, inputs, outputs, weight, isNarrow }: Convolution): string {
-  return `conv2d ${inputs}→${outputs}, ${sizeClass(pixels)} pixels ${weight}${isNarrow ? " narrow" : ""}`;
+export function convolutionName({ pixels, inputs, outputs, weight, operands }: Convolution): string {
+  return `conv2d ${inputs}→${outputs}, ${sizeClass(pixels)} pixels ${weight}${operands === "f16" ? " as f16" : ""}`;
 }
 
 /** A convolution as tuning sees it: on an image as square as its pixels allow. */
-export function convolutionProblem(convolution: Convolution): Problem {
-  const { pixels, inputs: channels, outputs, weight, isNarrow } = convolution;
-  const operands = isNarrow ? "f16" : "f32";
+export function convolutionWorkload(convolution: Convolution): Workload {
+  const { pixels, inputs: channels, outputs, weight, operands } = convolution;
   return {
     name: convolutionName(convolution),
     flops: 2 * pixels * outputs * 9 * channels,
     extents: { rows: pixels, cols: outputs },
     operands,
     portable: "conv2d",
-    variants: (device) => conv2dVariants(device, convolution),
+    variants: (facts) => conv2dVariants(facts, convolution),
     sample: (recorder, inputs, { rows, cols }, variant) => {
       const width = mostSquare(rows);
       const x = { tensor: inputs.tensor("x", rows, channels), height: rows / width, width };
@@ -230,11 +230,11 @@ function mostSquare(pixels: number): number {
 }
 
 /** The kernels that compute a convolution on this device, the built-in choice first. */
-export function conv2dVariants(device: Device, { pixels, inputs, outputs, isNarrow }: Convolution): Variant[] {
+export function conv2dVariants(facts: DeviceFacts, { pixels, inputs, outputs, operands }: Convolution): Variant[] {
   const variants: Variant[] = [];
-  if (isNarrow && pixels >= device.limits.matrixRows) variants.push(...matrixVariants(device, "conv2d"));
-  if (usesSubgroupKernels(device)) {
-    const SUBGROUP_SIZE = device.subgroupSize;
+  if (operands === "f16" && pixels >= facts.limits.matrixRows) variants.push(...matrixVariants(facts, "conv2d"));
+  if (usesSubgroupKernels(facts)) {
+    const SUBGROUP_SIZE = facts.subgroupSize;
     const columns = Math.ceil(outputs / SUBGROUP_SIZE);
     const isLarge = columns > 4 && 18 * pixels * inputs * outputs >= largeFlops;
     const ROWS = isLarge ? 256 : 128;

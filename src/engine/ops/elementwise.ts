@@ -2,8 +2,9 @@
 // What changes from step to step comes from a small tensor that the host writes, because lists are recorded once.
 
 import { assert } from "../../errors.js";
-import { type Binding, bindRows, type Recorder } from "../gpu/commands.js";
+import { type Binding, bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import { bands, foldWorkgroups, rowsPerDispatch } from "./bands.js";
 
@@ -52,7 +53,7 @@ type Elementwise = {
 };
 
 function elementwise(recorder: Recorder, { stem, label, tensors, step, flopsPerElement }: Elementwise): void {
-  const { device } = recorder;
+  const { facts } = recorder;
   const all = Object.values(tensors);
   const { rows, cols, pitch } = all[0] as Tensor;
   for (const t of all) {
@@ -64,7 +65,7 @@ function elementwise(recorder: Recorder, { stem, label, tensors, step, flopsPerE
   assert(!step || step.cols >= 2, `${label}: the step has ${step?.cols} values, expected at least 2`);
   const steps = step && bindRows(step, 0, 1);
   const flopsPerRow = flopsPerElement * cols;
-  for (const { begin, end } of bands(rows, rowsPerDispatch(device, all, flopsPerRow))) {
+  for (const { begin, end } of bands(rows, rowsPerDispatch(facts, all, flopsPerRow))) {
     const octets = ((end - begin) * pitch) / 8;
     const bindings: Record<string, Binding> = {};
     const params: Record<string, number> = { octets };
@@ -78,7 +79,7 @@ function elementwise(recorder: Recorder, { stem, label, tensors, step, flopsPerE
       params.step_offset = steps.offset;
     }
     recorder.dispatch({
-      kernel: kernel(device, stem),
+      kernel: kernel(stem),
       label,
       bindings,
       params,

@@ -2,8 +2,9 @@
 // Knows the layout of weights (rows, taps and channels padded with zeros), not which weight is which.
 
 import { assert } from "../../errors.js";
-import { bindBytes, type Recorder } from "../gpu/commands.js";
+import { bindBytes } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { padded8 } from "../gpu/tensor.js";
 import type { Target } from "../weights/layout.js";
 import type { BufferRange } from "../weights/upload.js";
@@ -20,7 +21,7 @@ const flopsPerElement = 32;
  * columns [kh, kw, I] are padded within each tap.
  */
 export function fillRandom(recorder: Recorder, target: Target, range: BufferRange, values: RandomValues): void {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { slot, dtype, rows, pitch } = target;
   const { buffer, byteOffset } = range;
   const label = `fill ${slot.slot}`;
@@ -32,14 +33,14 @@ export function fillRandom(recorder: Recorder, target: Target, range: BufferRang
   const count = (rows * pitch) / 8 / rowOctets;
   const rowBytes = rowOctets * 8 * (dtype === "bf16" ? 2 : 4);
   const rowFlops = rowOctets * 8 * flopsPerElement;
-  const bindable = Math.floor((device.limits.bindingBytes - 256) / rowBytes);
-  assert(bindable > 0, `${label}: one row of ${rowBytes} bytes, the limit is ${device.limits.bindingBytes}`);
-  for (const { begin, end } of bands(count, Math.min(bindable, device.limits.dispatchFlops / rowFlops))) {
+  const bindable = Math.floor((facts.limits.bindingBytes - 256) / rowBytes);
+  assert(bindable > 0, `${label}: one row of ${rowBytes} bytes, the limit is ${facts.limits.bindingBytes}`);
+  for (const { begin, end } of bands(count, Math.min(bindable, facts.limits.dispatchFlops / rowFlops))) {
     const bytes = (end - begin) * rowBytes;
     const octets = (end - begin) * rowOctets;
     const { binding, remainder } = bindBytes(storage, byteOffset + begin * rowBytes, bytes);
     recorder.dispatch({
-      kernel: kernel(device, "fill_random", { overrides: { Y_BF16: dtype === "bf16" ? 1 : 0 } }),
+      kernel: kernel("fill_random", { overrides: { Y_BF16: dtype === "bf16" ? 1 : 0 } }),
       label,
       bindings: { y: binding },
       params: { octets, row_octets: rowOctets, cols, first: begin * rowOctets, y_offset: remainder / 16, ...values },

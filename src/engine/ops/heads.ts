@@ -3,8 +3,9 @@
 // Writes the tokens of one stream into the joint sequence, so that text and image fill the same tensors in turn.
 
 import { assert } from "../../errors.js";
-import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor, tensorBytes, tensorOn } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
 import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
@@ -86,15 +87,15 @@ type Part = SplitHeadsOptions & { label: string; y: Tensor; column: number; part
 
 /** One of q, k and v; without a norm the heads are copied. */
 function splitPart(recorder: Recorder, qkv: Tensor, part: Part): void {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { label, y, column, partHeads, norm, headDim, tokens, tokenOffset, eps, rope, ropeStyle } = part;
   assert(
     y.rows === partHeads * tokens && y.cols === headDim && y.dtype !== "u32",
     `${label}: "${y.label}" is [${y.rows}, ${y.cols}] ${y.dtype}, expected [${partHeads * tokens}, ${headDim}]`,
   );
   assert(!norm || norm.length === headDim, `${label}: heads of ${headDim} channels, the norm has ${norm?.length}`);
-  const workgroup = rowWorkgroup(device, 16, 8);
-  const chosen = kernel(device, "split_heads", {
+  const workgroup = rowWorkgroup(facts, 16, 8);
+  const chosen = kernel("split_heads", {
     overrides: {
       ...workgroup,
       ALIGNED: headDim % 8 === 0 ? 1 : 0,
@@ -104,9 +105,9 @@ function splitPart(recorder: Recorder, qkv: Tensor, part: Part): void {
     },
   });
   const flopsPerHead = norm ? 8 * headDim : headDim;
-  const bindable = rowsPerBinding(device, y);
-  const dispatchable = device.limits.dispatchFlops / flopsPerHead;
-  const tokenStep = Math.min(rowsPerBinding(device, qkv), rowsPerBinding(device, rope.cos), bindable, dispatchable);
+  const bindable = rowsPerBinding(facts, y);
+  const dispatchable = facts.limits.dispatchFlops / flopsPerHead;
+  const tokenStep = Math.min(rowsPerBinding(facts, qkv), rowsPerBinding(facts, rope.cos), bindable, dispatchable);
   for (const { begin, end } of bands(qkv.rows, tokenStep)) {
     const rows = end - begin;
     const input = bindRows(qkv, begin, end);

@@ -3,8 +3,9 @@
 // assume that NaN does not exist.
 
 import { assert, DaybreakError } from "../../errors.js";
-import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
 
@@ -22,7 +23,7 @@ const exploded = 1e6;
  * x: [R, C] f32, result: [slots, 8] u32; judge the row with {@link judgeHealth} once it is read back.
  */
 export function health(recorder: Recorder, x: Tensor, result: Tensor, slot: number, label = "health"): void {
-  const { device } = recorder;
+  const { facts } = recorder;
   assert(x.dtype === "f32", `${label}: "${x.label}" is ${x.dtype}, expected f32`);
   assert(
     result.dtype === "u32" && result.cols === healthWords && 0 <= slot && slot < result.rows,
@@ -30,20 +31,20 @@ export function health(recorder: Recorder, x: Tensor, result: Tensor, slot: numb
   );
   const rowOctets = x.pitch / 8;
   const span = Math.max(leastSpan, Math.ceil((x.rows * rowOctets) / partsWanted));
-  const cut = bands(x.rows, rowsPerBinding(device, x)).map(({ begin, end }) => {
+  const cut = bands(x.rows, rowsPerBinding(facts, x)).map(({ begin, end }) => {
     const octets = (end - begin) * rowOctets;
     return { begin, end, octets, parts: Math.ceil(octets / span) };
   });
   const allParts = cut.reduce((sum, { parts }) => sum + parts, 0);
   const found = recorder.scratch(`${label} parts`, allParts, healthWords, "u32");
-  const workgroup = rowWorkgroup(device, 64);
+  const workgroup = rowWorkgroup(facts, 64);
   let firstPart = 0;
   for (const { begin, end, octets, parts } of cut) {
     const input = bindRows(x, begin, end);
     const output = bindRows(found, firstPart, firstPart + parts);
     firstPart += parts;
     recorder.dispatch({
-      kernel: kernel(device, "health", { overrides: workgroup }),
+      kernel: kernel("health", { overrides: workgroup }),
       label,
       bindings: { x: input.binding, part: output.binding },
       params: {
@@ -63,7 +64,7 @@ export function health(recorder: Recorder, x: Tensor, result: Tensor, slot: numb
   const input = bindRows(found);
   const output = bindRows(result, slot, slot + 1);
   recorder.dispatch({
-    kernel: kernel(device, "health_combine", { overrides: { ...workgroup, ROWS_PER_WORKGROUP: 1 } }),
+    kernel: kernel("health_combine", { overrides: { ...workgroup, ROWS_PER_WORKGROUP: 1 } }),
     label,
     bindings: { part: input.binding, result: output.binding },
     params: { parts: allParts, part_offset: input.offset, result_offset: output.offset },

@@ -3,8 +3,9 @@
 // statistics belong to the patchified channels, so packing normalises afterwards and unpacking undoes it before.
 
 import { assert } from "../../errors.js";
-import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
 import { bands, foldWorkgroups } from "./bands.js";
@@ -73,7 +74,7 @@ type Rearrangement = {
 
 /** Both ways, in bands of whole rows of tokens: their pixels are contiguous. */
 function rearrange(recorder: Recorder, stem: "pack_latents" | "unpack_latents", given: Rearrangement): void {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { tokens, image, mean, variance, options } = given;
   const { label, w, channels, eps } = options;
   assert(tokens.dtype === "f32" && image.dtype === "f32", `${label}: ${tokens.dtype} and ${image.dtype}, expected f32`);
@@ -82,7 +83,7 @@ function rearrange(recorder: Recorder, stem: "pack_latents" | "unpack_latents", 
     `${label}: ${mean.length} means and ${variance.length} variances for ${4 * channels} channels`,
   );
   const [x, y] = stem === "pack_latents" ? [image, tokens] : [tokens, image];
-  const step = Math.min(rowsPerBinding(device, tokens), rowsPerBinding(device, image) / 4);
+  const step = Math.min(rowsPerBinding(facts, tokens), rowsPerBinding(facts, image) / 4);
   for (const { begin, end } of bands(tokens.rows, step, w)) {
     const band = (tensor: Tensor) =>
       tensor === tokens ? bindRows(tensor, begin, end) : bindRows(tensor, 4 * begin, 4 * end);
@@ -90,7 +91,7 @@ function rearrange(recorder: Recorder, stem: "pack_latents" | "unpack_latents", 
     const output = band(y);
     const rows = end - begin;
     recorder.dispatch({
-      kernel: kernel(device, stem),
+      kernel: kernel(stem),
       label,
       bindings: {
         x: input.binding,

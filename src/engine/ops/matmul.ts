@@ -4,15 +4,16 @@
 // where a range exceeds the binding limit or a dispatch would run too long.
 
 import { assert } from "../../errors.js";
-import { bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
-import type { Device } from "../gpu/device.js";
+import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import type { DeviceFacts } from "../gpu/facts.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { elementBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
 import { matrixVariants } from "./matrix-tiles.js";
 import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 import { tensorRowScales, weightRowScales } from "./row-scale.js";
-import { chooseVariant, type Problem, sizeClass, type Variant } from "./variants.js";
+import { chooseVariant, sizeClass, type Variant, type Workload } from "./variants.js";
 
 export type MatmulOptions = {
   label?: string;
@@ -37,7 +38,7 @@ export type MatmulOptions = {
  * Epilogue in this order: bias, SiLU gate, gate, accumulate.
  */
 export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: MatmulOptions = {}): Tensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { label = weight.label, upRow, bias, gate, into } = options;
   const [firstRow, endRow] = options.weightRows ?? [0, weight.rows];
   const cols = endRow - firstRow;
@@ -61,19 +62,19 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
     SILU_GATE: isSiluGate ? 1 : 0,
     ACCUMULATE: into?.accumulate ? 1 : 0,
   };
-  const isNarrow = a.dtype === "f16" || options.operands === "f16";
   const product: Product = {
     ...{ rows: a.rows, k: a.cols, cols, a: a.dtype === "f16" ? "f16" : "f32", weight: weight.dtype },
-    ...{ isNarrow, isGated: isSiluGate },
+    operands: a.dtype === "f16" ? "f16" : (options.operands ?? "f32"),
+    isGated: isSiluGate,
   };
-  const variant = options.variant ?? chooseVariant(device, matmulProblem(product));
+  const variant = options.variant ?? chooseVariant(recorder, matmulWorkload(product));
   const types = { A_TYPE: a.dtype === "f16" ? 2 : 0, WEIGHT_TYPE: weightType(weight) };
-  const chosen = kernel(device, variant.stem, { tunables: { ...types, ...variant.tunables }, overrides });
+  const chosen = kernel(variant.stem, { tunables: { ...types, ...variant.tunables }, overrides });
   const tileRows = variant.tileRows;
   // With a gate, half of a tile's columns are those of the up projection.
   const tileCols = isSiluGate ? variant.tileCols / 2 : variant.tileCols;
   const scales: Scales = {};
-  if (isNarrowing(variant)) {
+  if (roundsOperands(variant)) {
     if (a.dtype === "f32") scales.a = tensorRowScales(recorder, a);
     if (weight.dtype !== "f16") {
       scales.weight = weightRowScales(recorder, weight, firstRow, endRow);
@@ -81,8 +82,8 @@ export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: M
     }
   }
   const flopsPerCell = 2 * a.cols * (isSiluGate ? 2 : 1);
-  const { dispatchFlops, bindingBytes } = device.limits;
-  const bindableRows = Math.min(rowsPerBinding(device, a), rowsPerBinding(device, y), 65535 * tileRows, a.rows);
+  const { dispatchFlops, bindingBytes } = facts.limits;
+  const bindableRows = Math.min(rowsPerBinding(facts, a), rowsPerBinding(facts, y), 65535 * tileRows, a.rows);
   // A product that runs too long is cut by columns first: each dispatch then reads its part of the weight once.
   const colStep = Math.min(
     wholeTiles((bindingBytes - 512) / weightRowBytes(weight), tileCols),
@@ -168,27 +169,26 @@ export type Product = {
   cols: number;
   a: "f32" | "f16";
   weight: Weight["dtype"];
-  /** Whether a and the weight may be rounded to f16. */
-  isNarrow: boolean;
+  /** "f16": a and the weight may be rounded to it. */
+  operands: "f32" | "f16";
   isGated: boolean;
 };
 
 /** What the choice for a product is called. */
-export function productName({ rows, k, cols, a, weight, isNarrow, isGated }: Product): string {
-  return `matmul ${sizeClass(rows)}×${k}×${cols} ${a}×${weight}${isNarrow ? " narrow" : ""}${isGated ? " gated" : ""}`;
+export function productName({ rows, k, cols, a, weight, operands, isGated }: Product): string {
+  return `matmul ${sizeClass(rows)}×${k}×${cols} ${a}×${weight}${operands === "f16" ? " as f16" : ""}${isGated ? " gated" : ""}`;
 }
 
 /** A product as tuning sees it. */
-export function matmulProblem(product: Product): Problem {
-  const { rows, k, cols, a, weight, isNarrow, isGated } = product;
-  const operands = isNarrow ? "f16" : "f32";
+export function matmulWorkload(product: Product): Workload {
+  const { rows, k, cols, a, weight, operands, isGated } = product;
   return {
     name: productName(product),
     flops: 2 * rows * k * cols * (isGated ? 2 : 1),
     extents: { rows, cols },
     operands,
     portable: "matmul",
-    variants: (device) => matmulVariants(device, product),
+    variants: (facts) => matmulVariants(facts, product),
     sample: (recorder, inputs, part, variant) => {
       const x = inputs.tensor("a", part.rows, k, a);
       const w = inputs.weight("weight", isGated ? 2 * part.cols : part.cols, k, weight);
@@ -205,14 +205,14 @@ const panelRows = 24;
 export const largeFlops = 1e9;
 
 /** The kernels that compute a product on this device, the built-in choice first. */
-export function matmulVariants(device: Device, { rows, k, cols, isNarrow, isGated }: Product): Variant[] {
+export function matmulVariants(facts: DeviceFacts, { rows, k, cols, operands, isGated }: Product): Variant[] {
   const variants: Variant[] = [];
   // A product of so few rows takes as long as reading the weight does; of a tile's rows most would be computed in vain.
-  const isMatvecFirst = rows <= 4 && !usesSubgroupKernels(device);
+  const isMatvecFirst = rows <= 4 && !usesSubgroupKernels(facts);
   if (isMatvecFirst) variants.push(...matvecVariants(rows));
-  if (isNarrow && rows >= device.limits.matrixRows) variants.push(...matrixVariants(device, "matmul"));
-  if (usesSubgroupKernels(device)) {
-    const SUBGROUP_SIZE = device.subgroupSize;
+  if (operands === "f16" && rows >= facts.limits.matrixRows) variants.push(...matrixVariants(facts, "matmul"));
+  if (usesSubgroupKernels(facts)) {
+    const SUBGROUP_SIZE = facts.subgroupSize;
     const tile = (stem: string, ROWS: number, COLS: number): Variant => {
       return { stem, tunables: { ROWS, COLS, SUBGROUP_SIZE }, tileRows: ROWS, tileCols: COLS * SUBGROUP_SIZE };
     };
@@ -224,19 +224,19 @@ export function matmulVariants(device: Device, { rows, k, cols, isNarrow, isGate
   }
   variants.push(tiled("matmul", 4, 4), tiled("matmul", 2, 4));
   // Drivers for processors compile 64 sums an invocation for many seconds.
-  if (!usesSubgroupKernels(device)) variants.push(tiled("matmul", 8, 8));
-  if (isNarrow && rows > 4 && device.features.has("shader-f16")) {
+  if (!usesSubgroupKernels(facts)) variants.push(tiled("matmul", 8, 8));
+  if (operands === "f16" && rows > 4 && facts.features.has("shader-f16")) {
     variants.push(tiled("matmul_f16", 4, 4));
     // Its tiles and scales take 18 KiB of workgroup memory.
-    const hasRoom = device.gpu.limits.maxComputeWorkgroupStorageSize >= 18 * 1024;
-    if (!device.isSoftware && hasRoom) variants.push(tiled("matmul_f16", 8, 8));
+    const hasRoom = facts.workgroupBytes >= 18 * 1024;
+    if (!facts.isSoftware && hasRoom) variants.push(tiled("matmul_f16", 8, 8));
   }
   if (rows <= 8 && !isMatvecFirst) variants.push(...matvecVariants(rows));
   return variants;
 }
 
 /** True for kernels that round their operands to f16 and need scales for those that are not. */
-function isNarrowing({ stem }: Variant): boolean {
+function roundsOperands({ stem }: Variant): boolean {
   return stem === "matmul_subgroup_matrix" || stem === "matmul_f16";
 }
 
@@ -262,8 +262,8 @@ function matvecVariants(rows: number): Variant[] {
  * True where a subgroup is one SIMD register of the CPU: loads of many lanes are slow there, broadcasts are not, and
  * barriers cost more than what workgroup memory saves.
  */
-export function usesSubgroupKernels(device: Device): boolean {
-  return device.isSoftware && [4, 8, 16].includes(device.subgroupSize);
+export function usesSubgroupKernels(facts: DeviceFacts): boolean {
+  return facts.isSoftware && [4, 8, 16].includes(facts.subgroupSize);
 }
 
 /** The largest whole number of tiles within an extent, so that a split leaves no partial tile in the middle. */

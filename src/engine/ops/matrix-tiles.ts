@@ -2,7 +2,7 @@
 // no kernels but those named …_subgroup_matrix, whose tunables it sets. Of the configurations only those that multiply f16
 // and add in f32 are taken: sums in f16 lose too much.
 
-import type { Device } from "../gpu/device.js";
+import { type DeviceFacts, isUsable } from "../gpu/facts.js";
 import type { Variant } from "./variants.js";
 
 /** Matrices [M, K]·[K, N]; a subgroup computes rows × cols of them, a workgroup subgroups[0] × subgroups[1] such blocks. */
@@ -44,7 +44,7 @@ const [step, padding] = [32, 8];
  * Variants of the kernel matmul_subgroup_matrix, or of conv2d_subgroup_matrix, that the device's matrix units and workgroup
  * memory allow.
  */
-export function matrixVariants(device: Device, operation: "matmul" | "conv2d"): Variant[] {
+export function matrixVariants(facts: DeviceFacts, operation: "matmul" | "conv2d"): Variant[] {
   return layouts.flatMap((layout) => {
     const { matrix, block, subgroups } = layout;
     const [M, N] = matrix;
@@ -53,7 +53,7 @@ export function matrixVariants(device: Device, operation: "matmul" | "conv2d"): 
     const bytes = 2 * (tileRows + tileCols) * (step + padding) + 4 * subgroups[0] * M * (tileCols + padding);
     // Scales of rows and columns, and where a convolution's pixels lie.
     const scaleBytes = 8 * (tileRows + tileCols) + (operation === "conv2d" ? 8 * tileRows : 0);
-    const shape = offeredShape(device, layout, bytes + scaleBytes);
+    const shape = offeredShape(facts, layout, bytes + scaleBytes);
     if (!shape) return [];
     return [{ stem: `${operation}_subgroup_matrix`, tunables: { ...shape, STEP: step }, tileRows, tileCols }];
   });
@@ -80,7 +80,7 @@ const attentionLayouts: readonly Layout[] = [
 ];
 
 /** Variants of the kernel attention_subgroup_matrix for heads of `groups` times 8 channels. */
-export function attentionMatrixVariants(device: Device, groups: number): Variant[] {
+export function attentionMatrixVariants(facts: DeviceFacts, groups: number): Variant[] {
   return attentionLayouts.flatMap((layout) => {
     const { matrix, block, subgroups, lanes } = layout;
     const [M, N, K] = matrix;
@@ -96,25 +96,23 @@ export function attentionMatrixVariants(device: Device, groups: number): Variant
     const tileBytes =
       2 * keys * (width + padding) + 2 * tileRows * (keys + padding) + 4 * tileRows * (keys + 4 * parts);
     const bytes = tileBytes + 8 * keys + 4 * tileRows * (2 + parts) + 4;
-    const shape = offeredShape(device, layout, bytes);
+    const shape = offeredShape(facts, layout, bytes);
     if (!shape) return [];
     return [{ stem: "attention_subgroup_matrix", tunables: { ...shape }, tileRows, tileCols: groups * 8 }];
   });
 }
 
 /** The tunables of a layout; undefined where the device lacks its matrices, its subgroups or the workgroup memory. */
-function offeredShape({ gpu, info, matrixConfigs }: Device, layout: Layout, bytes: number) {
+function offeredShape(facts: DeviceFacts, layout: Layout, bytes: number) {
+  const { matrixConfigs, subgroupMinSize, subgroupMaxSize, workgroupBytes, workgroupInvocations } = facts;
   const { matrix, block, subgroups, lanes } = layout;
   const [M, N, K] = matrix;
-  const isOffered = matrixConfigs.some(
-    (c) => c.M === M && c.N === N && c.K === K && c.componentType === "f16" && c.resultComponentType === "f32",
-  );
-  const { maxComputeWorkgroupStorageSize, maxComputeInvocationsPerWorkgroup } = gpu.limits;
-  const hasLanes = info.subgroupMinSize <= lanes && lanes <= info.subgroupMaxSize;
+  const isOffered = matrixConfigs.some((c) => c.M === M && c.N === N && c.K === K && isUsable(c));
+  const hasLanes = subgroupMinSize <= lanes && lanes <= subgroupMaxSize;
   const workgroup = subgroups[0] * subgroups[1] * lanes;
-  const isTooLarge = bytes > maxComputeWorkgroupStorageSize || workgroup > maxComputeInvocationsPerWorkgroup;
+  const isTooLarge = bytes > workgroupBytes || workgroup > workgroupInvocations;
   // Dawn wants whole subgroups of the largest size, though the kernels ask for smaller ones.
-  if (!isOffered || !hasLanes || isTooLarge || workgroup % info.subgroupMaxSize !== 0) return undefined;
+  if (!isOffered || !hasLanes || isTooLarge || workgroup % subgroupMaxSize !== 0) return undefined;
   return {
     ...{ MATRIX_M: M, MATRIX_N: N, MATRIX_K: K, ROWS: block[0], COLS: block[1] },
     ...{ SUBGROUP_ROWS: subgroups[0], SUBGROUP_COLS: subgroups[1], SUBGROUP_SIZE: lanes },

@@ -3,8 +3,9 @@
 // GroupNorm's are taken over chunks of rows that are fixed by the width, so that no limit changes a bit of the result.
 
 import { assert } from "../../errors.js";
-import { type Binding, bindBytes, bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { type Binding, bindBytes, bindRows, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { padded8, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
 import { bands, foldWorkgroups, rowsPerDispatch, rowWorkgroup } from "./bands.js";
@@ -19,15 +20,15 @@ export type RmsNormOptions = {
 
 /** y[r, c] = x[r, c] / √(mean_c(x[r, :]²) + eps) · weight[c]; x: [R, C] f32, weight: [C], y: [R, C]. */
 export function rmsNorm(recorder: Recorder, x: Tensor, weight: Vector, options: RmsNormOptions): Tensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { label = "rms_norm", eps, dtype } = options;
   checkF32(label, x);
   assert(weight.length === x.cols, `${label}: ${x.cols} columns, the weight has ${weight.length}`);
   const y = recorder.scratch(label, x.rows, x.cols, dtype);
-  const workgroup = rowWorkgroup(device, 64);
-  const chosen = kernel(device, "rms_norm", { overrides: { ...workgroup, Y_F16: dtype === "f16" ? 1 : 0 } });
+  const workgroup = rowWorkgroup(facts, 64);
+  const chosen = kernel("rms_norm", { overrides: { ...workgroup, Y_F16: dtype === "f16" ? 1 : 0 } });
   const flopsPerRow = 4 * x.cols;
-  for (const { begin, end } of bands(x.rows, rowsPerDispatch(device, [x, y], flopsPerRow))) {
+  for (const { begin, end } of bands(x.rows, rowsPerDispatch(facts, [x, y], flopsPerRow))) {
     const rows = end - begin;
     const input = bindRows(x, begin, end);
     const output = bindRows(y, begin, end);
@@ -65,7 +66,7 @@ export function layerNormModulate(
   modulation: Tensor,
   options: LayerNormModulateOptions,
 ): Tensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { label = "layer_norm_modulate", scaleAt, shiftAt, eps, dtype } = options;
   checkF32(label, x, modulation);
   for (const at of [scaleAt, shiftAt]) {
@@ -78,12 +79,12 @@ export function layerNormModulate(
   const scale = bindVectors(modulation, scaleAt, x.cols);
   const shift = bindVectors(modulation, shiftAt, x.cols);
   const isAligned = x.cols % 8 === 0 && scaleAt % 4 === 0 && shiftAt % 4 === 0;
-  const workgroup = rowWorkgroup(device, 64);
-  const chosen = kernel(device, "layer_norm_modulate", {
+  const workgroup = rowWorkgroup(facts, 64);
+  const chosen = kernel("layer_norm_modulate", {
     overrides: { ...workgroup, ALIGNED: isAligned ? 1 : 0, Y_F16: dtype === "f16" ? 1 : 0 },
   });
   const flopsPerRow = 8 * x.cols;
-  for (const { begin, end } of bands(x.rows, rowsPerDispatch(device, [x, y], flopsPerRow))) {
+  for (const { begin, end } of bands(x.rows, rowsPerDispatch(facts, [x, y], flopsPerRow))) {
     const rows = end - begin;
     const input = bindRows(x, begin, end);
     const output = bindRows(y, begin, end);
@@ -154,7 +155,7 @@ export function normalizeGroups(
   bias: Vector,
   { label = "group_norm", groups, silu }: GroupNormOptions,
 ): Tensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   checkF32(label, x);
   assert(
     weight.length === x.cols && bias.length === x.cols,
@@ -162,9 +163,9 @@ export function normalizeGroups(
   );
   const moments = bindRows(statistics);
   const y = recorder.scratch(label, x.rows, x.cols);
-  const chosen = kernel(device, "group_norm_silu", { overrides: { SILU: silu ? 1 : 0 } });
+  const chosen = kernel("group_norm_silu", { overrides: { SILU: silu ? 1 : 0 } });
   const flopsPerRow = (silu ? 8 : 4) * x.cols;
-  for (const { begin, end } of bands(x.rows, rowsPerDispatch(device, [x, y], flopsPerRow))) {
+  for (const { begin, end } of bands(x.rows, rowsPerDispatch(facts, [x, y], flopsPerRow))) {
     const rows = end - begin;
     const input = bindRows(x, begin, end);
     const output = bindRows(y, begin, end);
@@ -238,17 +239,17 @@ export function groupMoments(
 
 /** Each chunk's mean and sum of squared deviations, by group. */
 function chunkMoments(recorder: Recorder, x: Tensor, parts: Tensor, label: string, groups: number): void {
-  const { device } = recorder;
+  const { facts } = recorder;
   checkF32(label, x);
   const rowsPerChunk = chunkPixels(x.cols);
   const groupCols = x.cols / groups;
   // Neighbouring lanes take neighbouring groups, so that together they read whole stretches of a row.
-  const [GROUPS, PHASES] = device.isSoftware ? [8, 1] : [8, 16];
-  const statistics = kernel(device, "group_norm_statistics", {
+  const [GROUPS, PHASES] = facts.isSoftware ? [8, 1] : [8, 16];
+  const statistics = kernel("group_norm_statistics", {
     overrides: { GROUPS, PHASES, ALIGNED: groupCols % 4 === 0 ? 1 : 0 },
   });
   const flopsPerRow = 4 * x.cols;
-  const step = Math.min(rowsPerDispatch(device, [x], flopsPerRow), rowsPerBinding(device, parts) * rowsPerChunk);
+  const step = Math.min(rowsPerDispatch(facts, [x], flopsPerRow), rowsPerBinding(facts, parts) * rowsPerChunk);
   for (const { begin, end } of bands(x.rows, step, rowsPerChunk)) {
     const rows = end - begin;
     const input = bindRows(x, begin, end);
@@ -285,10 +286,10 @@ function combineParts(
   label: string,
   options: CombineOptions,
 ): void {
-  const { device } = recorder;
+  const { facts } = recorder;
   const { rows, rowsPerPart, groups, groupCols, eps } = options;
-  const chosen = kernel(device, "group_norm_combine", { overrides: { FINISH: combined.rows === 1 ? 1 : 0 } });
-  const step = Math.min(rowsPerBinding(device, parts) / combineFan, rowsPerBinding(device, combined));
+  const chosen = kernel("group_norm_combine", { overrides: { FINISH: combined.rows === 1 ? 1 : 0 } });
+  const step = Math.min(rowsPerBinding(facts, parts) / combineFan, rowsPerBinding(facts, combined));
   for (const { begin, end } of bands(combined.rows, step)) {
     const first = begin * combineFan;
     const last = Math.min(end * combineFan, parts.rows);

@@ -1,8 +1,9 @@
 // The picture's bytes: the VAE's last activation becomes tightly packed RGB, which is all that leaves the device.
 
 import { assert } from "../../errors.js";
-import { bindBytes, bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { bindBytes, bindRows, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import { bands, foldWorkgroups } from "./bands.js";
 
@@ -12,19 +13,19 @@ import { bands, foldWorkgroups } from "./bands.js";
  * tensor of u32 words, whose first h·w·3 bytes are the picture's RGB.
  */
 export function rgb8(recorder: Recorder, x: Tensor, label = "rgb8"): Tensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   assert(
     x.cols === 3 && x.pitch === 8 && x.dtype === "f32",
     `${label}: [${x.rows}, ${x.cols}] ${x.dtype}, expected 3 columns`,
   );
   assert(x.rows % 256 === 0, `${label}: ${x.rows} pixels, expected a multiple of 256`);
   const y = recorder.scratch(label, 1, (x.rows * 3) / 4, "u32");
-  for (const { begin, end } of bands(x.rows, rowsPerBinding(device, x), 256)) {
+  for (const { begin, end } of bands(x.rows, rowsPerBinding(facts, x), 256)) {
     const rows = end - begin;
     const input = bindRows(x, begin, end);
     const output = bindBytes(y.storage, y.byteOffset + 3 * begin, 3 * rows);
     recorder.dispatch({
-      kernel: kernel(device, "rgb8"),
+      kernel: kernel("rgb8"),
       label,
       bindings: { x: input.binding, y: output.binding },
       params: { rows, x_offset: input.offset, y_offset: output.remainder / 4 },

@@ -2,8 +2,9 @@
 // products of gates may lie anywhere in f32. Knows tensors and weights, no product. Computed anew in every run, which
 // reads each operand once more: a hundredth of what the product takes.
 
-import { type Binding, bindRows, type Recorder, rowsPerBinding } from "../gpu/commands.js";
+import { type Binding, bindRows, rowsPerBinding } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
+import type { Recorder } from "../gpu/recorder.js";
 import type { Tensor } from "../gpu/tensor.js";
 import type { Weight } from "../weights/upload.js";
 import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
@@ -19,7 +20,7 @@ export function tensorRowScales(recorder: Recorder, x: Tensor): Tensor {
   return rowScales(
     recorder,
     { label: x.label, rows: x.rows, groups, type: 0, bind },
-    rowsPerBinding(recorder.device, x),
+    rowsPerBinding(recorder.facts, x),
   );
 }
 
@@ -27,7 +28,7 @@ export function tensorRowScales(recorder: Recorder, x: Tensor): Tensor {
 export function weightRowScales(recorder: Recorder, weight: Weight, begin: number, end: number): Tensor {
   const { label, pitch } = weight;
   const bind = (first: number, last: number) => bindWeightRows(weight, begin + first, begin + last);
-  const bindable = (recorder.device.limits.bindingBytes - 256) / weightRowBytes(weight);
+  const bindable = (recorder.facts.limits.bindingBytes - 256) / weightRowBytes(weight);
   return rowScales(recorder, { label, rows: end - begin, groups: pitch / 8, type: weightType(weight), bind }, bindable);
 }
 
@@ -42,18 +43,18 @@ type Rows = {
 };
 
 function rowScales(recorder: Recorder, { label, rows, groups, type, bind }: Rows, bindable: number): Tensor {
-  const { device } = recorder;
+  const { facts } = recorder;
   const y = recorder.scratch(`${label} scales`, rows, 2);
   const flopsPerRow = 8 * groups;
-  const step = Math.min(bindable, rowsPerBinding(device, y), device.limits.dispatchFlops / flopsPerRow);
+  const step = Math.min(bindable, rowsPerBinding(facts, y), facts.limits.dispatchFlops / flopsPerRow);
   // More lanes than a short row has groups would do nothing.
   const lanes = groups < 64 ? 8 : 64;
-  const workgroup = rowWorkgroup(device, lanes, 64 / lanes);
+  const workgroup = rowWorkgroup(facts, lanes, 64 / lanes);
   for (const { begin, end } of bands(rows, step)) {
     const from = bind(begin, end);
     const to = bindRows(y, begin, end);
     recorder.dispatch({
-      kernel: kernel(device, "row_scale", { tunables: { X_TYPE: type }, overrides: workgroup }),
+      kernel: kernel("row_scale", { tunables: { X_TYPE: type }, overrides: workgroup }),
       label: "row scale",
       bindings: { x: from.binding, y: to.binding },
       params: { rows: end - begin, groups, x_offset: from.groups, x_pitch: groups, y_offset: to.offset / y.pitch },

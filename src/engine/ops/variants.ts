@@ -2,8 +2,8 @@
 // variants, the built-in choice first, and the device's tuning may name another. An operation can also be sampled on
 // made-up inputs, which is how tuning measures. Knows no operation.
 
-import type { Recorder } from "../gpu/commands.js";
-import type { Device } from "../gpu/device.js";
+import type { DeviceFacts } from "../gpu/facts.js";
+import type { Recorder } from "../gpu/recorder.js";
 import type { Dtype, Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
 
@@ -19,7 +19,7 @@ export type Variant = {
 };
 
 /** An operation at one size: what a variant is chosen for. */
-export type Problem = {
+export type Workload = {
   /** Operation, size class and types: what people read, and what choices are kept under, see {@link choiceKey}. */
   name: string;
   /** Of one run. */
@@ -31,7 +31,7 @@ export type Problem = {
   /** The kernel file that runs on every device: the first variant of it is what the others are checked against. */
   portable: string;
   /** Those that the device can run, the built-in choice first. */
-  variants(device: Device): readonly Variant[];
+  variants(facts: DeviceFacts): readonly Variant[];
   /** Records what computes a part of these extents, on made-up inputs, with this variant. */
   sample(recorder: Recorder, inputs: SampleInputs, part: Extents, variant: Variant): Tensor;
 };
@@ -55,26 +55,19 @@ export function variantName({ stem, tunables }: Variant): string {
  * What a choice is kept under. Sizes that share a name may have different variants on a device; then each list has a
  * choice of its own.
  */
-export function choiceKey(device: Device, problem: Problem): string {
-  return `${problem.name}: ${problem.variants(device).map(variantName).join(", ")}`;
+export function choiceKey(facts: DeviceFacts, workload: Workload): string {
+  return `${workload.name}: ${workload.variants(facts).map(variantName).join(", ")}`;
 }
 
 /**
- * The variant that the device's tuning names for a problem, or for all problems of that name, else the first. One that is
+ * The variant that the device's tuning names for a workload, or for all workloads of that name, else the first. One that is
  * not among its variants counts as none: it may come from another version.
  */
-export function chooseVariant(device: Device, problem: Problem): Variant {
-  listeners.get(device)?.(problem);
-  const variants = problem.variants(device);
-  const tuned = device.tuning.get(choiceKey(device, problem)) ?? device.tuning.get(problem.name);
+export function chooseVariant({ facts, onWorkload }: Recorder, workload: Workload): Variant {
+  onWorkload?.(workload);
+  const variants = workload.variants(facts);
+  const tuned = facts.tuning.get(choiceKey(facts, workload)) ?? facts.tuning.get(workload.name);
   return variants.find((variant) => variantName(variant) === tuned) ?? (variants[0] as Variant);
-}
-
-const listeners = new WeakMap<Device, (problem: Problem) => void>();
-
-/** Has `listener` told of every problem for which a variant is chosen on this device from now on. */
-export function listenForProblems(device: Device, listener: (problem: Problem) => void): void {
-  listeners.set(device, listener);
 }
 
 /** Sizes that are tuned together: the next power of two. */

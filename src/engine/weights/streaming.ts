@@ -4,7 +4,7 @@
 // A block's bytes are sent while the one before it computes: two blocks' scratch is alive at a time, by turns.
 
 import { assert } from "../../errors.js";
-import type { Recorder } from "../gpu/commands.js";
+import type { Recorder } from "../gpu/recorder.js";
 import { planTargets, type Target } from "./layout.js";
 import type { TensorFileSet } from "./safetensors.js";
 import type { SlotTable } from "./slots.js";

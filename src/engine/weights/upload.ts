@@ -4,8 +4,8 @@
 // Weights that do not stay on the device are in streaming.ts.
 
 import { assert, DaybreakError, throwIfAborted, unlessAborted } from "../../errors.js";
-import type { Recorder } from "../gpu/commands.js";
 import type { Device } from "../gpu/device.js";
+import type { Recorder } from "../gpu/recorder.js";
 import type { Storage } from "../gpu/tensor.js";
 import { bufferUsage } from "../gpu/usage.js";
 import { type CheckedMemory, checkedMemory } from "./finite.js";

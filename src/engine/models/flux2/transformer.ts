@@ -2,7 +2,7 @@
 // One residual tensor holds the joint sequence [text | output | references] and the streams are row ranges of it, so
 // nothing is ever concatenated. Every size comes from the config.
 
-import type { Recorder } from "../../gpu/commands.js";
+import type { Recorder } from "../../gpu/recorder.js";
 import { sliceRows, type Tensor } from "../../gpu/tensor.js";
 import { attention } from "../../ops/attention.js";
 import { silu } from "../../ops/elementwise.js";

@@ -2,7 +2,7 @@
 // Activations stay f32 in every precision; in f16, 3×3 convolutions may round what they multiply. Knows no prompt and no
 // step.
 
-import type { Recorder } from "../../gpu/commands.js";
+import type { Recorder } from "../../gpu/recorder.js";
 import { padded8, type Tensor } from "../../gpu/tensor.js";
 import { attentionWide } from "../../ops/attention-wide.js";
 import { type Band, bands } from "../../ops/bands.js";

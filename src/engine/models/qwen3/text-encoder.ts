@@ -3,7 +3,7 @@
 // transformer attends to them; they differ from each other by position alone, and no token attends to them here.
 
 import { assert } from "../../../errors.js";
-import type { Recorder } from "../../gpu/commands.js";
+import type { Recorder } from "../../gpu/recorder.js";
 import type { Tensor } from "../../gpu/tensor.js";
 import { attention } from "../../ops/attention.js";
 import { copyColumns } from "../../ops/columns.js";
