@@ -4,9 +4,8 @@
 import { spawn } from "node:child_process";
 import { type FillWeights, openCheckpoint } from "../src/engine/checkpoint.js";
 import { Engine, type StageTiming } from "../src/engine/engine.js";
-import { choosePlan, type MemoryPlan } from "../src/engine/memory-plan.js";
-import { defaultSteps, type Precision, resolveRequest, type Timings } from "../src/engine/request.js";
-import { requestDefaults } from "../src/engine/request-defaults.js";
+import { choosePlan, type MemoryPlan } from "../src/engine/memory.js";
+import { expectedShape, type Precision, type Timings } from "../src/engine/request.js";
 import type { CheckpointSource } from "../src/engine/weights/source.js";
 import { DaybreakError } from "../src/errors.js";
 import { folderSource } from "../src/node/checkpoint-folder.js";
@@ -87,7 +86,8 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
   let size = { width: 0, height: 0 };
   let peakBytes = 0;
   let kernels: StageTiming[] | undefined;
-  const { isDistilled, precision: operands } = engine.info;
+  const { precision: operands } = engine.info;
+  const { defaults } = engine.bounds;
   try {
     for (let i = 0; i <= runs; i++) {
       const prompt = `a red circle on a blue background, number ${i}`;
@@ -109,7 +109,7 @@ async function measure(opened: OpenModel, options: BenchGenerateOptions): Promis
     case: {
       model: modelName(options),
       ...shape,
-      steps: options.steps ?? defaultSteps({ isDistilled }),
+      steps: options.steps ?? defaults.steps,
       precision: operands,
       runs,
     },
@@ -136,11 +136,9 @@ export async function planGenerate(
 
 async function planPicture(source: CheckpointSource, asked: BenchCase, operands: "f32" | "f16") {
   const checkpoint = await openCheckpoint(source);
-  const request = { prompt: "", width: asked.width, height: asked.height };
-  const { width, height, isGuided } = resolveRequest(request, requestDefaults(checkpoint.config));
-  const shape = { width, height, references: [], isGuided };
+  const { shape } = expectedShape({ width: asked.width, height: asked.height }, checkpoint.model.bounds);
   const planned = await choosePlan(checkpoint, shape, asked.memoryBudgetBytes, { operands });
-  return { width, height, planned };
+  return { width: shape.width, height: shape.height, planned };
 }
 
 /** As results call it. */

@@ -8,7 +8,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { openCheckpoint } from "../src/engine/checkpoint.js";
 import { openDevice } from "../src/engine/gpu/device.js";
-import type { TensorFileSet } from "../src/engine/weights/safetensors.js";
+import type { TensorFileSet } from "../src/engine/weights/files/tensor-files.js";
 import type { SlotTable } from "../src/engine/weights/slots.js";
 import { loadWeights, type UploadDevice } from "../src/engine/weights/upload.js";
 import { folderSource } from "../src/node/checkpoint-folder.js";
@@ -64,7 +64,7 @@ async function measureFolder(folder: string, options: BenchLoadOptions): Promise
   }
 }
 
-async function measure(components: Component[], options: BenchLoadOptions): Promise<BenchLoadResult> {
+async function measure(components: readonly Component[], options: BenchLoadOptions): Promise<BenchLoadResult> {
   const gpu = await createGpu();
   const description = await describeDevice(gpu);
   const device = await openDevice({ gpu });
@@ -104,7 +104,7 @@ async function measure(components: Component[], options: BenchLoadOptions): Prom
 }
 
 /** Loads all components and lets go of them; resolves to the bytes of the files that were read. */
-async function loadAll(device: UploadDevice, components: Component[], signal?: AbortSignal): Promise<number> {
+async function loadAll(device: UploadDevice, components: readonly Component[], signal?: AbortSignal): Promise<number> {
   let bytes = 0;
   for (const { table, files } of components) {
     let total = 0;

@@ -3,14 +3,11 @@
 
 import { mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
-import { parseTransformerConfig } from "../src/engine/models/flux2/config.js";
-import { configFields } from "../src/engine/weights/config-fields.js";
-import { transformerTable } from "../src/engine/weights/names.js";
-import type { TensorFileSet } from "../src/engine/weights/safetensors.js";
+import type { TensorFileSet } from "../src/engine/weights/files/tensor-files.js";
 import { openComponent, type SlotTable } from "../src/engine/weights/slots.js";
 import { type CheckpointSource, readJson } from "../src/engine/weights/source.js";
 import { DaybreakError } from "../src/errors.js";
-import { randomBf16, safetensorsHead, syntheticModels, tensorsOf } from "./synthetic.js";
+import { randomBf16, safetensorsHead, syntheticModels, syntheticTables, tensorsOf } from "./synthetic.js";
 
 const configPath = "transformer/config.json";
 const blockBytes = 8 * 1024 * 1024;
@@ -21,8 +18,8 @@ const maxSizeBytes = 2 ** 36;
  * as come nearest to `sizeBytes`. Errors: `request.option_invalid`, `output.unwritable`, `request.cancelled`.
  */
 export async function writeTransformer(folder: string, sizeBytes: number, signal?: AbortSignal): Promise<void> {
-  const config = configOfSize(sizeBytes);
-  const { head, dataBytes } = safetensorsHead(tensorsOf(tableOf(config)));
+  const config = await configOfSize(sizeBytes);
+  const { head, dataBytes } = safetensorsHead(tensorsOf(await tableOf(config)));
   const block = randomBf16(0, blockBytes);
   try {
     await mkdir(join(folder, "transformer"));
@@ -54,37 +51,40 @@ export async function writeTransformer(folder: string, sizeBytes: number, signal
 export async function openWrittenTransformer(
   source: CheckpointSource,
 ): Promise<{ table: SlotTable; files: TensorFileSet }> {
-  const table = tableOf((await readJson(source, configPath)) as TransformerJson);
+  const table = await tableOf((await readJson(source, configPath)) as TransformerJson);
   return { table, files: await openComponent(source, table) };
 }
 
 type TransformerJson = Record<string, unknown>;
 
-function tableOf(config: TransformerJson): SlotTable {
-  return transformerTable(parseTransformerConfig(configFields(configPath, config)));
+/** The table of klein with this transformer. */
+async function tableOf(transformer: TransformerJson): Promise<SlotTable> {
+  const tables = await syntheticTables({ ...klein, transformer });
+  return tables.find(({ name }) => name === "transformer") as SlotTable;
 }
+
+const klein = syntheticModels["flux2-klein-4b"];
 
 /** Klein's heads first; fewer make a smaller model. */
 const headCounts = [24, 12, 6, 3, 1];
 
-function configOfSize(sizeBytes: number): TransformerJson {
-  const klein = syntheticModels["flux2-klein-4b"].transformer;
+async function configOfSize(sizeBytes: number): Promise<TransformerJson> {
   const sized = (heads: number, singleLayers: number): TransformerJson => ({
-    ...klein,
+    ...klein.transformer,
     num_attention_heads: heads,
     num_layers: 1,
     num_single_layers: singleLayers,
   });
-  const bytesOf = (config: TransformerJson) => safetensorsHead(tensorsOf(tableOf(config))).dataBytes;
-  const heads = headCounts.find((count) => bytesOf(sized(count, 1)) <= sizeBytes);
-  if (heads === undefined || sizeBytes > maxSizeBytes) {
-    const least = bytesOf(sized(headCounts.at(-1)!, 1));
+  const bytesOf = async (config: TransformerJson) => safetensorsHead(tensorsOf(await tableOf(config))).dataBytes;
+  const leasts = await Promise.all(headCounts.map((heads) => bytesOf(sized(heads, 1))));
+  const chosen = leasts.findIndex((bytes) => bytes <= sizeBytes);
+  const [heads, least] = [headCounts[chosen], leasts[chosen]];
+  if (heads === undefined || least === undefined || sizeBytes > maxSizeBytes) {
     throw new DaybreakError(
       "request.option_invalid",
-      `got a size of ${sizeBytes} bytes, expected ${least} to ${maxSizeBytes}`,
+      `got a size of ${sizeBytes} bytes, expected ${leasts.at(-1)} to ${maxSizeBytes}`,
     );
   }
-  const least = bytesOf(sized(heads, 1));
-  const perLayer = bytesOf(sized(heads, 2)) - least;
+  const perLayer = (await bytesOf(sized(heads, 2))) - least;
   return sized(heads, 1 + Math.round((sizeBytes - least) / perLayer));
 }

@@ -2,14 +2,10 @@
 // Owns those sizes and what the weights look like. A checkpoint's files exist as far as the engine reads them: configs,
 // headers, the embedded model's tokenizer, and rows of the embedding table, which are made when they are asked for.
 
-import type { FillWeights } from "../src/engine/checkpoint.js";
+import { type FillWeights, openModel } from "../src/engine/checkpoint.js";
 import { BufferPlan } from "../src/engine/gpu/buffer-plan.js";
 import { Recorder } from "../src/engine/gpu/recorder.js";
-import { parseTransformerConfig, parseVaeConfig } from "../src/engine/models/flux2/config.js";
-import { parseTextEncoderConfig } from "../src/engine/models/qwen3/config.js";
 import { fillRandom, type RandomValues } from "../src/engine/ops/fill.js";
-import { configFields } from "../src/engine/weights/config-fields.js";
-import { textEncoderTable, transformerTable, vaeTable } from "../src/engine/weights/names.js";
 import type { Slot, SlotTable } from "../src/engine/weights/slots.js";
 import type { CheckpointSource } from "../src/engine/weights/source.js";
 import { assert, DaybreakError } from "../src/errors.js";
@@ -184,54 +180,71 @@ export type SyntheticSource = CheckpointSource & { close(): Promise<void> };
 export async function syntheticSource(model: SyntheticModel): Promise<SyntheticSource> {
   const embedded = await folderSource(embeddedModel());
   const tokenizer = ["tokenizer/tokenizer.json", "tokenizer/tokenizer_config.json"];
-  const files = filesOf(model);
-  const read = (path: string, begin: number, end: number) => {
-    if (tokenizer.includes(path)) return embedded.read(path, begin, end);
-    const file = files.get(path);
-    assert(file, `got ${path}, expected a file of the list`);
-    return Promise.resolve(file(begin, end));
+  const files = configFiles(model);
+  const source: SyntheticSource = {
+    list: async () => [...files.keys(), ...tokenizer],
+    read: async (path, begin, end) => {
+      if (tokenizer.includes(path)) return embedded.read(path, begin, end);
+      const file = files.get(path);
+      assert(file, `got ${path}, expected a file of the list`);
+      return file(begin, end);
+    },
+    close: () => embedded.close(),
   };
-  return { list: async () => [...files.keys(), ...tokenizer], read, close: () => embedded.close() };
+  try {
+    // What the weights' files hold follows from the configs.
+    const { tables } = await openModel(source);
+    for (const table of tables) {
+      const isTied = table.name === "textEncoder" && model.textEncoder.tie_word_embeddings === true;
+      const tensors = tensorsOf(table).filter(({ name }) => !(isTied && name === "lm_head.weight"));
+      files.set(`${table.folder}/${table.stem}.safetensors`, safetensors(tensors, embeddingOf(table)));
+    }
+    return source;
+  } catch (error) {
+    await embedded.close();
+    throw error;
+  }
+}
+
+/** The tables of a synthetic checkpoint's weights. Errors: those of its configs. */
+export async function syntheticTables(model: SyntheticModel): Promise<readonly SlotTable[]> {
+  const source = await syntheticSource(model);
+  try {
+    return (await openModel(source)).tables;
+  } finally {
+    await source.close();
+  }
+}
+
+/** The stored name of a component's embedding, if it has one. */
+function embeddingOf({ slots }: SlotTable): string | undefined {
+  return [...slots.values()].find(({ kind }) => kind === "embedding")?.parts[0]?.name;
 }
 
 /** Bytes [begin, end) of a file. */
 type File = (begin: number, end: number) => Uint8Array;
 
-function filesOf({ transformer, textEncoder, vae }: SyntheticModel): Map<string, File> {
+function configFiles({ transformer, textEncoder, vae }: SyntheticModel): Map<string, File> {
   const json = (value: Json): File => {
     const bytes = new TextEncoder().encode(JSON.stringify(value));
     return (begin, end) => bytes.slice(begin, end);
   };
-  const text = parseTextEncoderConfig(configFields("text_encoder/config.json", textEncoder));
-  // All layers, those that the engine does not load as well, and the norm behind them.
-  const textTable = textEncoderTable({ ...text, numLayersNeeded: text.numHiddenLayers });
-  const textTensors = tensorsOf(textTable);
-  if (textEncoder.tie_word_embeddings !== true) {
-    textTensors.push({ name: "lm_head.weight", dtype: "BF16", shape: [text.vocabSize, text.hiddenSize] });
-  }
-  const transformerTensors = tensorsOf(
-    transformerTable(parseTransformerConfig(configFields("transformer/config.json", transformer))),
-  );
-  const vaeTensors = tensorsOf(vaeTable(parseVaeConfig(configFields("vae/config.json", vae))));
-  vaeTensors.push({ name: "bn.num_batches_tracked", dtype: "I64", shape: [] });
   return new Map([
     ["model_index.json", json(modelIndex)],
     ["scheduler/scheduler_config.json", json(schedulerConfig)],
     ["text_encoder/config.json", json(textEncoder)],
-    ["text_encoder/model.safetensors", safetensors(textTensors, "model.embed_tokens.weight")],
     ["transformer/config.json", json(transformer)],
-    ["transformer/diffusion_pytorch_model.safetensors", safetensors(transformerTensors)],
     ["vae/config.json", json(vae)],
-    ["vae/diffusion_pytorch_model.safetensors", safetensors(vaeTensors)],
   ]);
 }
 
 type StoredTensor = { name: string; dtype: "BF16" | "I64"; shape: readonly number[] };
 
-/** The tensors of a component's files, all BF16. */
+/** The tensors of a component's files, also those that nothing reads: weights in BF16, and counters without extents. */
 export function tensorsOf(table: SlotTable): StoredTensor[] {
   const parts = [...table.slots.values()].flatMap((slot) => slot.parts);
-  return parts.map(({ name, shape }) => ({ name, dtype: "BF16", shape }));
+  const unused = [...table.unused].map(([name, shape]) => ({ name, shape }));
+  return [...parts, ...unused].map(({ name, shape }) => ({ name, dtype: shape.length === 0 ? "I64" : "BF16", shape }));
 }
 
 /** A safetensors file as the reference writer lays it out; of its data only `embedding` can be read, and its end. */

@@ -2,15 +2,20 @@
 // is web standard; files and Dawn come with `daybreak/node`. Exports only what callers need; tensors, kernels and the
 // device stay inside.
 
-export { Engine, type EngineInfo, type EngineOptions, type ExpectedPicture } from "./engine/engine.js";
+export { Engine, type EngineInfo, type EngineOptions } from "./engine/engine.js";
 export type { DeviceLimits, Tuning } from "./engine/gpu/facts.js";
 export type {
+  ExpectedPicture,
   GeneratedImage,
+  GenerateHooks,
   GenerateRequest,
   GenerateResult,
+  JudgedRequest,
   PartialImagePosition,
   Precision,
   ProgressEvent,
+  ReferenceBounds,
+  RequestBounds,
   RgbImage,
   Stage,
   Timings,
@@ -21,12 +26,10 @@ export {
   maxNumImages,
   maxPartialImages,
   maxPixels,
-  maxPromptTokens,
   maxReferences,
   maxSide,
   maxSteps,
   maxWalkFrames,
-  sizeMultiple,
 } from "./engine/request.js";
 export { type TunedWorkload, type TunedWorkloads, type TuneOptions, tuneKernels, tuningOf } from "./engine/tuning.js";
 export {

@@ -3,18 +3,18 @@
 // here comes first because it is cheap and the model is not: where the output goes, the references, the latents.
 
 import { basename, resolve } from "node:path";
-import { openTokenizer } from "../engine/checkpoint.js";
-import { loadConfigs } from "../engine/models/flux2/config.js";
-import { preparedSize } from "../engine/models/flux2/reference-image.js";
-import { type ResolvedRequest, resolveRequest } from "../engine/request.js";
-import { requestDefaults } from "../engine/request-defaults.js";
-import { imageSeed, randomSeed } from "../engine/rng.js";
-import { encodeSafetensors } from "../engine/weights/safetensors.js";
+import { openModel } from "../engine/checkpoint.js";
+import type { Model } from "../engine/family.js";
+import { judgeRequest } from "../engine/request.js";
+import { imageSeed, randomSeed } from "../engine/sampling/noise.js";
+import { encodeSafetensors } from "../engine/weights/files/safetensors.js";
 import {
   DaybreakError,
   type EngineInfo,
+  type GenerateHooks,
   type GenerateRequest,
   type GenerateResult,
+  type JudgedRequest,
   maxNumImages,
   type Precision,
   type TraceTensor,
@@ -76,20 +76,17 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   const trace = options.text("trace");
   for (const { path } of pictures) await checkOutput("output", path, ".png");
   if (trace !== undefined) await checkOutput("trace", trace, ".safetensors");
-  request.references = await readReferences(options.list("image"));
-  const latents = options.text("latents");
-  if (latents !== undefined) request.latents = await readLatents(latents);
-
   const model = options.text("model") ?? embeddedModel();
-  const resolved = await resolveEarly(model, request);
+  const judged = await judgeEarly(model, request, options);
 
   const tensors = new Map<string, TraceTensor>();
+  const hooks: GenerateHooks = {};
   if (trace !== undefined) {
-    request.trace = { detail: false, write: (name, tensor) => void tensors.set(name, tensor) };
+    hooks.trace = { detail: false, write: (name, tensor) => void tensors.set(name, tensor) };
   }
-  const { width, height, guidance } = resolved;
+  const { width, height, guidance, references } = judged;
   // Of references the sizes: the pixels are the request's.
-  const sizes = request.references.map((image) => ({ width: image.width, height: image.height }));
+  const sizes = references.map((image) => ({ width: image.width, height: image.height }));
   const expected = { width, height, guidance, references: sizes };
   const { result, info } = await compute(
     {
@@ -97,11 +94,11 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
       memoryBudgetBytes: options.size("memory-budget"),
       tune: options.flag("no-tune") ? "cached" : "auto",
     },
-    request,
+    { ...judged, ...hooks },
   );
   for (const warning of new Set(result.warnings)) process.stderr.write(`warning: ${warning}\n`);
 
-  const parameters = pictureParameters(resolved, info, basename(resolve(model)), request.references.length);
+  const parameters = pictureParameters(judged, info, basename(resolve(model)));
   const { version } = packageManifest();
   const files = result.images.map((image, i) => ({
     path: pictures[i]!.path,
@@ -123,7 +120,7 @@ type EngineChoice = Pick<OpenEngineOptions, "model" | "precision" | "memoryBudge
 /** Opens the engine for this one request, with a progress line on a terminal's stderr. */
 async function compute(
   { signal, ...choice }: EngineChoice,
-  request: GenerateRequest,
+  request: JudgedRequest & GenerateHooks,
 ): Promise<{ result: GenerateResult; info: EngineInfo }> {
   const { show, clear } = progressLine(process.stderr);
   try {
@@ -138,19 +135,14 @@ async function compute(
   }
 }
 
-function pictureParameters(
-  resolved: ResolvedRequest,
-  { precision }: EngineInfo,
-  model: string,
-  references: number,
-): PictureParameters {
-  const { prompt, negativePrompt, width, height, steps, guidance, seed, isGuided } = resolved;
+function pictureParameters(judged: JudgedRequest, { precision }: EngineInfo, model: string): PictureParameters {
+  const { prompt, negativePrompt, width, height, steps, guidance, seed, references } = judged;
   return {
-    prompt,
+    prompt: prompt.text,
     // What was ignored did not make the picture.
-    negativePrompt: isGuided ? negativePrompt : undefined,
-    guidance: isGuided ? guidance : 1,
-    ...{ width, height, steps, seed, model, precision, references },
+    negativePrompt: negativePrompt?.text,
+    guidance: negativePrompt ? guidance : 1,
+    ...{ width, height, steps, seed, model, precision, references: references.length },
   };
 }
 
@@ -200,20 +192,20 @@ function pictureFiles(options: ParsedOptions, count: number, seed: bigint): Pict
 }
 
 /**
- * Judges the request by the checkpoint's configs and tokenizer, so that a wrong size or a long prompt is not found out
- * after gigabytes were loaded, and fills in the defaults.
+ * Judges the request, with what it takes from files, by the checkpoint's configs and tokenizer, so that a wrong size or a
+ * long prompt is not found out after gigabytes were loaded.
  */
-async function resolveEarly(model: string, request: GenerateRequest): Promise<ResolvedRequest> {
+async function judgeEarly(model: string, request: GenerateRequest, options: ParsedOptions): Promise<JudgedRequest> {
+  const opened = await readModel(model);
+  const references = await readReferences(options.list("image"), opened.bounds.references.limits);
+  const latents = options.text("latents");
+  return judgeRequest({ ...request, references, latents: latents ? await readLatents(latents) : undefined }, opened);
+}
+
+async function readModel(model: string): Promise<Model> {
   const source = await folderSource(model);
   try {
-    const defaults = requestDefaults(await loadConfigs(source));
-    const first = request.references?.[0];
-    const size = first && preparedSize(first.width, first.height, defaults.tokenPixels);
-    const resolved = resolveRequest(request, defaults, size);
-    const tokenizer = await openTokenizer(source);
-    tokenizer.encode(resolved.prompt);
-    if (resolved.isGuided) tokenizer.encode(resolved.negativePrompt);
-    return resolved;
+    return await openModel(source);
   } finally {
     await source.close();
   }

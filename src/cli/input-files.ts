@@ -3,10 +3,11 @@
 // opening one can block for ever, and nothing is read whole before its size is known.
 
 import { type FileHandle, open, readFile, stat } from "node:fs/promises";
-import { basename, dirname } from "node:path";
-import { openTensorFiles } from "../engine/weights/safetensors.js";
+import type { ReferenceLimits } from "../engine/references.js";
+import { safetensors } from "../engine/weights/files/safetensors.js";
+import { readRange } from "../engine/weights/source.js";
 import { type CheckpointSource, DaybreakError, maxPixels, maxReferences, type RgbImage } from "../index.js";
-import { decodeReference } from "../media/images.js";
+import { decodeReference } from "../media/references.js";
 
 /** 64 megapixels of 16-bit RGBA, stored without compression. */
 const maxReferenceBytes = 512 * 1024 * 1024;
@@ -14,10 +15,10 @@ const maxReferenceBytes = 512 * 1024 * 1024;
 const maxLatentValues = maxPixels * 64;
 
 /**
- * Decodes reference pictures.
+ * Decodes reference pictures of sizes that the model takes.
  * Errors: `file.unreadable`, `reference.*`, with the file's name.
  */
-export async function readReferences(paths: readonly string[]): Promise<RgbImage[]> {
+export async function readReferences(paths: readonly string[], limits: ReferenceLimits): Promise<RgbImage[]> {
   if (paths.length > maxReferences) {
     throw new DaybreakError(
       "reference.too_many",
@@ -33,7 +34,8 @@ export async function readReferences(paths: readonly string[]): Promise<RgbImage
         `${path} has ${size} bytes, expected at most ${maxReferenceBytes}: scale the image down`,
       );
     }
-    images.push(await decodeReference(await readWhole(path)).catch((error) => Promise.reject(named(path, error))));
+    const bytes = await readWhole(path);
+    images.push(await decodeReference(bytes, limits).catch((error) => Promise.reject(named(path, error))));
   }
   return images;
 }
@@ -50,18 +52,17 @@ export async function readLatents(path: string): Promise<{ shape: number[]; data
   const handle = await open(path, "r").catch((error) => Promise.reject(unreadable(path, error)));
   try {
     const source = fileSource(path, handle);
-    const files = await openTensorFiles(source, dirname(path), basename(path, extension));
-    const entry = files.tensors.get("latents.noise");
+    const entry = (await safetensors.open(source, path)).get("latents.noise");
     if (!entry) throw invalid("has no tensor latents.noise: give a trace, or a file with that tensor");
-    const { dtype, shape, begin, end } = entry;
-    if (dtype !== "F32") throw invalid(`has latents.noise as ${dtype}, expected F32`);
+    const { encoding, shape, begin, end } = entry;
+    if (encoding !== "F32") throw invalid(`has latents.noise as ${encoding}, expected F32`);
     const values = (end - begin) / 4;
     if (shape.length !== 4 || shape[0] !== 1 || values === 0 || values > maxLatentValues) {
       throw invalid(
         `has latents.noise of shape [${shape.slice(0, 8)}], expected [1, channels, height / 16, width / 16]`,
       );
     }
-    const bytes = await files.read("latents.noise", 0, end - begin);
+    const bytes = await readRange(source, path, begin, end);
     // A file need not align its tensors.
     return { shape, data: new Float32Array(bytes.slice().buffer) };
   } finally {
@@ -72,7 +73,7 @@ export async function readLatents(path: string): Promise<{ shape: number[]; data
 /** One file as a checkpoint with a single file, under its own name, so that messages name it. */
 function fileSource(path: string, handle: FileHandle): CheckpointSource {
   return {
-    list: async () => [`${dirname(path)}/${basename(path)}`],
+    list: async () => [path],
     read: async (_, begin, end) => {
       const { size } = await handle.stat();
       const bytes = new Uint8Array(Math.max(0, Math.min(end, size) - begin));

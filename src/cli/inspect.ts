@@ -1,11 +1,9 @@
 // `daybreak inspect DIR`: what a checkpoint consists of and what it will take on a device. Opens the checkpoint as the
 // engine does, so that what is printed here also loads; of the weights only headers are read, and no device is needed.
 
-import { openCheckpoint } from "../engine/checkpoint.js";
-import { choosePlan, type MemoryPlan } from "../engine/memory-plan.js";
-import type { CheckpointConfig } from "../engine/models/flux2/config.js";
-import { resolveRequest } from "../engine/request.js";
-import { requestDefaults } from "../engine/request-defaults.js";
+import { type Component, type OpenCheckpoint, openCheckpoint } from "../engine/checkpoint.js";
+import { choosePlan, type MemoryPlan } from "../engine/memory.js";
+import { expectedShape } from "../engine/request.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { formatBytes, formatCount, table } from "./table.js";
@@ -25,8 +23,6 @@ export const inspect: Command = {
   run,
 };
 
-type Component = Awaited<ReturnType<typeof openCheckpoint>>["components"][number];
-
 type Part = {
   name: string;
   files: string[];
@@ -38,7 +34,7 @@ type Part = {
   bytes: number;
   /** Of the buffers on the device: without tensors that are not needed, rows padded. */
   deviceBytes: number;
-  sizes: Record<string, number | number[]>;
+  sizes: OpenCheckpoint["model"]["sizes"][string];
 };
 
 type Report = {
@@ -54,69 +50,45 @@ type Report = {
 async function run(options: ParsedOptions): Promise<number> {
   const [dir] = options.positionals;
   if (dir === undefined) throw new UsageError("the checkpoint's folder is missing: daybreak inspect DIR");
-  const asked = { prompt: "", width: options.number("width"), height: options.number("height") };
+  const asked = { width: options.number("width"), height: options.number("height") };
   const source = await folderSource(dir);
   try {
     const checkpoint = await openCheckpoint(source);
-    const { config, components } = checkpoint;
-    const { width, height, steps, guidance, isGuided } = resolveRequest(asked, requestDefaults(config));
-    const shape = { width, height, references: [], isGuided };
+    const { model, components } = checkpoint;
+    const { isDistilled, defaults } = model.bounds;
+    const { shape } = expectedShape(asked, model.bounds);
     const memory = await choosePlan(checkpoint, shape, options.size("memory-budget"));
     const report: Report = {
       model: dir,
-      isDistilled: config.modelIndex.isDistilled,
-      defaults: { sampleSize: config.vae.sampleSize, steps, guidance },
-      parts: components.map((component) => describePart(component, config)),
-      plan: { width, height, ...memory },
+      isDistilled,
+      defaults: { sampleSize: defaults.width, steps: defaults.steps, guidance: defaults.guidance },
+      parts: components.map((component) => describePart(component, model)),
+      plan: { width: shape.width, height: shape.height, ...memory },
     };
-    process.stdout.write(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report));
+    process.stdout.write(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report, model.family));
   } finally {
     await source.close();
   }
   return 0;
 }
 
-function describePart({ table: { folder }, files, weightBytes }: Component, config: CheckpointConfig): Part {
+function describePart({ table, files, weightBytes }: Component, { sizes }: OpenCheckpoint["model"]): Part {
   const tensors = [...files.tensors.values()];
   const dtypes: Record<string, number> = {};
-  for (const { dtype } of tensors) dtypes[dtype] = (dtypes[dtype] ?? 0) + 1;
+  for (const { encoding } of tensors) dtypes[encoding] = (dtypes[encoding] ?? 0) + 1;
   return {
-    name: folder,
+    name: table.folder,
     files: [...new Set(tensors.map(({ path }) => path))].sort(),
     tensors: tensors.length,
     dtypes,
     parameters: tensors.reduce((sum, { shape }) => sum + shape.reduce((product, extent) => product * extent, 1), 0),
     bytes: tensors.reduce((sum, { begin, end }) => sum + end - begin, 0),
     deviceBytes: weightBytes,
-    sizes: partSizes(folder, config),
+    sizes: sizes[table.name] ?? {},
   };
 }
 
-/** The sizes by which checkpoints of this architecture differ. */
-function partSizes(folder: string, { transformer, textEncoder, vae }: CheckpointConfig): Part["sizes"] {
-  if (folder === "transformer") {
-    const { numLayers, numSingleLayers, numAttentionHeads, attentionHeadDim, hiddenSize, mlpHiddenSize } = transformer;
-    return {
-      ...{ "double blocks": numLayers, "single blocks": numSingleLayers, hidden: hiddenSize, mlp: mlpHiddenSize },
-      ...{ heads: numAttentionHeads, "head size": attentionHeadDim, channels: transformer.inChannels },
-    };
-  }
-  if (folder === "text_encoder") {
-    const { numHiddenLayers, numLayersNeeded, hiddenSize, intermediateSize, headDim, vocabSize } = textEncoder;
-    return {
-      ...{ layers: numHiddenLayers, "layers needed": numLayersNeeded, hidden: hiddenSize, mlp: intermediateSize },
-      ...{ heads: textEncoder.numAttentionHeads, "key heads": textEncoder.numKeyValueHeads, "head size": headDim },
-      vocabulary: vocabSize,
-    };
-  }
-  const { latentChannels, blockOutChannels, decoderBlockOutChannels, scaleFactor } = vae;
-  return {
-    ...{ "latent channels": latentChannels, "pixels per latent": scaleFactor },
-    ...{ "encoder widths": blockOutChannels, "decoder widths": decoderBlockOutChannels },
-  };
-}
-
-function describe({ model, isDistilled, defaults, parts, plan }: Report): string {
+function describe({ model, isDistilled, defaults, parts, plan }: Report, family: string): string {
   const { sampleSize, steps, guidance } = defaults;
   const kind = isDistilled
     ? `distilled: ${steps} steps, no guidance`
@@ -138,7 +110,7 @@ function describe({ model, isDistilled, defaults, parts, plan }: Report): string
     return [name, texts.join(", ")];
   });
   return [
-    `${model}: FLUX.2 [klein], ${kind}; ${sampleSize}×${sampleSize} pixels by default\n`,
+    `${model}: ${family}, ${kind}; ${sampleSize}×${sampleSize} pixels by default\n`,
     table([columns, ...rows]),
     table(sizes),
     describePlan(plan),
@@ -149,14 +121,19 @@ function describe({ model, isDistilled, defaults, parts, plan }: Report): string
 export function describePlan({ width, height, ...plan }: Report["plan"]): string {
   const { weights, promptBytes, pictureBytes, totalBytes, residencies, decoding } = plan;
   const weightBytes = Object.values(weights).reduce((sum, bytes) => sum + bytes, 0);
-  const streamed = [
-    ...(residencies.textEncoder === "streamed" ? ["the text encoder's layers, for each new prompt"] : []),
-    ...(residencies.transformer === "streamed" ? ["the transformer's blocks, in each step"] : []),
-  ];
+  const streamed = Object.entries(residencies).filter(([, residency]) => residency === "streamed");
   let text =
     `memory on the device for ${width}×${height}: ${formatBytes(totalBytes)} = ${formatBytes(weightBytes)} weights + ` +
     `${formatBytes(promptBytes)} prompt + ${formatBytes(pictureBytes)} picture\n`;
-  if (streamed.length > 0) text += `read from the files whenever they are used: ${streamed.join("; ")}\n`;
+  if (streamed.length > 0) {
+    const names = streamed.map(([name]) => `the ${spaced(name)}'s blocks`);
+    text += `read from the files whenever they are used: ${names.join("; ")}\n`;
+  }
   if (decoding.remakes) text += `VAE in bands of ${formatBytes(decoding.bandBytes)}, enlarged images made twice\n`;
   return text;
+}
+
+/** "textEncoder" as people write it. */
+function spaced(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }

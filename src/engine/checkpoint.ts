@@ -1,84 +1,80 @@
-// A checkpoint on the device: configs, tokenizer and the three components' weights, opened from any source.
-// Owns the weights and knows what they take; runs nothing.
+// A checkpoint: which family's it is, its components' files, and its weights on the device, by name. Owns the weights and
+// knows what they take; runs nothing. A component stays on the device, or passes through it whenever it is used.
 
 import { DaybreakError } from "../errors.js";
+import type { Family, Model } from "./family.js";
 import type { Device } from "./gpu/device.js";
-import { type CheckpointConfig, loadConfigs } from "./models/flux2/config.js";
-import { createTokenizer, type Tokenizer } from "./models/qwen3/tokenizer.js";
+import { families as allFamilies } from "./models/index.js";
 import type { ProgressEvent } from "./request.js";
+import { sum } from "./stages.js";
+import { configFields } from "./weights/config-fields.js";
+import type { TensorFileSet } from "./weights/files/tensor-files.js";
 import { planTargets, type Target } from "./weights/layout.js";
-import { textEncoderTable, transformerTable, vaeTable } from "./weights/names.js";
-import { readRows } from "./weights/rows.js";
-import type { TensorFileSet } from "./weights/safetensors.js";
-import { openComponent, type SlotTable, tensorName } from "./weights/slots.js";
+import { openComponent, type SlotTable } from "./weights/slots.js";
 import { type CheckpointSource, readJson } from "./weights/source.js";
 import { isStreamed, streamWeights } from "./weights/streaming.js";
 import { type BufferRange, type LoadOptions, loadWeights, type WeightSet } from "./weights/upload.js";
 
 /** A checkpoint's files, checked against its configs; no weight has been read. */
-export type OpenCheckpoint = {
-  config: CheckpointConfig;
-  tokenizer: Tokenizer;
-  components: Component[];
-};
+export type OpenCheckpoint = { model: Model; components: readonly Component[] };
 
 /** A component's files; `weightBytes` is what all of its weights take on the device. */
 export type Component = { table: SlotTable; files: TensorFileSet; weightBytes: number };
 
-/** A checkpoint whose weights are on the device, or come to it when they are used. */
+/** Whether a component's blocks stay on the device, or pass through it whenever they are used. */
+export type Residency = "resident" | "streamed";
+/** By component, of those that consist of blocks; all others stay. */
+export type Residencies = Readonly<Record<string, Residency>>;
+
+/** Weights on the device, or coming to it when they are used. */
 export type Checkpoint = {
-  config: CheckpointConfig;
-  tokenizer: Tokenizer;
-  textEncoder: WeightSet;
-  transformer: WeightSet;
-  vae: WeightSet;
+  weights: Record<string, WeightSet>;
   residencies: Residencies;
-  /** Rows of the embedding table, [ids.length, hidden]; read from the files, the table is never loaded. */
-  embed(ids: Int32Array, signal?: AbortSignal): Promise<Float32Array>;
   /** Of the weights that stay on the device. */
   weightBytes: number;
   close(): void;
 };
 
 /**
- * Opens a checkpoint's files and checks every config field and tensor.
- * Errors: `model.*`, `safetensors.*`, `weights.*`, those of the source.
+ * Opens a checkpoint as far as requests are judged by it: its configs and its tokenizer.
+ * @param families that it may be of; default: all that there are
+ * Errors: `model.*`, those of the source.
  */
-export async function openCheckpoint(source: CheckpointSource): Promise<OpenCheckpoint> {
-  const config = await loadConfigs(source);
-  const tokenizer = await openTokenizer(source);
-  if (tokenizer.maxId >= config.textEncoder.vocabSize) {
+export async function openModel(source: CheckpointSource, families: readonly Family[] = allFamilies): Promise<Model> {
+  const path = "model_index.json";
+  if (!(await source.list()).includes(path)) {
     throw new DaybreakError(
-      "model.tokenizer_invalid",
-      `the tokenizer gives ids up to ${tokenizer.maxId}, the text encoder has ${config.textEncoder.vocabSize} embeddings: fetch tokenizer/ and text_encoder/ of the same checkpoint`,
+      "model.not_found",
+      "there is no model_index.json: expected a checkpoint folder of diffusers' layout (model_index.json beside transformer/, vae/, text_encoder/)",
     );
   }
-  const tables = [textEncoderTable(config.textEncoder), transformerTable(config.transformer), vaeTable(config.vae)];
-  const components = [];
-  for (const table of tables) {
-    const files = await openComponent(source, table);
-    const weightBytes = planTargets(table, files).reduce((sum, target) => sum + target.byteLength, 0);
-    components.push({ table, files, weightBytes });
-  }
-  return { config, tokenizer, components };
+  const supported = families.map((family) => `${family.name} (${family.implements})`).join(" or ");
+  const classes = families.flatMap((family) => family.classes);
+  const fields = configFields(path, await readJson(source, path), supported);
+  const className = fields.raw("_class_name");
+  if (typeof className !== "string") fields.invalid("_class_name", classes.map((name) => `"${name}"`).join(" or "));
+  fields.oneOf("_class_name", classes);
+  const family = families.find((known) => known.classes.includes(className as string)) as Family;
+  return { family: family.name, ...(await family.open(source, supported)) };
 }
 
-/** Reads a checkpoint's tokenizer. Errors: `model.part_missing`, `model.tokenizer_invalid`, those of the source. */
-export async function openTokenizer(source: CheckpointSource): Promise<Tokenizer> {
-  const present = new Set(await source.list());
-  const read = (path: string) => {
-    if (present.has(path)) return readJson(source, path, { code: "model.tokenizer_invalid" });
-    throw new DaybreakError("model.part_missing", `the checkpoint has no ${path}: fetch the folder tokenizer/`);
-  };
-  return createTokenizer(await read("tokenizer/tokenizer.json"), await read("tokenizer/tokenizer_config.json"));
+/**
+ * Opens a checkpoint's files and checks every config field and tensor. `families` as {@link openModel} takes them.
+ * Errors: `model.*`, `safetensors.*`, `weights.*`, those of the source.
+ */
+export async function openCheckpoint(source: CheckpointSource, families?: readonly Family[]): Promise<OpenCheckpoint> {
+  const model = await openModel(source, families);
+  const components: Component[] = [];
+  for (const table of model.tables) {
+    const files = await openComponent(source, table);
+    const weightBytes = sum(planTargets(table, files).map((target) => target.byteLength));
+    components.push({ table, files, weightBytes });
+  }
+  return { model, components };
 }
 
 /** Puts values into ranges of one component's weights, in the layout that their targets describe; resolves when they are there. */
 export type FillWeights = (device: Device, table: SlotTable, ranges: ReadonlyMap<Target, BufferRange>) => Promise<void>;
-
-/** Whether a component's blocks stay on the device, or pass through it whenever they are used. */
-export type Residency = "resident" | "streamed";
-export type Residencies = { textEncoder: Residency; transformer: Residency };
 
 export type LoadCheckpointOptions = {
   onProgress?: (event: ProgressEvent) => void;
@@ -95,12 +91,14 @@ export type LoadCheckpointOptions = {
  */
 export async function loadCheckpoint(
   device: Device,
-  opened: OpenCheckpoint,
-  { onProgress, signal, residencies = allResident, fillWeights }: LoadCheckpointOptions = {},
+  { components }: OpenCheckpoint,
+  { onProgress, signal, residencies = allResident(components), fillWeights }: LoadCheckpointOptions = {},
 ): Promise<Checkpoint> {
-  const { config, tokenizer, components } = opened;
-  const weightBytes = keptTotal(opened, residencies);
-  const loaded: WeightSet[] = [];
+  const weightBytes = keptTotal(components, residencies);
+  const weights: Record<string, WeightSet> = {};
+  const close = () => {
+    for (const set of Object.values(weights)) set.close();
+  };
   let done = 0;
   const report = (sofar: number) =>
     onProgress?.({ stage: "load", done: Math.round(sofar), total: weightBytes, image: 0, numImages: 0 });
@@ -109,56 +107,41 @@ export async function loadCheckpoint(
     for (const component of components) {
       const bytes = keptBytes(component, residencies);
       const onRead = (doneBytes: number, totalBytes: number) => report(done + (doneBytes / totalBytes) * bytes);
-      loaded.push(await loadComponent(device, component, residencies, { signal, onProgress: onRead, fillWeights }));
+      const options = { signal, onProgress: onRead, fillWeights };
+      weights[component.table.name] = await loadComponent(device, component, residencies, options);
       done += bytes;
     }
     // Uploads are only queued so far: a device that runs out of memory says so here, not in the first picture.
     await device.idle();
   } catch (error) {
-    for (const weights of loaded) weights.close();
+    close();
     throw error;
   }
-  const [textEncoder, transformer, vae] = loaded as [WeightSet, WeightSet, WeightSet];
-  const text = components[0] as Component;
-  const embeddings = tensorName(text.table, "embed_tokens");
-  const checkpoint: Checkpoint = {
-    config,
-    tokenizer,
-    textEncoder,
-    transformer,
-    vae,
-    residencies,
-    embed: (ids, signal) => readRows(text.files, embeddings, ids, config.textEncoder.hiddenSize, signal),
-    weightBytes,
-    close: () => {
-      for (const part of ["textEncoder", "transformer", "vae"] as const) checkpoint[part].close();
-    },
-  };
-  return checkpoint;
+  return { weights, residencies, weightBytes, close };
 }
 
 /**
- * Lets components' blocks go from the device, or brings them back; nothing else is touched. Lists that were recorded
+ * Lets components' blocks go from the device, or brings them back; nothing else is touched. Plans that were recorded
  * before are void. A component that cannot be loaded stays as it was.
  * Errors: those of `loadWeights`.
  */
 export async function changeResidencies(
   device: Device,
-  opened: OpenCheckpoint,
+  { components }: OpenCheckpoint,
   checkpoint: Checkpoint,
   residencies: Residencies,
   options: Pick<LoadCheckpointOptions, "signal" | "fillWeights"> = {},
 ): Promise<void> {
-  const [textEncoder, transformer] = opened.components as [Component, Component, Component];
-  for (const [name, component] of Object.entries({ textEncoder, transformer }) as [keyof Residencies, Component][]) {
+  for (const component of components) {
+    const { name } = component.table;
     if (checkpoint.residencies[name] === residencies[name]) continue;
-    const changed = { ...checkpoint.residencies, [name]: residencies[name] };
+    const changed = { ...checkpoint.residencies, [name]: residencies[name] as Residency };
     // For a moment what belongs to no block is there twice: a picture takes more, and none is on the device.
     const weights = await loadComponent(device, component, changed, options);
-    checkpoint[name].close();
-    checkpoint[name] = weights;
+    checkpoint.weights[name]?.close();
+    checkpoint.weights[name] = weights;
     checkpoint.residencies = changed;
-    checkpoint.weightBytes = keptTotal(opened, changed);
+    checkpoint.weightBytes = keptTotal(components, changed);
   }
 }
 
@@ -173,22 +156,24 @@ function loadComponent(
   return load(device, files, table, { ...options, fill });
 }
 
-function keptTotal({ components }: OpenCheckpoint, residencies: Residencies): number {
-  return components.reduce((sum, component) => sum + keptBytes(component, residencies), 0);
+/** Everything stays on the device. */
+export function allResident(components: readonly Component[]): Residencies {
+  const inBlocks = components.filter(({ table }) => table.blocks.length > 0);
+  return Object.fromEntries(inBlocks.map(({ table }) => [table.name, "resident"]));
 }
 
-export const allResident: Residencies = { textEncoder: "resident", transformer: "resident" };
-
 /** Whether all of a component's weights stay on the device. */
-export function isResident(table: SlotTable, { textEncoder, transformer }: Residencies): boolean {
-  const residency = { text_encoder: textEncoder, transformer }[table.folder];
-  return residency !== "streamed";
+export function isResident({ name }: SlotTable, residencies: Residencies): boolean {
+  return residencies[name] !== "streamed";
 }
 
 /** Bytes of a component's weights that stay on the device. */
 export function keptBytes({ table, files }: Component, residencies: Residencies): number {
   const keepsAll = isResident(table, residencies);
-  return planTargets(table, files)
-    .filter(({ slot }) => keepsAll || !isStreamed(table, slot.slot))
-    .reduce((sum, { byteLength }) => sum + byteLength, 0);
+  const kept = planTargets(table, files).filter(({ slot }) => keepsAll || !isStreamed(table, slot.slot));
+  return sum(kept.map(({ byteLength }) => byteLength));
+}
+
+function keptTotal(components: readonly Component[], residencies: Residencies): number {
+  return sum(components.map((component) => keptBytes(component, residencies)));
 }

@@ -1,6 +1,6 @@
 // The engine: open → generate → close. Owns the device, the checkpoint on it and the plans of recent picture sizes.
 // Requests run one after the other in the order of their calls; a failed request leaves the engine usable, a failed
-// device does not.
+// device does not. Knows models by family.ts alone.
 
 import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
 import {
@@ -14,30 +14,30 @@ import {
   type Residencies,
 } from "./checkpoint.js";
 import { type OpenTriedDeviceOptions, openTriedDevice } from "./device-trial.js";
+import type { Decoding, Family, RecordStages, StageRecorder } from "./family.js";
+import { generate } from "./generate.js";
 import type { Timing } from "./gpu/command-list.js";
 import type { Device } from "./gpu/device.js";
 import type { DeviceFacts, DeviceLimits, Tuning } from "./gpu/facts.js";
 import { Readback } from "./gpu/readback.js";
-import { choosePlan, type PlanOptions } from "./memory-plan.js";
-import { checkReference, checkReferenceSize, preparedSize, prepareReference } from "./models/flux2/reference-image.js";
+import { choosePlan, decodings, type MemoryOptions } from "./memory.js";
 import {
-  buildPicturePlan,
-  type Decoding,
-  modulatedSteps,
-  type PicturePlan,
-  type PictureShape,
-} from "./picture-plan.js";
-import { generateImages } from "./pipeline.js";
-import { PromptEncoder } from "./prompt-encoder.js";
-import {
+  type ExpectedPicture,
+  expectedShape,
+  type GenerateHooks,
   type GenerateRequest,
   type GenerateResult,
+  isJudged,
+  type JudgedRequest,
+  judgeRequest,
+  type PictureShape,
   type Precision,
   type ProgressEvent,
-  type RgbImage,
-  resolveRequest,
+  type RequestBounds,
+  recheckRequest,
+  shapeOf,
 } from "./request.js";
-import { requestDefaults } from "./request-defaults.js";
+import { type OwnedTensors, ownedTensors, type Plan, recordPlan, sum } from "./stages.js";
 import { type CheckpointSource, readCancelled } from "./weights/source.js";
 
 export type EngineOptions = {
@@ -64,15 +64,14 @@ export type EngineOptions = {
   tuning?: Tuning;
   /** Makes the weights on the device instead of reading them, to measure a checkpoint that is not there. */
   fillWeights?: FillWeights;
+  /** Families of models that the checkpoint may be of; default: all that come with this package. */
+  families?: readonly Family[];
+  /** Is called once the engine is closed and its device freed: for what it was lent, such as open files. */
+  onClosed?: () => void | Promise<void>;
   /** Loading progress. */
   onProgress?: (event: ProgressEvent) => void;
   /** Stops the loading. */
   signal?: AbortSignal;
-};
-
-/** As a request has it; of references only the sizes, in pixels. */
-export type ExpectedPicture = Pick<GenerateRequest, "width" | "height" | "guidance"> & {
-  references?: readonly { width: number; height: number }[];
 };
 
 export type EngineInfo = {
@@ -84,7 +83,7 @@ export type EngineInfo = {
   sampleSize: number;
   /** Of the weights that stay on the device. */
   weightBytes: number;
-  /** Which components' weights stay. */
+  /** Which components' weights stay, of those that need not. */
   residencies: Residencies;
   /** Bytes of all buffers on the device now, and at most so far. */
   deviceBytes: number;
@@ -104,38 +103,25 @@ type EngineParts = {
   readback: Readback;
   opened: OpenCheckpoint;
   checkpoint: Checkpoint;
-  promptEncoder: PromptEncoder;
+  /** Tensors that outlive plans, and what records plans with them. */
+  kept: OwnedTensors;
+  record: RecordStages;
   operands: "f32" | "f16";
-  memoryBudgetBytes: number | undefined;
-  fillWeights: FillWeights | undefined;
+  options: Pick<EngineOptions, "memoryBudgetBytes" | "fillWeights" | "onClosed">;
 };
 
 /** Draws pictures with one checkpoint on one device. */
 export class Engine {
-  readonly #device: Device;
-  readonly #readback: Readback;
-  readonly #opened: OpenCheckpoint;
-  readonly #checkpoint: Checkpoint;
-  readonly #promptEncoder: PromptEncoder;
-  readonly #operands: "f32" | "f16";
-  readonly #memoryBudgetBytes: number | undefined;
-  readonly #fillWeights: FillWeights | undefined;
+  readonly #parts: EngineParts;
   /** What was kept on the device when it was opened, and never more. */
   readonly #most: Residencies;
-  readonly #plans = new Map<string, PicturePlan>();
+  readonly #plans = new Map<string, Plan>();
   #queue: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
   private constructor(parts: EngineParts) {
-    this.#device = parts.device;
-    this.#readback = parts.readback;
-    this.#opened = parts.opened;
-    this.#checkpoint = parts.checkpoint;
+    this.#parts = parts;
     this.#most = parts.checkpoint.residencies;
-    this.#promptEncoder = parts.promptEncoder;
-    this.#operands = parts.operands;
-    this.#memoryBudgetBytes = parts.memoryBudgetBytes;
-    this.#fillWeights = parts.fillWeights;
   }
 
   /**
@@ -144,7 +130,7 @@ export class Engine {
    * Errors: `device.*`, `model.*`, `safetensors.*`, `weights.*`, `request.cancelled`; nothing stays open after one.
    */
   static async open(options: EngineOptions): Promise<Engine> {
-    const { precision = "auto", memoryBudgetBytes, signal, onProgress, fillWeights } = options;
+    const { precision = "auto", signal, onProgress, fillWeights } = options;
     checkPrecision(precision);
     throwIfAborted(signal, "loading");
     const device = await openDeviceFor(precision, options);
@@ -152,14 +138,15 @@ export class Engine {
       throwIfAborted(signal, "loading");
       const operands = chooseOperands(device, precision);
       const readback = new Readback(device);
-      const opened = await unlessAborted(openCheckpoint(options.source), signal, readCancelled);
+      const opened = await unlessAborted(openCheckpoint(options.source, options.families), signal, readCancelled);
       const residencies = await firstResidencies(opened, options, { operands, facts: device });
-      const loading = { residencies, onProgress, signal, fillWeights };
-      const checkpoint = await loadCheckpoint(device, opened, loading);
-      const promptEncoder = await PromptEncoder.open(device, readback, checkpoint);
+      const checkpoint = await loadCheckpoint(device, opened, { residencies, onProgress, signal, fillWeights });
+      const kept = ownedTensors();
+      const record = opened.model.recording(kept);
+      await device.allocating(`the ${sum(kept.sizes)} bytes that prompts take`, () => kept.realize(device));
+      kept.writeConstants(device);
       throwIfAborted(signal, "loading");
-      const loaded = { opened, checkpoint, promptEncoder };
-      return new Engine({ device, readback, ...loaded, operands, memoryBudgetBytes, fillWeights });
+      return new Engine({ device, readback, opened, checkpoint, kept, record, operands, options });
     } catch (error) {
       device.close();
       throw error;
@@ -167,15 +154,16 @@ export class Engine {
   }
 
   get info(): EngineInfo {
-    const { info, isSoftware, allocatedBytes, peakBytes } = this.#device;
-    const { config, weightBytes, residencies } = this.#checkpoint;
-    const { modelIndex, vae } = config;
+    const { device, checkpoint, opened, operands } = this.#parts;
+    const { info, isSoftware, allocatedBytes, peakBytes } = device;
+    const { weightBytes, residencies } = checkpoint;
+    const { isDistilled, defaults } = opened.model.bounds;
     return {
       adapter: info.description || [info.vendor, info.architecture].join(" ").trim(),
       isSoftware,
-      precision: this.#operands,
-      isDistilled: modelIndex.isDistilled,
-      sampleSize: vae.sampleSize,
+      precision: operands,
+      isDistilled,
+      sampleSize: defaults.width,
       weightBytes,
       residencies,
       deviceBytes: allocatedBytes,
@@ -185,14 +173,20 @@ export class Engine {
 
   /** What ended the device, if anything did: no request succeeds on this engine any more. */
   get failure(): DaybreakError | undefined {
-    return this.#device.failure;
+    return this.#parts.device.failure;
+  }
+
+  /** What requests may hold, and what they get where they leave something open. */
+  get bounds(): RequestBounds {
+    return this.#parts.opened.model.bounds;
   }
 
   /**
-   * Generates the images of one request; several calls wait for each other.
+   * Generates what one request asks for; several calls wait for each other. A request that {@link judgeRequest} has judged
+   * already is not judged again, only checked for what could harm.
    * Errors: `request.*`, `reference.*`, `numerics.*`, `device.*`, `engine.closed`.
    */
-  generate(request: GenerateRequest): Promise<GenerateResult> {
+  generate(request: GenerateRequest | (JudgedRequest & GenerateHooks)): Promise<GenerateResult> {
     return this.#inTurn(() => this.#generate(request));
   }
 
@@ -221,41 +215,31 @@ export class Engine {
   }
 
   async #close(): Promise<void> {
-    await this.#queue;
-    for (const plan of this.#plans.values()) plan.close();
-    this.#promptEncoder.close();
-    this.#checkpoint.close();
-    this.#readback.close();
-    this.#device.close();
+    const { device, readback, checkpoint, kept, options } = this.#parts;
+    try {
+      await this.#queue;
+      for (const plan of this.#plans.values()) plan.close();
+      kept.close(device);
+      checkpoint.close();
+      readback.close();
+      device.close();
+    } finally {
+      await options.onClosed?.();
+    }
   }
 
-  async #generate(request: GenerateRequest): Promise<GenerateResult> {
+  async #generate(request: GenerateRequest | (JudgedRequest & GenerateHooks)): Promise<GenerateResult> {
     const started = performance.now();
-    this.#device.check();
+    const { device, readback, opened } = this.#parts;
+    const { model } = opened;
+    device.check();
     throwIfAborted(request.signal);
-    const { config, tokenizer } = this.#opened;
-    const defaults = requestDefaults(config);
-    // Everything that can be refused is refused before the first reference is resized.
-    const given = checkReferences(request.references);
-    const first = given[0] && preparedSize(given[0].width, given[0].height, defaults.tokenPixels);
-    const resolved = resolveRequest(request, defaults, first);
-    // A prompt that does not fit is found out before anything is built for it.
-    tokenizer.encode(resolved.prompt);
-    if (resolved.isGuided) tokenizer.encode(resolved.negativePrompt);
-    const references = given.map((image) => prepareReference(image, defaults.tokenPixels));
-    const { width, height, isGuided } = resolved;
-    const sizes = references.map((reference) => ({ width: reference.width, height: reference.height }));
-    const shape = { width, height, references: sizes, isGuided };
-    const plan = await this.#plan(shape, request);
+    // Everything that can be refused is refused before anything is built for it.
+    if (isJudged(request)) recheckRequest(request, model);
+    const judged = isJudged(request) ? request : judgeRequest(request, model);
+    const plan = await this.#plan(shapeOf(judged, model.bounds), request);
     try {
-      const pipeline = {
-        device: this.#device,
-        readback: this.#readback,
-        checkpoint: this.#checkpoint,
-        promptEncoder: this.#promptEncoder,
-        plan,
-      };
-      const result = await generateImages(pipeline, resolved, references, request);
+      const result = await generate(plan.stages, judged, { device, readback, signal: request.signal }, request);
       result.timings.total_ms = performance.now() - started;
       return result;
     } finally {
@@ -264,38 +248,32 @@ export class Engine {
   }
 
   async #profile({ width, height }: Pick<GenerateRequest, "width" | "height">): Promise<StageTiming[]> {
-    this.#device.check();
-    if (!this.#device.features.has("timestamp-query")) {
+    const { device, opened } = this.#parts;
+    device.check();
+    if (!device.features.has("timestamp-query")) {
       throw new DaybreakError(
         "device.feature_missing",
         "timing kernels needs timestamp-query, which this device lacks",
       );
     }
-    const asked = resolveRequest({ prompt: "", width, height }, requestDefaults(this.#opened.config));
-    const shape = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
+    const { shape } = expectedShape({ width, height }, opened.model.bounds);
     const plan = await this.#plan(shape);
-    const { positive } = plan.contexts;
-    positive.holds = undefined; // what is projected now is no prompt's
-    const lists = {
-      prompt: plan.prompt.list,
-      context: positive.list,
-      [`modulation of ${modulatedSteps} steps`]: plan.modulate,
-      "one step": plan.denoise,
-      decode: plan.decode,
-    };
     const timings: StageTiming[] = [];
-    for (const [stage, list] of Object.entries(lists)) {
-      await list.profile(); // warms up
-      for (const timing of await list.profile()) timings.push({ stage, ...timing });
+    try {
+      for (const [stage, list] of plan.stages.lists) {
+        await list.profile(); // warms up
+        for (const timing of await list.profile()) timings.push({ stage, ...timing });
+      }
+      return timings;
+    } finally {
+      // What its stages hold now is no prompt's.
+      this.#forget(plan);
     }
-    return timings;
   }
 
   /** The plan of this size: a kept one or a new one. Plans that trace are not kept; whoever asked closes them. */
-  async #plan(
-    shape: PictureShape,
-    { trace, signal }: Pick<GenerateRequest, "trace" | "signal"> = {},
-  ): Promise<PicturePlan> {
+  async #plan(shape: PictureShape, { trace, signal }: GenerateHooks = {}): Promise<Plan> {
+    const { device, opened, checkpoint, operands, options } = this.#parts;
     const key = JSON.stringify(shape);
     const known = trace ? undefined : this.#plans.get(key);
     if (known) {
@@ -303,39 +281,64 @@ export class Engine {
       this.#plans.set(key, known); // the last to be given up
       return known;
     }
-    const device = this.#device;
-    const operands = this.#operands;
     let decoding: Decoding | undefined;
-    if (this.#memoryBudgetBytes === undefined) {
+    if (options.memoryBudgetBytes === undefined) {
       this.#makeRoom();
     } else {
-      const options = { operands, facts: device, most: this.#most };
-      const chosen = await choosePlan(this.#opened, shape, this.#memoryBudgetBytes, options);
+      const planning = { operands, facts: device, most: this.#most };
+      const chosen = await choosePlan(opened, shape, options.memoryBudgetBytes, planning);
       this.#makeRoom(); // a picture that is refused costs nobody's plan
       decoding = chosen.decoding;
       // Lets weights go that leave no room for it, and brings back others; no plan refers to them now.
-      const changing = { signal, fillWeights: this.#fillWeights };
-      await changeResidencies(device, this.#opened, this.#checkpoint, chosen.residencies, changing);
+      const changing = { signal, fillWeights: options.fillWeights };
+      await changeResidencies(device, opened, checkpoint, chosen.residencies, changing);
     }
-    const plan = await buildPicturePlan(device, this.#checkpoint, this.#promptEncoder.tensors, shape, {
-      operands,
-      decoding,
-      trace: trace && (trace.detail ? "detail" : "stages"), // what it keeps is beyond the budget
-    });
+    const traced = trace && (trace.detail ? "detail" : "stages"); // what it keeps is beyond the budget
+    const plan = await this.#build(shape, decoding ? [decoding] : decodings, traced);
     if (!trace) this.#plans.set(key, plan);
     return plan;
   }
 
+  /**
+   * Makes a plan with the first of these ways of decoding for which the device has buffers and memory.
+   * Errors: `device.limit_exceeded`, `device.out_of_memory`; nothing is left after one.
+   */
+  async #build(shape: PictureShape, ways: readonly Decoding[], trace: StageRecorder["trace"]): Promise<Plan> {
+    const { device, checkpoint, record, operands } = this.#parts;
+    let failure: unknown;
+    for (const decoding of ways) {
+      try {
+        const { weights } = checkpoint;
+        return await recordPlan({ facts: device, record, weights, shape, operands, decoding, trace }).realize(device);
+      } catch (error) {
+        failure = error;
+        if (device.failure || !isTooLarge(error)) break;
+      }
+    }
+    throw failure;
+  }
+
+  #forget(plan: Plan): void {
+    plan.close();
+    for (const [key, kept] of this.#plans) if (kept === plan) this.#plans.delete(key);
+  }
+
   /** Gives up plans that were not used for longest, and under a budget all: it is for one picture at a time. */
   #makeRoom(): void {
-    let bytes = [...this.#plans.values()].reduce((sum, plan) => sum + plan.byteLength, 0);
+    let bytes = sum([...this.#plans.values()].map((plan) => plan.byteLength));
     for (const [key, plan] of this.#plans) {
-      if (this.#plans.size < maxPlans && bytes < maxPlanBytes && this.#memoryBudgetBytes === undefined) break;
+      if (this.#plans.size < maxPlans && bytes < maxPlanBytes && this.#parts.options.memoryBudgetBytes === undefined)
+        break;
       bytes -= plan.byteLength;
       plan.close();
       this.#plans.delete(key);
     }
   }
+}
+
+/** Whether the device has no room for what was asked. */
+function isTooLarge(error: unknown): boolean {
+  return error instanceof DaybreakError && /^device\.(limit_exceeded|out_of_memory)$/.test(error.code);
 }
 
 /**
@@ -345,34 +348,19 @@ export class Engine {
 async function firstResidencies(
   opened: OpenCheckpoint,
   { memoryBudgetBytes, expected }: Pick<EngineOptions, "memoryBudgetBytes" | "expected">,
-  options: PlanOptions,
+  options: MemoryOptions,
 ): Promise<Residencies> {
-  const choose = (picture: ExpectedPicture) =>
-    choosePlan(opened, expectedShape(opened, picture), memoryBudgetBytes, options);
+  const { bounds } = opened.model;
+  const choose = async (picture: ExpectedPicture) =>
+    choosePlan(opened, expectedShape(picture, bounds).shape, memoryBudgetBytes, options);
   if (memoryBudgetBytes === undefined) {
     if (expected) await choose(expected);
-    return allResident;
+    return allResident(opened.components);
   }
   if (expected) return (await choose(expected)).residencies;
-  const { tokenPixels } = requestDefaults(opened.config);
-  const plan = choose({}).catch(() => choose({ width: tokenPixels, height: tokenPixels }));
+  const side = bounds.sizeMultiple;
+  const plan = choose({}).catch(() => choose({ width: side, height: side }));
   return (await plan).residencies;
-}
-
-function expectedShape({ config }: OpenCheckpoint, { references = [], ...asked }: ExpectedPicture): PictureShape {
-  const defaults = requestDefaults(config);
-  for (const { width, height } of references) checkReferenceSize(width, height);
-  const sizes = references.map(({ width, height }) => preparedSize(width, height, defaults.tokenPixels));
-  const { width, height, isGuided } = resolveRequest({ prompt: "", ...asked }, defaults, sizes[0]);
-  return { width, height, references: sizes, isGuided };
-}
-
-function checkReferences(references: RgbImage[] = []): RgbImage[] {
-  if (!Array.isArray(references)) {
-    throw new DaybreakError("reference.not_an_image", `got references of type ${typeof references}, expected an array`);
-  }
-  for (const image of references) checkReference(image);
-  return references;
 }
 
 export function checkPrecision(precision: Precision): void {

@@ -8,12 +8,11 @@ import { checkPrecision, chooseOperands, openDeviceFor } from "./engine.js";
 import { type Device, matrixConfigsOf, shownLimits } from "./gpu/device.js";
 import type { DeviceFacts, DeviceLimits, Tuning } from "./gpu/facts.js";
 import { kernelSources } from "./gpu/kernel-sources.js";
-import { planMemory } from "./memory-plan.js";
+import { planMemory } from "./memory.js";
 import { choiceKey, type Workload } from "./ops/variants.js";
-import type { PictureShape } from "./picture-plan.js";
-import { type Precision, type ProgressEvent, resolveRequest } from "./request.js";
-import { requestDefaults } from "./request-defaults.js";
+import { expectedShape, type PictureShape, type Precision, type ProgressEvent } from "./request.js";
 import { type Candidate, candidatesOf, closeAfter, endsBy, isShortOfMemory, tryVariants } from "./variant-trials.js";
+import type { UsedPer } from "./weights/slots.js";
 import type { CheckpointSource } from "./weights/source.js";
 
 /** The choice for one workload, and what it rests on. Times are of the whole workload, milliseconds. */
@@ -78,18 +77,18 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads>
   const { gpu, limits, source, precision = "auto", width, height, signal } = options;
   checkPrecision(precision);
   const checkpoint = await openCheckpoint(source);
-  const asked = resolveRequest({ prompt: "", width, height }, requestDefaults(checkpoint.config));
-  const picture = { width: asked.width, height: asked.height, references: [], isGuided: asked.isGuided };
+  const expected = expectedShape({ width, height }, checkpoint.model.bounds);
   const open = () => openDeviceFor(precision, { gpu, limits, signal });
   try {
     const first = await open();
-    const shape = { ...picture, steps: asked.steps };
-    const posed = posedWorkloads(first, checkpoint, shape, chooseOperands(first, precision));
-    const workloads = await posed.catch((error) => {
+    const opened = [first];
+    let workloads: Workload[];
+    try {
+      workloads = posedWorkloads(first, checkpoint, expected, chooseOperands(first, precision));
+    } catch (error) {
       first.close();
       throw error;
-    });
-    const opened = [first];
+    }
     return await tuneWorkloads(workloads, async () => opened.pop() ?? open(), options);
   } catch (error) {
     if (signal?.aborted) throw new DaybreakError("request.cancelled", "tuning was cancelled", { cause: error });
@@ -101,21 +100,21 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads>
  * The workloads that have several variants on `device`, the most expensive ones first, by their FLOPs in a picture of so
  * many steps. Of those that share a name and variants the largest one stands for all.
  */
-export async function posedWorkloads(
+export function posedWorkloads(
   facts: DeviceFacts,
   checkpoint: OpenCheckpoint,
-  { steps, ...shape }: PictureShape & { steps: number },
+  { shape, steps }: { shape: PictureShape; steps: number },
   operands: "f32" | "f16",
-): Promise<Workload[]> {
+): Workload[] {
   const posed = new Map<string, { workload: Workload; flops: number }>();
-  const onWorkload = (workload: Workload, list: string) => {
-    const runs = list === "denoise" ? steps : 1;
+  const onWorkload = (workload: Workload, per: UsedPer) => {
+    const runs = per === "step" ? steps : 1;
     const key = choiceKey(facts, workload);
     const known = posed.get(key);
     const largest = known && known.workload.flops >= workload.flops ? known.workload : workload;
     posed.set(key, { workload: largest, flops: (known?.flops ?? 0) + runs * workload.flops });
   };
-  await planMemory(checkpoint, shape, { operands, facts, onWorkload });
+  planMemory(checkpoint, shape, { operands, facts, onWorkload });
   return [...posed.values()]
     .filter(({ workload }) => workload.variants(facts).length > 1)
     .sort((a, b) => b.flops - a.flops)

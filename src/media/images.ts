@@ -1,17 +1,16 @@
 // Image files to pixels: which format the bytes are, their size from the header, and decoding to RGB.
-// Knows files, not models: the limits on references live in engine/models/flux2/reference-image.ts, and are applied to
-// the header before anything is decoded. Pixels equal PIL's `Image.open(…).convert("RGB")`, the reference pipeline's
+// Knows files, not models: what a model demands of a size is the caller's to say, and is applied to the header before
+// anything is decoded. Pixels equal PIL's `Image.open(…).convert("RGB")`, the reference pipeline's
 // reader: EXIF orientation and colour profiles are ignored, alpha is dropped, of an animation the first frame counts.
 
-import { checkReferenceArea, checkReferenceSize, maxReferencePixels } from "../engine/models/flux2/reference-image.js";
-import type { RgbImage } from "../engine/request.js";
+import type { RgbImage, Size } from "../engine/images.js";
+import { checkReferenceArea, maxReferencePixels } from "../engine/references.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { decodePng, pngSignature, pngSize } from "./png.js";
 import { loadSharp } from "./sharp.js";
 
 const decodeTimeoutSeconds = 60;
 
-type Size = { width: number; height: number };
 /** `components` of a JPEG: 1 grey, 3 colour, 4 CMYK. */
 type Header = Size & { components: number };
 
@@ -21,16 +20,16 @@ type Header = Size & { components: number };
  *
  * @param checkSize what to demand of the size in pixels; 64 megapixels are the limit in any case
  * Errors: `reference.not_an_image`, `.format_unsupported`, `.truncated`, `.damaged`, `.too_large` and what `checkSize`
- *   throws, by default `.too_small`, `.aspect_ratio`, `.too_large`.
+ *   throws.
  */
-export async function decodeReference(
+export async function decodeImage(
   bytes: Uint8Array,
-  checkSize: (width: number, height: number) => void = checkReferenceSize,
+  checkSize: (size: Size) => void = () => undefined,
 ): Promise<RgbImage> {
   const format = sniff(bytes);
-  const check = ({ width, height }: Size) => {
-    checkReferenceArea(width, height);
-    checkSize(width, height);
+  const check = (size: Size) => {
+    checkReferenceArea(size);
+    checkSize(size);
   };
   if (format === "PNG") {
     check(pngSize(bytes));

@@ -1,34 +1,33 @@
-// References as callers of the server send them: small ones are welcome and enlarged to what the model takes, large ones
-// are scaled down at once, so that a full queue of them stays small. Knows files by images.ts and the resize by
-// reference-image.ts. Sizes are judged by the header, before decoding.
+// References as callers send them. The server welcomes small ones and enlarges them to what the model takes, and scales large
+// ones down at once, so that a full queue of them stays small. Knows files by images.ts; sizes are judged by the header,
+// before decoding.
 
+import { lanczosResize, type RgbImage } from "../engine/images.js";
 import {
-  lanczosResize,
-  maxReferenceAspect,
-  minReferenceSide,
+  checkReferenceAspect,
+  checkReferenceSize,
+  type ReferenceLimits,
   scaleReference,
-} from "../engine/models/flux2/reference-image.js";
-import type { RgbImage } from "../engine/request.js";
-import { DaybreakError } from "../errors.js";
-import { decodeReference } from "./images.js";
+} from "../engine/references.js";
+import { decodeImage } from "./images.js";
 
 /**
- * Decodes a PNG, JPEG or WebP file; an image with a side below 64 pixels is scaled up so that its shortest is 64, one of
- * more than 1024² pixels is scaled down to that area, as the engine would do later.
- * Errors: those of {@link decodeReference} but `reference.too_small`.
+ * Decodes a PNG, JPEG or WebP file whose size a model takes.
+ * Errors: those of {@link decodeImage}, `reference.too_small`, `reference.aspect_ratio`.
  */
-export async function decodeAnyReference(bytes: Uint8Array): Promise<RgbImage> {
-  const image = await decodeReference(bytes, checkAspect);
-  const shortest = Math.min(image.width, image.height);
-  if (shortest >= minReferenceSide) return scaleReference(image);
-  const scaled = (side: number) => Math.round((side * minReferenceSide) / shortest);
-  return lanczosResize(image, scaled(image.width), scaled(image.height));
+export function decodeReference(bytes: Uint8Array, limits: ReferenceLimits): Promise<RgbImage> {
+  return decodeImage(bytes, (size) => checkReferenceSize(limits, size));
 }
 
-function checkAspect(width: number, height: number): void {
-  if (Math.max(width, height) <= maxReferenceAspect * Math.min(width, height)) return;
-  throw new DaybreakError(
-    "reference.aspect_ratio",
-    `got a reference of ${width}×${height} pixels, expected sides of at most ${maxReferenceAspect}:1: crop the image`,
-  );
+/**
+ * Decodes a PNG, JPEG or WebP file; an image with a side that is too short is scaled up so that its shortest is just long
+ * enough, one of a larger area than the model uses is scaled down to that, as the engine would do later.
+ * Errors: those of {@link decodeReference} but `reference.too_small`.
+ */
+export async function decodeAnyReference(bytes: Uint8Array, limits: ReferenceLimits): Promise<RgbImage> {
+  const image = await decodeImage(bytes, (size) => checkReferenceAspect(limits, size));
+  const shortest = Math.min(image.width, image.height);
+  if (shortest >= limits.minSide) return scaleReference(limits, image);
+  const scaled = (side: number) => Math.round((side * limits.minSide) / shortest);
+  return lanczosResize(image, scaled(image.width), scaled(image.height));
 }

@@ -2,7 +2,8 @@
 // Knows how results are handed over. Errors cross as values, because of a thrown one only the message would arrive.
 
 import { Tinypool } from "tinypool";
-import type { RgbImage } from "../engine/request.js";
+import type { RgbImage } from "../engine/images.js";
+import type { ReferenceLimits } from "../engine/references.js";
 import { plainError } from "../errors.js";
 import { type EncodeOptions, encodeImage } from "./encode.js";
 import { decodeAnyReference } from "./references.js";
@@ -17,9 +18,12 @@ export async function encodeImageTask(task: { image: RgbImage; options: EncodeOp
   }
 }
 
-export async function decodeReferenceTask(task: { bytes: Uint8Array }): Promise<Outcome<RgbImage>> {
+export async function decodeReferenceTask(task: {
+  bytes: Uint8Array;
+  limits: ReferenceLimits;
+}): Promise<Outcome<RgbImage>> {
   try {
-    const { width, height, data } = await decodeAnyReference(task.bytes);
+    const { width, height, data } = await decodeAnyReference(task.bytes, task.limits);
     const own = ownBytes(data);
     return moved({ value: { width, height, data: own } }, own.buffer);
   } catch (error) {

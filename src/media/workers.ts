@@ -5,7 +5,8 @@
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Tinypool } from "tinypool";
-import type { RgbImage } from "../engine/request.js";
+import type { RgbImage } from "../engine/images.js";
+import type { ReferenceLimits } from "../engine/references.js";
 import { assert, errorFromPlain, plainError } from "../errors.js";
 import { type EncodeOptions, encodeImage } from "./encode.js";
 import type { VideoOptions, VideoWriter } from "./mp4.js";
@@ -67,9 +68,9 @@ export class MediaWorkers {
    * {@link import("./references.js").decodeAnyReference} in another thread; `bytes` stay the caller's.
    * Errors: those of that function, `media.closed`.
    */
-  decodeReference(bytes: Uint8Array): Promise<RgbImage> {
+  decodeReference(bytes: Uint8Array, limits: ReferenceLimits): Promise<RgbImage> {
     const copy = new Uint8Array(bytes);
-    return this.#run("decodeReferenceTask", { bytes: copy }, copy.buffer);
+    return this.#run("decodeReferenceTask", { bytes: copy, limits }, copy.buffer);
   }
 
   async #run<T>(name: string, task: object, buffer: ArrayBuffer): Promise<T> {

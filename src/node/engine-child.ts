@@ -1,5 +1,5 @@
-// The program of the engine's process: opens the engine that its parent names, draws what its parent asks, and ends with
-// it. Knows messages and the engine, nothing of servers. Started by engine-connection.ts, never by a person.
+// The program of the engine's process: opens the engine that its parent names, generates what its parent asks, and ends
+// with it. Knows messages and the engine, nothing of servers. Started by engine-connection.ts, never by a person.
 // Ctrl-C in a terminal reaches every process of the group, and the parent may want its running work finished: so signals
 // are ignored here. The parent ends this process by force, since it has nothing to save; it ends itself when left alone.
 
@@ -8,10 +8,10 @@ import { setPriority } from "node:os";
 import type { Engine } from "../engine/engine.js";
 import { DaybreakError, plainError } from "../errors.js";
 import {
-  type DrawRequest,
   type FromEngine,
   heartbeat_ms,
   type LoadOptions,
+  type ProcessRequest,
   probeRequest,
   type ToEngine,
 } from "./engine-messages.js";
@@ -20,10 +20,10 @@ import { openEngine } from "./open-engine.js";
 /** Below ordinary programs; nothing is lost where they leave the processor idle. */
 const softwareNiceness = 10;
 
-/** A draw in progress: cancelled through `stop`; `taken` is fulfilled when the parent has the last picture. */
-type Draw = { stop: AbortController; taken: Promise<void>; take: () => void };
+/** A request in progress: cancelled through `stop`; `taken` is fulfilled when the parent has the last picture. */
+type Generation = { stop: AbortController; taken: Promise<void>; take: () => void };
 
-const draws = new Map<number, Draw>();
+const generations = new Map<number, Generation>();
 let engine: Engine | undefined;
 
 process.on("SIGINT", () => undefined);
@@ -34,12 +34,12 @@ process.on("message", (message: ToEngine) => {
   switch (message.type) {
     case "open":
       return void open(message.options);
-    case "draw":
-      return void draw(message.id, message.request);
+    case "generate":
+      return void generate(message.id, message.request);
     case "taken":
-      return draws.get(message.id)?.take();
+      return generations.get(message.id)?.take();
     case "cancel":
-      return draws.get(message.id)?.stop.abort();
+      return generations.get(message.id)?.stop.abort();
     case "memory":
       return send({ type: "memory", id: message.id, memory: memory() });
   }
@@ -76,11 +76,11 @@ function lowerPriority(): void {
   }
 }
 
-async function draw(id: number, request: DrawRequest): Promise<void> {
+async function generate(id: number, request: ProcessRequest): Promise<void> {
   const stop = new AbortController();
   const stopped = new Promise<void>((resolve) => stop.signal.addEventListener("abort", () => resolve()));
-  const current: Draw = { stop, taken: Promise.resolve(), take: () => undefined };
-  draws.set(id, current);
+  const current: Generation = { stop, taken: Promise.resolve(), take: () => undefined };
+  generations.set(id, current);
   const whenTaken = async () => {
     await Promise.race([current.taken, stopped]);
     if (stop.signal.aborted) throw new DaybreakError("request.cancelled", "the request was cancelled");
@@ -94,7 +94,7 @@ async function draw(id: number, request: DrawRequest): Promise<void> {
     send(message);
   };
   try {
-    if (!engine) throw new TypeError("assertion failed: a draw came before the engine was open");
+    if (!engine) throw new TypeError("assertion failed: a request came before the engine was open");
     send({ type: "start", id });
     const { timings, warnings } = await engine.generate({
       ...request,
@@ -108,7 +108,7 @@ async function draw(id: number, request: DrawRequest): Promise<void> {
   } catch (error) {
     send({ type: "failed", id, error: plainError(error), isFatal: await isFatal(error) });
   } finally {
-    draws.delete(id);
+    generations.delete(id);
   }
 }
 

@@ -8,7 +8,14 @@ import type { Readable } from "node:stream";
 import type { EngineInfo } from "../engine/engine.js";
 import type { GeneratedImage, PartialImagePosition, ProgressEvent, RgbImage } from "../engine/request.js";
 import { DaybreakError, errorFromPlain } from "../errors.js";
-import type { DrawRequest, DrawResult, EngineMemory, FromEngine, LoadOptions, ToEngine } from "./engine-messages.js";
+import type {
+  EngineMemory,
+  FromEngine,
+  LoadOptions,
+  ProcessRequest,
+  ProcessResult,
+  ToEngine,
+} from "./engine-messages.js";
 import { packageRoot } from "./package.js";
 
 export type ConnectionOptions = LoadOptions & {
@@ -22,13 +29,13 @@ export type ConnectionOptions = LoadOptions & {
   silenceLimit_ms?: number;
 };
 
-export type DrawHooks = {
+export type ProcessHooks = {
   /** Honoured before the engine begins, and then soon, within a step, too. */
   signal?: AbortSignal;
   /** The engine has begun. */
   onStart?: () => void;
   onProgress?: (event: ProgressEvent) => void;
-  /** Takes each image; while its promise is pending, the engine draws on but delivers none. */
+  /** Takes each image; while its promise is pending, the engine goes on but delivers none. */
   onImage: (image: GeneratedImage, index: number) => void | Promise<void>;
   onPartialImage?: (image: RgbImage, at: PartialImagePosition) => void | Promise<void>;
 };
@@ -38,11 +45,11 @@ export const defaultSilenceLimit_ms = 120_000;
 /** How often it is looked for within that time. */
 const silenceTicks = 4;
 
-type PendingDraw = {
-  hooks: DrawHooks;
-  resolve: (result: DrawResult) => void;
+type PendingRequest = {
+  hooks: ProcessHooks;
+  resolve: (result: ProcessResult) => void;
   reject: (error: unknown) => void;
-  /** What a hook threw: the draw is cancelled, and fails with this. */
+  /** What a hook threw: the request is cancelled, and fails with this. */
   mistake?: { error: unknown };
 };
 
@@ -57,7 +64,7 @@ export class EngineConnection {
   readonly ended: Promise<DaybreakError>;
 
   readonly #child: ChildProcess;
-  readonly #draws = new Map<number, PendingDraw>();
+  readonly #pending = new Map<number, PendingRequest>();
   readonly #memory = new Map<number, { resolve: (memory: EngineMemory) => void; reject: (error: unknown) => void }>();
   readonly #options: ConnectionOptions;
   readonly #watch: NodeJS.Timeout;
@@ -124,19 +131,19 @@ export class EngineConnection {
   }
 
   /** Errors: those of `Engine.generate`, `engine.crashed`, `engine.closed`; what a hook throws. */
-  draw(request: DrawRequest, hooks: DrawHooks): Promise<DrawResult> {
+  generate(request: ProcessRequest, hooks: ProcessHooks): Promise<ProcessResult> {
     const id = ++this.#lastId;
     const { signal } = hooks;
     const cancel = () => this.#send({ type: "cancel", id });
-    const result = new Promise<DrawResult>((resolve, reject) => {
-      this.#draws.set(id, { hooks, resolve, reject });
+    const result = new Promise<ProcessResult>((resolve, reject) => {
+      this.#pending.set(id, { hooks, resolve, reject });
     });
-    this.#send({ type: "draw", id, request });
+    this.#send({ type: "generate", id, request });
     signal?.addEventListener("abort", cancel);
     if (signal?.aborted) cancel();
     return result.finally(() => {
       signal?.removeEventListener("abort", cancel);
-      this.#draws.delete(id);
+      this.#pending.delete(id);
     });
   }
 
@@ -168,7 +175,7 @@ export class EngineConnection {
 
   #rejectAll(reason: DaybreakError): void {
     this.#opening?.reject(reason);
-    for (const { reject, mistake } of this.#draws.values()) reject(mistake ? mistake.error : reason);
+    for (const { reject, mistake } of this.#pending.values()) reject(mistake ? mistake.error : reason);
     for (const { reject } of this.#memory.values()) reject(reason);
   }
 
@@ -180,7 +187,7 @@ export class EngineConnection {
 
   /** Counts ticks instead of looking at a clock, which goes on while the machine sleeps; and only what is awaited. */
   #onTick(): void {
-    if (!this.#opening && this.#draws.size === 0) this.#silentTicks = 0;
+    if (!this.#opening && this.#pending.size === 0) this.#silentTicks = 0;
     else if (++this.#silentTicks > silenceTicks) this.#kill(crashed("gave no sign of life for too long"));
   }
 
@@ -208,57 +215,57 @@ export class EngineConnection {
     }
   }
 
-  /** What belongs to a draw. */
+  /** What belongs to a request. */
   #receiveOf(message: Extract<FromEngine, { id: number }> & { type: Exclude<FromEngine["type"], "memory"> }): void {
     const { id } = message;
-    const draw = this.#draws.get(id);
-    if (!draw) return;
-    const { hooks } = draw;
+    const pending = this.#pending.get(id);
+    if (!pending) return;
+    const { hooks } = pending;
     switch (message.type) {
       case "start":
-        this.#callHook(id, draw, () => hooks.onStart?.());
+        this.#callHook(id, pending, () => hooks.onStart?.());
         break;
       case "progress":
-        this.#callHook(id, draw, () => hooks.onProgress?.(message.event));
+        this.#callHook(id, pending, () => hooks.onProgress?.(message.event));
         break;
       case "image":
-        this.#handOver(id, draw, () => hooks.onImage(message.image, message.index));
+        this.#handOver(id, pending, () => hooks.onImage(message.image, message.index));
         break;
       case "partial":
-        this.#handOver(id, draw, () => hooks.onPartialImage?.(message.image, message.at));
+        this.#handOver(id, pending, () => hooks.onPartialImage?.(message.image, message.at));
         break;
       case "done":
-        if (draw.mistake) draw.reject(draw.mistake.error);
-        else draw.resolve(message.result);
+        if (pending.mistake) pending.reject(pending.mistake.error);
+        else pending.resolve(message.result);
         break;
       case "failed": {
         const error = errorFromPlain(message.error);
         if (message.isFatal) this.#kill(error);
-        else draw.reject(draw.mistake ? draw.mistake.error : error);
+        else pending.reject(pending.mistake ? pending.mistake.error : error);
       }
     }
   }
 
   /** A picture is taken when its hook is done with it; the engine waits for that. */
-  #handOver(id: number, draw: PendingDraw, hook: () => void | Promise<void>): void {
+  #handOver(id: number, pending: PendingRequest, hook: () => void | Promise<void>): void {
     void (async () => hook())().then(
       () => this.#send({ type: "taken", id }),
-      (error) => this.#fail(id, draw, error),
+      (error) => this.#fail(id, pending, error),
     );
   }
 
-  #callHook(id: number, draw: PendingDraw, hook: () => void): void {
+  #callHook(id: number, pending: PendingRequest, hook: () => void): void {
     try {
       hook();
     } catch (error) {
-      this.#fail(id, draw, error);
+      this.#fail(id, pending, error);
     }
   }
 
-  /** A hook threw: the draw is cancelled and will be rejected with what was thrown first. */
-  #fail(id: number, draw: PendingDraw, error: unknown): void {
-    draw.mistake ??= { error };
-    if (this.#draws.has(id)) this.#send({ type: "cancel", id });
+  /** A hook threw: the request is cancelled and will be rejected with what was thrown first. */
+  #fail(id: number, pending: PendingRequest, error: unknown): void {
+    pending.mistake ??= { error };
+    if (this.#pending.has(id)) this.#send({ type: "cancel", id });
   }
 }
 

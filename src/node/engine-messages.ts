@@ -1,11 +1,13 @@
 // What the process of the engine and its parent say to each other. Types only; what crosses is a structured clone, so
 // bigint and Uint8Array arrive as they were sent, and errors as a code and a message.
-// A draw is answered by `start`, then any number of `progress`, `image` and `partial`, then `done` or `failed`.
+// A request is answered by `start`, then any number of `progress`, `image` and `partial`, then `done` or `failed`.
 
 import type { EngineInfo } from "../engine/engine.js";
 import type {
   GeneratedImage,
+  GenerateHooks,
   GenerateRequest,
+  JudgedRequest,
   PartialImagePosition,
   ProgressEvent,
   RgbImage,
@@ -14,13 +16,10 @@ import type {
 import type { PlainError } from "../errors.js";
 import type { OpenEngineOptions } from "./open-engine.js";
 
-/** A request without what cannot cross, or is asked for in another way. */
-export type DrawRequest = Omit<
-  GenerateRequest,
-  "signal" | "onProgress" | "onImage" | "onPartialImage" | "trace" | "latents"
->;
+/** A request without what cannot cross, which its hooks are asked for. */
+export type ProcessRequest = Omit<GenerateRequest, keyof GenerateHooks | "latents"> | JudgedRequest;
 
-export type DrawResult = { timings: Timings; warnings: string[] };
+export type ProcessResult = { timings: Timings; warnings: string[] };
 
 export type EngineMemory = {
   /** All buffers on the device. */
@@ -39,7 +38,7 @@ export type LoadOptions = Pick<
 
 export type ToEngine =
   | { type: "open"; options: LoadOptions }
-  | { type: "draw"; id: number; request: DrawRequest }
+  | { type: "generate"; id: number; request: ProcessRequest }
   /** The picture that came last was taken: the next may come. */
   | { type: "taken"; id: number }
   | { type: "cancel"; id: number }
@@ -55,7 +54,7 @@ export type FromEngine =
   | { type: "progress"; id: number; event: ProgressEvent }
   | { type: "image"; id: number; image: GeneratedImage; index: number }
   | { type: "partial"; id: number; image: RgbImage; at: PartialImagePosition }
-  | { type: "done"; id: number; result: DrawResult }
+  | { type: "done"; id: number; result: ProcessResult }
   /** `isFatal`: no further request would succeed in this process. */
   | { type: "failed"; id: number; error: PlainError; isFatal: boolean }
   | { type: "memory"; id: number; memory: EngineMemory };
@@ -63,4 +62,10 @@ export type FromEngine =
 export const heartbeat_ms = 2000;
 
 /** The request that proves that the device draws: as small as it gets while all kernels run. */
-export const probeRequest = { prompt: "a red circle", width: 64, height: 64, steps: 1, seed: 0n } satisfies DrawRequest;
+export const probeRequest = {
+  prompt: "a red circle",
+  width: 64,
+  height: 64,
+  steps: 1,
+  seed: 0n,
+} satisfies ProcessRequest;

@@ -1,13 +1,13 @@
 // An engine in a process of its own, which is replaced when it crashes: the caller keeps running whatever a driver does.
-// Owns the order of draws and the life of the processes, one at a time; engine-connection.ts has one of them. A process
+// Owns the order of requests and the life of the processes, one at a time; engine-connection.ts has one of them. A process
 // that crashed is replaced at once, then after 1, 2, 4 … 60 seconds as long as nothing was drawn in between.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { EngineInfo } from "../engine/engine.js";
 import type { ProgressEvent } from "../engine/request.js";
 import { DaybreakError, unlessAborted } from "../errors.js";
-import { type ConnectionOptions, type DrawHooks, EngineConnection } from "./engine-connection.js";
-import { type DrawRequest, type DrawResult, type EngineMemory, probeRequest } from "./engine-messages.js";
+import { type ConnectionOptions, EngineConnection, type ProcessHooks } from "./engine-connection.js";
+import { type EngineMemory, type ProcessRequest, type ProcessResult, probeRequest } from "./engine-messages.js";
 
 export type EngineProcessOptions = ConnectionOptions & {
   /** A process has failed for this reason and is about to be replaced, each time that it happens. */
@@ -21,10 +21,10 @@ export type ProbeResult = {
   error?: DaybreakError;
 };
 
-/** `starting`: draws wait. `failed`: draws are refused with the reason, while the start is tried again and again. */
+/** `starting`: requests wait. `failed`: they are refused with the reason, while the start is tried again and again. */
 export type EngineProcessState = "starting" | "ready" | "failed";
 
-/** After so many failures in a row draws no longer wait. */
+/** After so many failures in a row requests no longer wait. */
 const failuresUntilRefusal = 3;
 const longestDelay_ms = 60_000;
 
@@ -42,7 +42,7 @@ export class EngineProcess {
   #failures = 0;
   #info: EngineInfo | undefined;
   #lastProbe: ProbeResult | undefined;
-  /** Settles when the last draw that was asked for is over. */
+  /** Settles when the last request that was made is over. */
   #lastTurn: Promise<void> = Promise.resolve();
   #replacing: Promise<void> = Promise.resolve();
 
@@ -86,7 +86,7 @@ export class EngineProcess {
   }
 
   /**
-   * Whether the device worked when it was last tried: by {@link probe}, by a draw, or by a start, which runs a kernel and
+   * Whether the device worked when it was last tried: by {@link probe}, by a request, or by a start, which runs a kernel and
    * checks its result.
    */
   get lastProbe(): ProbeResult {
@@ -94,18 +94,19 @@ export class EngineProcess {
   }
 
   /**
-   * Draws the images of one request, after the draws asked for before it. While the process is being replaced, it waits.
+   * Generates the images of one request, after those that were made before it. While the process is being replaced, it
+   * waits.
    * Errors: those of `Engine.generate`; `engine.crashed` if the process ends meanwhile, the reason itself while the state
-   * is `failed`; `engine.closed`; what a hook throws, after which the draw is cancelled.
+   * is `failed`; `engine.closed`; what a hook throws, after which the request is cancelled.
    */
-  draw(request: DrawRequest, hooks: DrawHooks): Promise<DrawResult> {
-    return this.#inTurn(hooks.signal, () => this.#draw(request, hooks));
+  generate(request: ProcessRequest, hooks: ProcessHooks): Promise<ProcessResult> {
+    return this.#inTurn(hooks.signal, () => this.#generate(request, hooks));
   }
 
-  /** Draws a tiny picture, in its turn, which proves that the device works. Errors: as {@link draw}. */
+  /** Draws a tiny picture, in its turn, which proves that the device works. Errors: as {@link generate}. */
   async probe(): Promise<void> {
     try {
-      await this.draw(probeRequest, { onImage: () => undefined });
+      await this.generate(probeRequest, { onImage: () => undefined });
     } catch (error) {
       if (error instanceof DaybreakError) this.#lastProbe = { ok: false, at_ms: Date.now(), error };
       throw error;
@@ -118,14 +119,14 @@ export class EngineProcess {
     return this.#current?.memory().catch(() => nothing) ?? nothing;
   }
 
-  /** Ends the process. A draw that is running, and those that wait, fail with `engine.closed`. Twice is as good as once. */
+  /** Ends the process. A request that is running, and those that wait, fail with `engine.closed`. Twice is as good as once. */
   async close(): Promise<void> {
     this.#life.abort();
     await this.#current?.close();
     await this.#replacing;
   }
 
-  async #draw(request: DrawRequest, hooks: DrawHooks): Promise<DrawResult> {
+  async #generate(request: ProcessRequest, hooks: ProcessHooks): Promise<ProcessResult> {
     for (;;) {
       const connection = await this.#until(this.#connection, hooks.signal);
       let hasStarted = false;
@@ -134,7 +135,7 @@ export class EngineProcess {
         hooks.onStart?.();
       };
       try {
-        const result = await connection.draw(request, { ...hooks, onStart });
+        const result = await connection.generate(request, { ...hooks, onStart });
         this.#failures = 0;
         this.#lastProbe = { ok: true, at_ms: Date.now() };
         return result;
@@ -187,7 +188,7 @@ export class EngineProcess {
     }
   }
 
-  /** From now on draws wait for a process, until what is returned says which it is, or why there is none. */
+  /** From now on requests wait for a process, until what is returned says which it is, or why there is none. */
   #awaitStart() {
     let resolve: (connection: EngineConnection) => void = () => undefined;
     let reject: (reason: DaybreakError) => void = () => undefined;

@@ -4,8 +4,8 @@
 export * from "../index.js";
 export { type FolderSource, folderSource } from "./checkpoint-folder.js";
 export { type CreateGpuOptions, createGpu } from "./dawn.js";
-export type { DrawHooks } from "./engine-connection.js";
-export type { DrawRequest, DrawResult, EngineMemory } from "./engine-messages.js";
+export type { ProcessHooks } from "./engine-connection.js";
+export type { EngineMemory, ProcessRequest, ProcessResult } from "./engine-messages.js";
 export {
   EngineProcess,
   type EngineProcessOptions,

@@ -44,16 +44,11 @@ export async function openEngine(opened: OpenEngineOptions = {}): Promise<Engine
     const used = gpu ?? (await createGpu());
     const what = { gpu: used, isForeign: gpu !== undefined, source, seconds: tuneSeconds, width, height, ...options };
     const tuning = options.tuning ?? (await choicesFor(mode, what));
-    const engine = await Engine.open({ ...options, gpu: used, source, tuning });
-    const closeEngine = engine.close.bind(engine);
-    engine.close = async () => {
-      try {
-        await closeEngine();
-      } finally {
-        await source.close();
-      }
+    const onClosed = async () => {
+      await source.close();
+      await options.onClosed?.();
     };
-    return engine;
+    return await Engine.open({ ...options, gpu: used, source, tuning, onClosed });
   } catch (error) {
     await source.close();
     throw gpu ? error : explainChoice(error, chosen);

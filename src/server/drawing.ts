@@ -4,7 +4,7 @@
 import { createHash } from "node:crypto";
 import type { GeneratedImage, ResolvedRequest, RgbImage, Timings } from "../engine/request.js";
 import { maxPromptTokens, resolveRequest } from "../engine/request.js";
-import { imageSeed } from "../engine/rng.js";
+import { imageSeed } from "../engine/sampling/noise.js";
 import { DaybreakError } from "../errors.js";
 import { parameterTexts } from "../media/parameters.js";
 import type { AssetFacts } from "../media/store.js";

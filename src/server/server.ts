@@ -8,7 +8,7 @@ import { type DestinationStream, pino } from "pino";
 import { openTokenizer } from "../engine/checkpoint.js";
 import { loadConfigs } from "../engine/models/flux2/config.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
-import { requestDefaults } from "../engine/request-defaults.js";
+import { requestDefaults } from "../engine/request.js";
 import { MediaStore } from "../media/store.js";
 import { MediaWorkers } from "../media/workers.js";
 import { folderSource } from "../node/checkpoint-folder.js";

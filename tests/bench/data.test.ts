@@ -3,13 +3,14 @@
 import { expect, test } from "vitest";
 import { benchCases, caseDtype, caseName } from "../../bench/cases.js";
 import { elements } from "../../bench/data.js";
-import { toFloat32 } from "../../src/engine/weights/dtypes.js";
+import { encodings } from "../../src/engine/weights/encodings.js";
+import { widened } from "../engine/weights/fixtures.js";
 
 test("f16 and bf16 hold exactly the f32 values", () => {
   const values = elements("x", 70_000, "f32");
   const bytes = (dtype: "f16" | "bf16") => new Uint8Array(elements("x", 70_000, dtype).buffer);
-  expect(toFloat32("F16", bytes("f16"))).toEqual(values);
-  expect(toFloat32("BF16", bytes("bf16"))).toEqual(values);
+  expect(widened(encodings.F16, bytes("f16"))).toEqual(values);
+  expect(widened(encodings.BF16, bytes("bf16"))).toEqual(values);
 });
 
 test("values are small, about centred and not periodic in a row", () => {

@@ -6,9 +6,9 @@ import { expect, it } from "vitest";
 import { openWrittenTransformer, writeTransformer } from "../../bench/synthetic-files.js";
 import { loadWeights } from "../../src/engine/weights/upload.js";
 import { folderSource } from "../../src/node/checkpoint-folder.js";
+import { fakeDevice } from "../engine/weights/fake-device.js";
+import { failure } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { fakeDevice } from "../weights/fake-device.js";
-import { failure } from "../weights/fixtures.js";
 
 const MiB = 2 ** 20;
 const weights = "transformer/diffusion_pytorch_model.safetensors";

@@ -8,9 +8,9 @@ import { Engine } from "../../src/engine/engine.js";
 import type { Storage } from "../../src/engine/gpu/tensor.js";
 import { createGpu } from "../../src/node/dawn.js";
 import { buildProgram, daybreak, expectFailure } from "../cli/program.js";
+import { failure } from "../engine/weights/fixtures.js";
 import { testDevice } from "../gpu.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { failure } from "../weights/fixtures.js";
 
 /** Loads the tiny checkpoint onto the shared device for `use`. */
 async function loaded<T>(seed: number, use: (checkpoint: Checkpoint) => Promise<T>): Promise<T> {

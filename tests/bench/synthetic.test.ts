@@ -8,7 +8,7 @@ import { layersNeeded } from "../../src/engine/models/qwen3/config.js";
 import { readRows } from "../../src/engine/weights/rows.js";
 import { folderSource } from "../../src/node/checkpoint-folder.js";
 import { embeddedModel } from "../../src/node/open-engine.js";
-import { failure } from "../weights/fixtures.js";
+import { failure } from "../engine/weights/fixtures.js";
 
 /** Opens a synthetic checkpoint for `use`. */
 async function opened<T>(model: SyntheticModel, use: (checkpoint: OpenCheckpoint) => Promise<T>): Promise<T> {

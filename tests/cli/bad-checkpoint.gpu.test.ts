@@ -4,8 +4,8 @@
 import { readdirSync } from "node:fs";
 import { relative } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import { rawSafetensors, type tensorsOf } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { rawSafetensors, type tensorsOf } from "../weights/fixtures.js";
 import { CheckpointCopy } from "./checkpoint-copy.js";
 import { buildProgram, daybreak, expectFailure } from "./program.js";
 

@@ -2,7 +2,7 @@
 
 import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
 import { dirname, join } from "node:path";
-import { filesOf, safetensorsOf, tensorsOf, tinyShapes } from "../weights/fixtures.js";
+import { filesOf, safetensorsOf, tensorsOf, tinyShapes } from "../engine/weights/fixtures.js";
 
 export class CheckpointCopy {
   readonly folder: string;

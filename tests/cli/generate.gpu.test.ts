@@ -4,11 +4,11 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { decodeSafetensors } from "../../src/engine/weights/safetensors.js";
+import { decodeSafetensors } from "../../src/engine/weights/files/safetensors.js";
 import type { RgbImage } from "../../src/index.js";
 import { decodePng, encodePng, readPngText } from "../../src/media/png.js";
+import { sameBytes } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { sameBytes } from "../weights/fixtures.js";
 import { CheckpointCopy } from "./checkpoint-copy.js";
 import { buildProgram, daybreak, expectFailure, interrupt, type Run, repository } from "./program.js";
 

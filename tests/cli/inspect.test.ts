@@ -3,8 +3,8 @@
 import { existsSync, readdirSync, statSync } from "node:fs";
 import { join, relative } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
+import { checkpointFolders, tinyShapes } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { checkpointFolders, tinyShapes } from "../weights/fixtures.js";
 import { CheckpointCopy } from "./checkpoint-copy.js";
 import { buildProgram, daybreak, expectFailure, repository } from "./program.js";
 

@@ -5,7 +5,7 @@ import { mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from
 import { join } from "node:path";
 import { crc32 } from "node:zlib";
 import { beforeAll, describe, expect, it } from "vitest";
-import { encodeSafetensors } from "../../src/engine/weights/safetensors.js";
+import { encodeSafetensors } from "../../src/engine/weights/files/safetensors.js";
 import { encodePng } from "../../src/media/png.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { buildProgram, daybreak, expectFailure, repository } from "./program.js";

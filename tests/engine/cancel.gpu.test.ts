@@ -4,10 +4,10 @@
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
-import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource, watched } from "./checkpoints.js";
 import { countedSource, draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
 import { type GpuSpy, spyOn, wrap } from "./spied-gpu.js";
+import { failure, sameBytes } from "./weights/fixtures.js";
 
 let engine: Engine;
 let spy: GpuSpy;

@@ -1,9 +1,9 @@
 // Checkpoints with something changed: the embedded one with other bytes in a tensor or other fields in a config file.
 // The changed bytes lie over the source; nothing is copied on disk, and what is not changed is shared.
 
-import { openTensorFiles, type TensorFileStem } from "../../src/engine/weights/safetensors.js";
+import { openTensorFiles, type TensorFileStem } from "../../src/engine/weights/files/tensor-files.js";
 import { bytesSource, type CheckpointSource } from "../../src/engine/weights/source.js";
-import { filesOf, textBytes, tinyShapes } from "../weights/fixtures.js";
+import { filesOf, textBytes, tinyShapes } from "./weights/fixtures.js";
 
 /** Changes a tensor's stored bytes in place; all tensors of the embedded checkpoint are BF16 unless `dtype` says more. */
 export type Change = (bytes: Uint8Array, dtype: string) => void;
@@ -34,7 +34,7 @@ export async function withTensors(
     const entry = files.tensors.get(name);
     if (!entry) throw new TypeError(`got ${name}, expected a tensor of ${folder}`);
     const bytes = Uint8Array.from(await files.read(name, 0, entry.end - entry.begin));
-    change(bytes, entry.dtype);
+    change(bytes, entry.encoding);
     patches.push({ path: entry.path, begin: entry.begin, bytes });
   }
   return {

@@ -5,9 +5,9 @@ import { describe, expect, it } from "vitest";
 import { create } from "webgpu";
 import type { ProgressEvent } from "../../src/engine/request.js";
 import type { DaybreakError } from "../../src/errors.js";
-import { failure, sameBytes } from "../weights/fixtures.js";
 import { draw, openTiny, small, testGpu } from "./open.js";
 import { type SpiedDevice, type SpyOptions, spyOn, wrap } from "./spied-gpu.js";
+import { failure, sameBytes } from "./weights/fixtures.js";
 
 async function openSpied(options: SpyOptions = {}) {
   const spy = spyOn(await testGpu(), options);

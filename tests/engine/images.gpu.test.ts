@@ -2,13 +2,13 @@
 
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
-import { slerp } from "../../src/engine/latent-walk.js";
 import type { GeneratedImage, PartialImagePosition, ProgressEvent, RgbImage } from "../../src/engine/request.js";
-import { gaussianLatents } from "../../src/engine/rng.js";
-import { failure, sameBytes } from "../weights/fixtures.js";
+import { slerp } from "../../src/engine/sampling/latent-walk.js";
+import { gaussianNoise } from "../../src/engine/sampling/noise.js";
 import { baseSource } from "./checkpoints.js";
 import { draw, openShared, openTiny, pattern, signalToNoise, small, testGpu } from "./open.js";
 import { resetCounts, spyOn } from "./spied-gpu.js";
+import { failure, sameBytes } from "./weights/fixtures.js";
 
 let engine: Engine;
 beforeAll(async () => {
@@ -162,7 +162,7 @@ describe("a walk", () => {
     same(0, await draw(engine, { seed: 7n }));
     same(3, await draw(engine, { seed: 8n }));
     const shape = [1, 32, 2, 2];
-    const noise = [7n, 8n].map((seed) => gaussianLatents(seed, 32, 2, 2)) as [Float32Array, Float32Array];
+    const noise = [7n, 8n].map((seed) => gaussianNoise(seed, [32, 2, 2])) as [Float32Array, Float32Array];
     const quarter = await draw(engine, { latents: { shape, data: slerp(...noise, 0.25) } });
     for (const frame of [1, 5]) {
       expect(signalToNoise(images[frame]!.data, quarter.data)).toBeGreaterThan(50);

@@ -4,9 +4,9 @@
 import { describe, expect, it } from "vitest";
 import type { ProgressEvent, RgbImage } from "../../src/engine/request.js";
 import type { ErrorCode } from "../../src/errors.js";
-import { failure } from "../weights/fixtures.js";
 import { type Change, enormous, scaled, tinySource, withTensors, zeroed } from "./checkpoints.js";
 import { draw, openTiny, pattern } from "./open.js";
+import { failure } from "./weights/fixtures.js";
 
 type Stage = [message: RegExp, last: string];
 type Case = [tensor: string, what: string, change: Change, code: ErrorCode, stage: Stage];

@@ -4,14 +4,14 @@
 import { describe, expect, it } from "vitest";
 import { allResident, openCheckpoint } from "../../src/engine/checkpoint.js";
 import { openDevice } from "../../src/engine/gpu/device.js";
-import { choosePlan } from "../../src/engine/memory-plan.js";
+import { choosePlan } from "../../src/engine/memory.js";
 import { decodings } from "../../src/engine/picture-plan.js";
 import type { GenerateRequest } from "../../src/engine/request.js";
 import { testLimits } from "../gpu.js";
-import { failure, sameBytes } from "../weights/fixtures.js";
 import { baseSource, tinySource } from "./checkpoints.js";
 import { countedSource, draw, openTiny, pattern, small, testGpu } from "./open.js";
 import { resetCounts, type SpiedDevice, spyOn, wrap } from "./spied-gpu.js";
+import { failure, sameBytes } from "./weights/fixtures.js";
 
 async function openSpied(options: Parameters<typeof openTiny>[0] = {}) {
   const spy = spyOn(await testGpu());

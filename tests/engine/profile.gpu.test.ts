@@ -5,10 +5,10 @@ import { openCheckpoint } from "../../src/engine/checkpoint.js";
 import { variantName } from "../../src/engine/ops/variants.js";
 import { posedWorkloads } from "../../src/engine/tuning.js";
 import { testDevice } from "../gpu.js";
-import { failure, sameBytes } from "../weights/fixtures.js";
 import { tinySource } from "./checkpoints.js";
 import { draw, openTiny, testGpu } from "./open.js";
 import { resetCounts, type SpiedDevice, spyOn } from "./spied-gpu.js";
+import { failure, sameBytes } from "./weights/fixtures.js";
 
 const size = { width: 48, height: 32 };
 

@@ -3,10 +3,10 @@
 
 import { expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
-import { sameBytes } from "../weights/fixtures.js";
 import { baseSource, tinySource, watched } from "./checkpoints.js";
 import { draw, openTiny, small, testGpu } from "./open.js";
 import { resetCounts, spyOn } from "./spied-gpu.js";
+import { sameBytes } from "./weights/fixtures.js";
 
 /** An engine, and a function that says whether a request encoded a prompt. */
 async function openWatched(source = tinySource()) {

@@ -1,24 +1,54 @@
 // What a request may hold, and what it means where it leaves something open. No device: these refusals come first.
 
 import { describe, expect, it } from "vitest";
+import { type CheckpointConfig, promptTokens } from "../../src/engine/models/flux2/config.js";
+import { boundsOf } from "../../src/engine/models/flux2/family.js";
 import {
   type GenerateRequest,
+  isJudged,
+  type JudgedRequest,
+  judgeRequest,
   maxNumImages,
   maxReferences,
   maxSteps,
-  type RequestDefaults,
-  resolveRequest,
+  type RequestBounds,
+  recheckRequest,
+  shapeOf,
+  type Tokenizer,
 } from "../../src/engine/request.js";
 import type { ErrorCode } from "../../src/errors.js";
-import { failure } from "../weights/fixtures.js";
 import { pattern } from "./open.js";
+import { failure } from "./weights/fixtures.js";
 
-const klein: RequestDefaults = { isDistilled: true, sampleSize: 1024, latentChannels: 128, tokenPixels: 16 };
-const base: RequestDefaults = { ...klein, isDistilled: false };
+/** Bounds of a checkpoint with klein's sizes, but for those that are given. */
+function boundsFor({ isDistilled = true, scaleFactor = 8 }): RequestBounds {
+  const config = {
+    modelIndex: { isDistilled },
+    transformer: { inChannels: 128 },
+    vae: { sampleSize: 1024, scaleFactor },
+  };
+  return boundsOf(config as CheckpointConfig);
+}
+
+const klein = boundsFor({});
+const base = boundsFor({ isDistilled: false });
+
+/** Every word is a token; counts how often it is asked. */
+function wordTokenizer() {
+  const counted = { calls: 0 };
+  const read = (text: string) => {
+    counted.calls += 1;
+    const words = text.split(" ");
+    const length = Math.min(words.length, promptTokens);
+    return { text: words.slice(0, length).join(" "), ids: new Int32Array(promptTokens), length, total: words.length };
+  };
+  const tokenizer: Tokenizer = { encode: read, truncate: read, maxId: 9 };
+  return { tokenizer, counted };
+}
 
 /** A request as callers without types may make it. */
-function resolve(request: Record<string, unknown>, defaults = klein, first?: { width: number; height: number }) {
-  return resolveRequest({ prompt: "a cat", ...request } as GenerateRequest, defaults, first);
+function judge(request: Record<string, unknown>, bounds = klein): JudgedRequest {
+  return judgeRequest({ prompt: "a cat", ...request } as GenerateRequest, { bounds, ...wordTokenizer() });
 }
 
 describe("a value that no picture can be made of is refused", () => {
@@ -116,7 +146,7 @@ describe("a value that no picture can be made of is refused", () => {
     ],
   ];
   it.each(cases)("%s", async (_, request, code, message) => {
-    const error = await failure(() => resolve(request), code);
+    const error = await failure(() => judge(request), code);
     expect(error.message).toMatch(message);
   });
 });
@@ -133,48 +163,38 @@ describe("a value at its limit is taken", () => {
     ["guidance 0", { guidance: 0 }],
     ["64 images", { numImages: 64 }],
     ["16 references", { references: Array(16).fill(pattern(64, 64)) }],
-    ["an empty prompt", { prompt: "" }],
   ])("%s", (_, request) => {
-    expect(resolve(request)).toMatchObject("references" in request ? {} : request);
+    expect(judge(request)).toMatchObject(request);
+  });
+
+  it("an empty prompt", () => {
+    expect(judge({ prompt: "" }).prompt).toMatchObject({ text: "" });
   });
 });
 
 describe("what a request leaves open", () => {
   it("is 4 steps, no guidance and the checkpoint's size on a distilled checkpoint", () => {
-    const open = {
-      width: 1024,
-      height: 1024,
-      steps: 4,
-      isGuided: false,
-      numImages: 1,
-      negativePrompt: "",
-      warnings: [],
-    };
-    expect(resolve({})).toMatchObject(open);
+    expect(judge({})).toMatchObject({ width: 1024, height: 1024, steps: 4, numImages: 1, warnings: [] });
+    expect(judge({}).negativePrompt).toBe(undefined);
   });
 
   it("is 50 steps and guidance 4 on one that is not", () => {
-    expect(resolve({}, base)).toMatchObject({
-      steps: 50,
-      guidance: 4,
-      isGuided: true,
-      negativePrompt: "",
-      warnings: [],
-    });
+    expect(judge({}, base)).toMatchObject({ steps: 50, guidance: 4, negativePrompt: { text: "" }, warnings: [] });
   });
 
   it("is the first reference's size", () => {
-    expect(resolve({}, klein, { width: 320, height: 192 })).toMatchObject({ width: 320, height: 192 });
-    expect(resolve({ width: 64 }, klein, { width: 320, height: 192 })).toMatchObject({ width: 64, height: 192 });
+    const references = [pattern(320, 192), pattern(64, 64)];
+    expect(judge({ references })).toMatchObject({ width: 320, height: 192 });
+    expect(judge({ references, width: 64 })).toMatchObject({ width: 64, height: 192 });
   });
 
   it("is a multiple of 16 also where a checkpoint's tokens are smaller", () => {
-    const fine = { ...klein, tokenPixels: 4 };
-    expect(resolve({}, fine, { width: 76, height: 100 })).toMatchObject({ width: 64, height: 96 });
+    const fine = boundsFor({ scaleFactor: 2 });
+    expect(judge({ references: [pattern(76, 100)] }, fine)).toMatchObject({ width: 64, height: 96 });
   });
 
   it("is a seed that is not the same each time", () => {
-    const seeds = new Set(Array.from({ length: 8 }, () => resolve({}).seed));
+    const seeds = new Set(Array.from({ length: 8 }, () => judge({}).seed));
     expect(seeds.size).toBe(8);
     for (const seed of seeds) expect(seed >= 0n && seed < 2n ** 64n).toBe(true);
   });
@@ -183,7 +203,7 @@ describe("what a request leaves open", () => {
 describe("a guidance or negative prompt that is ignored gives one warning, and nothing else gives any", () => {
   const distilled = ["guidance and negative prompt are ignored: this checkpoint is distilled"];
   const weak = ["guidance and negative prompt are ignored: guidance is 1, not above 1"];
-  it.each<[string, RequestDefaults, Record<string, unknown>, boolean, string[]]>([
+  it.each<[string, RequestBounds, Record<string, unknown>, boolean, string[]]>([
     ["distilled, nothing given", klein, {}, false, []],
     ["distilled, guidance 4", klein, { guidance: 4 }, false, distilled],
     ["distilled, guidance 1, which changes nothing", klein, { guidance: 1 }, false, []],
@@ -196,7 +216,58 @@ describe("a guidance or negative prompt that is ignored gives one warning, and n
     ["base, guidance 1", base, { guidance: 1 }, false, []],
     ["base, guidance 1 and negative prompt", base, { guidance: 1, negativePrompt: "blurry" }, false, weak],
     ["base, guidance just above 1", base, { guidance: 1.0001 }, true, []],
-  ])("%s", (_, defaults, request, isGuided, warnings) => {
-    expect(resolve(request, defaults)).toMatchObject({ isGuided, warnings });
+  ])("%s", (_, bounds, request, isGuided, warnings) => {
+    const judged = judge(request, bounds);
+    expect(judged.warnings).toEqual(warnings);
+    expect(shapeOf(judged, bounds).isGuided).toBe(isGuided);
+  });
+});
+
+describe("a judgement", () => {
+  const references = [pattern(96, 64)];
+
+  it("tokenises each prompt that counts once, and no other", () => {
+    for (const [bounds, calls] of [
+      [klein, 1],
+      [base, 2],
+    ] as const) {
+      const { tokenizer, counted } = wordTokenizer();
+      judgeRequest({ prompt: "a cat", negativePrompt: "a dog" }, { bounds, tokenizer });
+      expect(counted.calls).toBe(calls);
+    }
+  });
+
+  it("cuts a prompt that is too long where it is asked to, tokenising it once, and says so", () => {
+    const { tokenizer, counted } = wordTokenizer();
+    const prompt = Array(promptTokens + 8).fill("word").join(" ");
+    const judged = judgeRequest({ prompt }, { bounds: klein, tokenizer }, { truncates: true });
+    expect(judged.prompt.length).toBe(promptTokens);
+    expect(judged.warnings).toEqual([`the prompt was cut to its first ${promptTokens} tokens`]);
+    expect(counted.calls).toBe(1);
+  });
+
+  it("is told from a request, and holds after it has crossed to another process", () => {
+    const judged = judge({ references }, base);
+    expect(isJudged({ prompt: "a cat" })).toBe(false);
+    const arrived = structuredClone(judged);
+    expect(isJudged(arrived)).toBe(true);
+    recheckRequest(arrived, { bounds: base, ...wordTokenizer() });
+    expect(shapeOf(arrived, base)).toEqual(shapeOf(judged, base));
+  });
+
+  it.each<[string, Partial<Record<keyof JudgedRequest, unknown>>, ErrorCode]>([
+    ["a side", { width: 17 }, "request.size_invalid"],
+    ["steps", { steps: 0 }, "request.steps_invalid"],
+    ["a seed", { seed: 7 }, "request.seed_invalid"],
+    ["guidance", { guidance: Number.NaN }, "request.guidance_invalid"],
+    ["images", { numImages: 65 }, "request.num_images_invalid"],
+    ["previews", { partialImages: 4 }, "request.partial_images_invalid"],
+    ["a reference that is cut", { references: [{ ...pattern(64, 64), height: 65 }] }, "reference.truncated"],
+    ["fewer ids", { prompt: { text: "", ids: new Int32Array(3), length: 3 } }, "request.prompt_invalid"],
+    ["ids beyond the vocabulary", { prompt: { text: "", ids: new Int32Array(512).fill(10), length: 3 } }, "request.prompt_invalid"],
+    ["latents of another size", { latents: new Float32Array(5) }, "request.latents_invalid"],
+  ])("with %s that is wrong is refused when it is checked again", async (_, changed, code) => {
+    const arrived = { ...judge({}), ...changed } as JudgedRequest;
+    await failure(() => recheckRequest(arrived, { bounds: klein, ...wordTokenizer() }), code);
   });
 });

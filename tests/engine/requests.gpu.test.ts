@@ -4,10 +4,10 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { GenerateRequest, ProgressEvent } from "../../src/engine/request.js";
 import type { ErrorCode } from "../../src/errors.js";
-import { failure, sameBytes } from "../weights/fixtures.js";
 import { baseSource } from "./checkpoints.js";
 import { draw, openShared, openTiny, pattern, small, testGpu } from "./open.js";
 import { type GpuSpy, resetCounts, spyOn } from "./spied-gpu.js";
+import { failure, sameBytes } from "./weights/fixtures.js";
 
 let engine: Engine;
 let spy: GpuSpy;

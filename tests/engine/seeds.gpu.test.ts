@@ -3,9 +3,9 @@
 import { afterAll, beforeAll, expect, it } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { TraceTensor } from "../../src/engine/request.js";
-import { gaussianLatents } from "../../src/engine/rng.js";
-import { sameBytes } from "../weights/fixtures.js";
+import { gaussianNoise } from "../../src/engine/sampling/noise.js";
 import { draw, openShared, openTiny, small } from "./open.js";
+import { sameBytes } from "./weights/fixtures.js";
 
 let engine: Engine;
 beforeAll(async () => {
@@ -65,7 +65,7 @@ it("a larger picture begins with the noise of a smaller one in the shared corner
 
 it("latents that a caller gives take the place of the seed's noise", async () => {
   const fromSeed = await draw(engine, { seed: 11n });
-  const data = gaussianLatents(11n, 32, 2, 2);
+  const data = gaussianNoise(11n, [32, 2, 2]);
   const given = await draw(engine, { seed: 4n, latents: { shape: [1, 32, 2, 2], data } });
   expect(sameBytes(given.data, fromSeed.data)).toBe(true);
 });

@@ -4,7 +4,7 @@
 import { expect, it } from "vitest";
 import type { Device } from "../../src/engine/gpu/device.js";
 import { mostWaiting, Submissions } from "../../src/engine/gpu/submissions.js";
-import { failure } from "../weights/fixtures.js";
+import { failure } from "./weights/fixtures.js";
 
 /** A device whose queue counts submissions, and finishes the oldest when it is told to. */
 function heldDevice() {

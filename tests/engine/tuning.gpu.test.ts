@@ -29,10 +29,10 @@ import {
   tuningOf,
 } from "../../src/engine/tuning.js";
 import { testDevice } from "../gpu.js";
-import { failure } from "../weights/fixtures.js";
 import { tinySource } from "./checkpoints.js";
 import { openTiny, testGpu } from "./open.js";
 import { spyOn, wrap } from "./spied-gpu.js";
+import { failure } from "./weights/fixtures.js";
 
 const product = { rows: 200, k: 96, cols: 72, a: "f32", weight: "bf16", operands: "f32", isGated: false } as const;
 const matmul = matmulWorkload(product);

@@ -7,9 +7,9 @@ import { basename, join } from "node:path";
 import { Engine } from "../../src/engine/engine.js";
 import type { Tuning } from "../../src/engine/gpu/facts.js";
 import type { GenerateRequest, Precision, RgbImage, TraceTensor } from "../../src/engine/request.js";
-import { decodeSafetensors, type RawTensor } from "../../src/engine/weights/safetensors.js";
+import { decodeSafetensors, type RawTensor } from "../../src/engine/weights/files/safetensors.js";
 import type { CheckpointSource } from "../../src/engine/weights/source.js";
-import { decodeReference } from "../../src/media/images.js";
+import { decodeImage } from "../../src/media/images.js";
 import { createGpu } from "../../src/node/dawn.js";
 
 /** Bounds of a comparison: relative L2 error of every tensor, PSNR of the picture in dB. Integers must be equal. */
@@ -126,7 +126,7 @@ async function requestOf(
   };
   const references: RgbImage[] = [];
   for (const name of JSON.parse(field("images")) as string[]) {
-    references.push(await decodeReference(readFileSync(join(path, "..", name))));
+    references.push(await decodeImage(readFileSync(join(path, "..", name))));
   }
   const noise = tensors.get("latents.noise");
   if (!noise) throw new Error(`${path} has no latents.noise`);

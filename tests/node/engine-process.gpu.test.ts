@@ -23,7 +23,7 @@ import { CheckpointCopy } from "../cli/checkpoint-copy.js";
 import { buildProgram, repository } from "../cli/program.js";
 import { enormous } from "../engine/checkpoints.js";
 import { pattern } from "../engine/open.js";
-import { type FileTensor, failure, sameBytes, tinyShapes } from "../weights/fixtures.js";
+import { type FileTensor, failure, sameBytes, tinyShapes } from "../engine/weights/fixtures.js";
 
 const request = { prompt: "a red circle", width: 64, height: 64, steps: 2, seed: 7n } satisfies DrawRequest;
 /** Long enough to be interrupted. */

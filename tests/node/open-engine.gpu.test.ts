@@ -3,7 +3,7 @@
 import { readdirSync, readlinkSync } from "node:fs";
 import { expect, it } from "vitest";
 import { createGpu, DaybreakError, embeddedModel, openEngine, type ProgressEvent } from "../../src/node/index.js";
-import { tinyShapes } from "../weights/fixtures.js";
+import { tinyShapes } from "../engine/weights/fixtures.js";
 
 /** The checkpoint's files that this process has open; only Linux can tell. */
 function openFiles(): string[] {

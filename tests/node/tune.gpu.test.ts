@@ -14,8 +14,8 @@ import { buildProgram } from "../cli/program.js";
 import { tinySource } from "../engine/checkpoints.js";
 import { small, testGpu } from "../engine/open.js";
 import { type SpiedDevice, spyOn, wrap } from "../engine/spied-gpu.js";
+import { failure } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { failure } from "../weights/fixtures.js";
 
 /** Enough for some of the operations. */
 const seconds = 0.5;

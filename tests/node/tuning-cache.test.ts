@@ -9,8 +9,8 @@ import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
 import type { TunedWorkload } from "../../src/engine/tuning.js";
 import { addTuning, readTuning, tuningFile } from "../../src/node/tuning-cache.js";
 import { buildProgram, repository } from "../cli/program.js";
+import { failure } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { failure } from "../weights/fixtures.js";
 
 const key = "0123456789abcdef".repeat(4);
 const choice = (variant: string): TunedWorkload => ({

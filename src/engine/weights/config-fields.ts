@@ -5,15 +5,13 @@
 import { DaybreakError } from "../../errors.js";
 import { type CheckpointSource, isRecord, quote, readJson } from "./source.js";
 
-/** What this engine runs, for messages. */
-export const supportedArchitecture =
-  "FLUX.2 [klein] (Flux2KleinPipeline: Flux2Transformer2DModel, AutoencoderKLFlux2, Qwen3ForCausalLM)";
-
 type Range = { min: number; max: number };
 
 /** A config file's fields. Every getter throws if the field is absent, unless it has a `fallback` for that. */
 export type ConfigFields = {
   path: string;
+  /** What runs here, for messages. */
+  supported: string;
   /** The value as parsed; undefined if absent. */
   raw(key: string): unknown;
   integer(key: string, range: Range & { fallback?: number }): number;
@@ -29,15 +27,26 @@ export type ConfigFields = {
 };
 
 /**
- * Reads a config file.
- * Errors: `model.part_missing`, `model.config_invalid`.
+ * A reader of a checkpoint's config files.
+ * @param supported what runs here, for messages
+ * Errors: those of the source; reading: `model.part_missing`, `model.config_invalid`.
  */
-export async function readConfig(source: CheckpointSource, path: string): Promise<ConfigFields> {
-  return configFields(path, await readJson(source, path));
+export async function configReader(
+  source: CheckpointSource,
+  supported: string,
+): Promise<(path: string) => Promise<ConfigFields>> {
+  const present = new Set(await source.list());
+  return async (path) => {
+    if (present.has(path)) return configFields(path, await readJson(source, path), supported);
+    throw new DaybreakError(
+      "model.part_missing",
+      `the checkpoint has no ${path}: fetch the folder ${path.split("/")[0]}/`,
+    );
+  };
 }
 
-/** The fields of parsed JSON; `path` is for messages. */
-export function configFields(path: string, json: unknown): ConfigFields {
+/** The fields of parsed JSON; `path` and what is `supported` are for messages. */
+export function configFields(path: string, json: unknown, supported: string): ConfigFields {
   if (!isRecord(json)) {
     throw new DaybreakError(
       "model.config_invalid",
@@ -56,14 +65,14 @@ export function configFields(path: string, json: unknown): ConfigFields {
   const unsupported = (key: string, expected: string): never => {
     throw new DaybreakError(
       "model.architecture_unsupported",
-      `${got(key)}, expected ${expected}: only ${supportedArchitecture} runs here`,
+      `${got(key)}, expected ${expected}: only ${supported} runs here`,
     );
   };
   const inRange = (value: unknown, { min, max }: Range): value is number =>
     typeof value === "number" && value >= min && value <= max; // NaN fails both
 
   return {
-    path,
+    ...{ path, supported },
     raw,
     invalid,
     unsupported,

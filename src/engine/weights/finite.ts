@@ -2,14 +2,14 @@
 // it is loaded rather than after minutes of work. Knows bits; no tensor and no file. WebAssembly tests sixteen bytes at
 // once, at the speed of memory, where script would take as long as the upload; where a page forbids it, script does it.
 
-import type { WeightDtype } from "./dtypes.js";
+import type { Encoding } from "./encodings.js";
 import { compileScan, type Scan, scanBytes } from "./finite-scan.js";
 
 /** Memory that weights are read into, and the test of what was read. */
 export type CheckedMemory = {
   bytes: Uint8Array;
   /** Whether all elements of `part`, a part of `bytes` that is aligned to them, are finite. */
-  allFinite(dtype: WeightDtype, part: Uint8Array): boolean;
+  allFinite(encoding: Encoding, part: Uint8Array): boolean;
   /** Nobody reads into it or uses it any more. */
   close(): void;
 };
@@ -18,11 +18,11 @@ export type CheckedMemory = {
 export function checkedMemory(length: number, { scripted = false } = {}): CheckedMemory {
   const scanned = scripted ? undefined : scannedMemory(length);
   if (!scanned) return { bytes: new Uint8Array(length), allFinite: finiteByScript, close: () => undefined };
-  const allFinite = (dtype: WeightDtype, part: Uint8Array): boolean => {
+  const allFinite = (encoding: Encoding, part: Uint8Array): boolean => {
     const whole = part.length - (part.length % scanBytes);
-    const { exponents, lowest, signs } = patterns[dtype];
+    const { exponents, lowest, signs } = encoding.finite;
     if (whole > 0 && scanned.scan(part.byteOffset, part.byteOffset + whole, exponents, lowest, signs)) return false;
-    return whole === part.length || finiteByScript(dtype, part.subarray(whole));
+    return whole === part.length || finiteByScript(encoding, part.subarray(whole));
   };
   const close = () => {
     idle = scanned;
@@ -51,17 +51,10 @@ function scannedMemory(length: number): Scanned | undefined {
 }
 
 /**
- * The exponents of a word's elements, whose bits are all ones in NaN and infinities alone, and the exponents' lowest
- * bits: added, these carry into the place of the sign exactly where all bits were ones, and no further.
+ * The lowest bits of exponents, added to them, carry into the places of the signs exactly where all bits of an exponent
+ * were ones, and no further.
  */
-const patterns: Record<WeightDtype, { exponents: number; lowest: number; signs: number }> = {
-  BF16: { exponents: 0x7f807f80, lowest: 0x00800080, signs: 0x80008000 },
-  F16: { exponents: 0x7c007c00, lowest: 0x04000400, signs: 0x80008000 },
-  F32: { exponents: 0x7f800000, lowest: 0x00800000, signs: 0x80000000 },
-};
-
-function finiteByScript(dtype: WeightDtype, part: Uint8Array): boolean {
-  const { exponents, lowest, signs } = patterns[dtype];
+function finiteByScript({ finite: { exponents, lowest, signs } }: Encoding, part: Uint8Array): boolean {
   if (part.length === 0) return true;
   const before = part.byteOffset % 4; // one element of 16 bits, or none
   const after = (part.length - before) % 4;

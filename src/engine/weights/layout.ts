@@ -4,16 +4,15 @@
 
 import { assert } from "../../errors.js";
 import { padded8 } from "../gpu/tensor.js";
-import { elementBytes, type WeightDtype, widen } from "./dtypes.js";
-import type { TensorEntry, TensorFileSet } from "./safetensors.js";
+import { type DeviceDtype, type Encoding, encodingOf, widen } from "./encodings.js";
+import type { TensorEntry } from "./files/container.js";
+import type { TensorFileSet } from "./files/tensor-files.js";
 import type { Slot, SlotTable } from "./slots.js";
-
-/** Element type of a weight on the device: the file's own, but for vectors and stacks of different types (`f32`). */
-export type DeviceDtype = "f32" | "bf16" | "f16";
 
 /** One slot's buffer. A vector is one row of f32. */
 export type Target = {
   slot: Slot;
+  /** That of the file's encoding, but for vectors and stacks of different encodings (`f32`). */
   dtype: DeviceDtype;
   rows: number;
   cols: number;
@@ -27,7 +26,7 @@ export type Piece = {
   target: Target;
   /** The tensor's. */
   name: string;
-  stored: WeightDtype;
+  stored: Encoding;
   path: string;
   /** Bytes [begin, end) of the file. */
   begin: number;
@@ -40,14 +39,12 @@ export type Piece = {
 /** One read of a file: pieces that follow each other in it. */
 export type PlannedRead = { path: string; begin: number; end: number; pieces: Piece[] };
 
-const deviceDtypes = { F32: "f32", BF16: "bf16", F16: "f16" } as const;
-
 /** The buffers that a table's slots need; `files` must have passed `checkTensors`. Embeddings need none. */
 export function planTargets(table: SlotTable, files: TensorFileSet): Target[] {
   const targets: Target[] = [];
   for (const slot of table.slots.values()) {
     if (slot.kind === "embedding") continue;
-    const dtypes = new Set(slot.parts.map(({ name }) => deviceDtypes[storedDtype(entryOf(files, name))]));
+    const dtypes = new Set(slot.parts.map(({ name }) => storedEncoding(entryOf(files, name)).device));
     const dtype = slot.kind === "vector" || dtypes.size > 1 ? "f32" : [...dtypes][0]!;
     const { rows, cols } = extents(slot);
     const pitch = padded8(cols);
@@ -81,7 +78,7 @@ export function planPieces(target: Target, files: TensorFileSet, pieceBytes: num
       pieces.push({
         target,
         name,
-        stored: storedDtype(entry),
+        stored: storedEncoding(entry),
         path: entry.path,
         begin: entry.begin + row * storedRowBytes,
         end: entry.begin + (row + rows) * storedRowBytes,
@@ -102,7 +99,7 @@ export function planReads(pieces: Piece[], readBytes: number): PlannedRead[] {
     const last = reads.at(-1);
     const follows = last && last.path === piece.path && last.end === piece.begin && piece.end - last.begin <= readBytes;
     // A file need not align its tensors; typed views of the read do need it.
-    if (follows && (piece.begin - last.begin) % elementBytes(piece.stored) === 0) {
+    if (follows && (piece.begin - last.begin) % piece.stored.elementBytes === 0) {
       last.end = piece.end;
       last.pieces.push(piece);
     } else {
@@ -114,7 +111,7 @@ export function planReads(pieces: Piece[], readBytes: number): PlannedRead[] {
 
 /** Bytes that a piece takes on the device. */
 export function packedBytes({ target, stored, begin, end, rows }: Piece): number {
-  if (target.slot.kind === "vector") return ((end - begin) / elementBytes(stored)) * 4;
+  if (target.slot.kind === "vector") return ((end - begin) / stored.elementBytes) * 4;
   return rows * target.pitch * deviceElementBytes(target.dtype);
 }
 
@@ -126,7 +123,7 @@ export function packPiece(piece: Piece, bytes: Uint8Array, staging: Uint8Array):
   const { target, stored, rows } = piece;
   const { kind, shape } = target.slot;
   const taps = kind === "conv" ? shape[2]! * shape[3]! : 1;
-  const widens = deviceDtypes[stored] !== target.dtype;
+  const widens = stored.device !== target.dtype;
   const packed = staging.subarray(0, packedBytes(piece));
   const words = () => new Uint32Array(packed.buffer, packed.byteOffset, packed.length / 4);
   if (kind === "vector") {
@@ -138,8 +135,8 @@ export function packPiece(piece: Piece, bytes: Uint8Array, staging: Uint8Array):
   if (!widens && taps === 1 && storedRowBytes === targetRowBytes) return bytes;
   packed.fill(0);
   if (taps > 1) {
-    assert(!widens, `got a convolution of ${stored} as ${target.dtype}, expected its own type`);
-    channelsLast(bytes, packed, rows, shape[1]!, taps, elementBytes(stored));
+    assert(!widens, `got a convolution of ${stored.name} as ${target.dtype}, expected its own type`);
+    channelsLast(bytes, packed, rows, shape[1]!, taps, stored.elementBytes);
     return packed;
   }
   const target32 = widens ? words() : undefined;
@@ -183,6 +180,6 @@ function entryOf(files: TensorFileSet, name: string): TensorEntry {
   return entry;
 }
 
-function storedDtype(entry: TensorEntry): WeightDtype {
-  return entry.dtype as WeightDtype; // checkTensors has refused all others
+function storedEncoding(entry: TensorEntry): Encoding {
+  return encodingOf(entry.encoding) as Encoding; // checkTensors has refused all others
 }

@@ -1,10 +1,11 @@
-// Reads weights for use on the CPU: rows of the embedding table, small vectors.
+// Reads weights for use on the CPU: rows of the embedding table.
 // Owns no memory beyond its results and a few reads; never reads a whole table. The table of a 4B model is 742 MiB, of
 // which a prompt needs some 20 different rows: they are read by range and never uploaded as a table.
 
 import { assert, DaybreakError } from "../../errors.js";
-import { elementBytes, isWeightDtype, toFloat32, type WeightDtype, widen } from "./dtypes.js";
-import type { TensorEntry, TensorFileSet } from "./safetensors.js";
+import { type Encoding, encodingNames, encodingOf, widen } from "./encodings.js";
+import type { TensorEntry } from "./files/container.js";
+import type { TensorFileSet } from "./files/tensor-files.js";
 import { quote } from "./source.js";
 
 /** Rows this close to each other are read in one go: the bytes between cost less than another read. */
@@ -12,7 +13,6 @@ const gapBytes = 16 * 1024;
 const maxReadBytes = 1024 * 1024;
 /** Reads under way at a time: over a network each takes a round trip. */
 const parallelReads = 8;
-const maxVectorBytes = 16 * 1024 * 1024;
 
 /**
  * Rows `ids` of the matrix `name` [rows, width], widened to float32: [ids.length, width] row-major. Each distinct row
@@ -27,7 +27,7 @@ export async function readRows(
   width: number,
   signal?: AbortSignal,
 ): Promise<Float32Array> {
-  const { entry, dtype } = findTensor(files, name);
+  const { entry, encoding } = findTensor(files, name);
   const [rows = 0, cols] = entry.shape;
   if (entry.shape.length !== 2 || cols !== width) {
     throw new DaybreakError(
@@ -41,7 +41,7 @@ export async function readRows(
     `got row ids up to ${distinct.at(-1)}, expected 0 to ${rows - 1}`,
   );
 
-  const rowBytes = width * elementBytes(dtype);
+  const rowBytes = width * encoding.elementBytes;
   const positions = new Map<number, number[]>(distinct.map((id) => [id, []]));
   for (const [position, id] of ids.entries()) positions.get(id)!.push(position);
   const result = new Uint32Array(ids.length * width);
@@ -50,7 +50,7 @@ export async function readRows(
     const bytes = await files.read(name, first * rowBytes, (run.at(-1)! + 1) * rowBytes, signal);
     for (const id of run) {
       const row = bytes.subarray((id - first) * rowBytes, (id - first + 1) * rowBytes);
-      for (const position of positions.get(id)!) widen(dtype, row, result, position * width);
+      for (const position of positions.get(id)!) widen(encoding, row, result, position * width);
     }
   };
   const runs = mergeRuns(distinct, rowBytes);
@@ -58,14 +58,6 @@ export async function readRows(
     await Promise.all(runs.slice(i, i + parallelReads).map(readRun));
   }
   return new Float32Array(result.buffer);
-}
-
-/** A whole small tensor of any shape, widened to float32. Errors as {@link readRows}. */
-export async function readVector(files: TensorFileSet, name: string): Promise<Float32Array> {
-  const { entry, dtype } = findTensor(files, name);
-  const bytes = entry.end - entry.begin;
-  assert(bytes <= maxVectorBytes, `got ${bytes} bytes for ${name}, expected at most ${maxVectorBytes}`);
-  return toFloat32(dtype, await files.read(name, 0, bytes));
 }
 
 /** Groups ascending row ids into runs that one read covers. */
@@ -80,7 +72,7 @@ function mergeRuns(distinct: number[], rowBytes: number): number[][] {
   return runs;
 }
 
-function findTensor(files: TensorFileSet, name: string): { entry: TensorEntry; dtype: WeightDtype } {
+function findTensor(files: TensorFileSet, name: string): { entry: TensorEntry; encoding: Encoding } {
   const entry = files.tensors.get(name);
   if (!entry) {
     throw new DaybreakError(
@@ -88,10 +80,10 @@ function findTensor(files: TensorFileSet, name: string): { entry: TensorEntry; d
       `${files.folder}: missing tensor ${quote(name)}: fetch the files again`,
     );
   }
-  const { dtype } = entry;
-  if (isWeightDtype(dtype)) return { entry, dtype };
+  const encoding = encodingOf(entry.encoding);
+  if (encoding) return { entry, encoding };
   throw new DaybreakError(
     "weights.dtype_unsupported",
-    `${files.folder}: ${quote(name)} is ${quote(dtype)}, expected BF16, F16 or F32`,
+    `${files.folder}: ${quote(name)} is ${quote(entry.encoding)}, expected ${encodingNames}`,
   );
 }

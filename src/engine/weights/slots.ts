@@ -1,11 +1,11 @@
 // A component's weights as slots, and the check that a file holds exactly the tensors that these need.
-// Knows no spelling of a name (names.ts does) and no device (upload.ts does). Everything wrong is reported by name
+// Knows no spelling of a name (the models' tables do) and no device (upload.ts does). Everything wrong is reported by name
 // before a byte of a tensor is read.
 
 import { assert, DaybreakError, type ErrorCode } from "../../errors.js";
-import { isWeightDtype } from "./dtypes.js";
-import type { TensorEntry, TensorFileSet, TensorFileStem } from "./safetensors.js";
-import { openTensorFiles } from "./safetensors.js";
+import { encodingNames, encodingOf } from "./encodings.js";
+import type { TensorEntry } from "./files/container.js";
+import { openTensorFiles, type TensorFileSet, type TensorFileStem } from "./files/tensor-files.js";
 import { type CheckpointSource, quote } from "./source.js";
 
 /**
@@ -19,31 +19,41 @@ export type SlotPart = { name: string; shape: readonly number[] };
 
 export type Slot = { slot: string; kind: SlotKind; shape: readonly number[]; parts: readonly SlotPart[] };
 
+/** What a component's weights are used for: how often decides what is best read from the files each time. */
+export type UsedPer = "prompt" | "step" | "picture";
+
 /** The weights of one component: what the models ask for by slot name, and which stored tensors hold them. */
 export type SlotTable = {
+  /** What the engine and people call the component. */
+  name: string;
+  usedPer: UsedPer;
   /** The component's folder in the checkpoint. */
   folder: string;
   stem: TensorFileStem;
   slots: ReadonlyMap<string, Slot>;
   /** Blocks in sequences, each in the order in which it is run; a block's slots begin with its name and a dot. */
   blocks: readonly (readonly string[])[];
-  /** Tensors that may be in the file and that nothing reads. */
-  unused: ReadonlySet<string>;
+  /** Tensors that may be in the file and that nothing reads, with their shapes. */
+  unused: ReadonlyMap<string, readonly number[]>;
 };
 
-/** Collects slots; the name functions of names.ts write them down through it. */
+/** Collects slots: tables are written down through it. */
 export type SlotBuilder = {
   table: SlotTable;
   /** A slot of one stored tensor. */
   add(kind: SlotKind, slot: string, name: string, shape: readonly number[]): void;
   /** A slot of several tensors that differ in their first extent only: [name, first extent] each. */
   stack(kind: SlotKind, slot: string, parts: readonly (readonly [string, number])[], tail: readonly number[]): void;
-  skip(name: string): void;
+  /** A tensor that nothing reads. */
+  skip(name: string, shape: readonly number[]): void;
 };
 
-export function slotBuilder(folder: string, stem: TensorFileStem, blocks: SlotTable["blocks"] = []): SlotBuilder {
+export function slotBuilder(
+  component: Pick<SlotTable, "name" | "usedPer" | "folder" | "stem">,
+  blocks: SlotTable["blocks"] = [],
+): SlotBuilder {
   const slots = new Map<string, Slot>();
-  const unused = new Set<string>();
+  const unused = new Map<string, readonly number[]>();
   const stack: SlotBuilder["stack"] = (kind, slot, parts, tail) => {
     assert(!slots.has(slot), `got slot ${slot} twice, expected it once`);
     const first = parts.reduce((sum, [, extent]) => sum + extent, 0);
@@ -55,10 +65,10 @@ export function slotBuilder(folder: string, stem: TensorFileStem, blocks: SlotTa
     });
   };
   return {
-    table: { folder, stem, slots, blocks, unused },
+    table: { ...component, slots, blocks, unused },
     stack,
     add: (kind, slot, name, shape) => stack(kind, slot, [[name, shape[0]!]], shape.slice(1)),
-    skip: (name) => unused.add(name),
+    skip: (name, shape) => void unused.set(name, shape),
   };
 }
 
@@ -85,7 +95,7 @@ export function tensorName(table: SlotTable, slot: string): string {
  */
 export function checkTensors(table: SlotTable, files: TensorFileSet): void {
   const parts = [...table.slots.values()].flatMap((slot) => slot.parts);
-  const known = new Set([...parts.map((part) => part.name), ...table.unused]);
+  const known = new Set([...parts.map((part) => part.name), ...table.unused.keys()]);
   const unknown = [...files.tensors.keys()].filter((name) => !known.has(name)).map(quote);
   const missing: string[] = [];
   const misshapen: string[] = [];
@@ -94,7 +104,7 @@ export function checkTensors(table: SlotTable, files: TensorFileSet): void {
     const entry = files.tensors.get(name);
     if (!entry) missing.push(quote(name));
     else if (!sameShape(entry, shape)) misshapen.push(`${quote(name)} is ${quote(entry.shape)}, expected [${shape}]`);
-    else if (!isWeightDtype(entry.dtype)) mistyped.push(`${quote(name)} is ${quote(entry.dtype)}`);
+    else if (!encodingOf(entry.encoding)) mistyped.push(`${quote(name)} is ${quote(entry.encoding)}`);
   }
   const { folder } = table;
   const others = unknown.length > 0 ? ` (${unknown.length} unknown ones are there, such as ${unknown[0]})` : "";
@@ -120,7 +130,7 @@ export function checkTensors(table: SlotTable, files: TensorFileSet): void {
     "weights.dtype_unsupported",
     mistyped,
     `${folder}: tensors of unsupported types`,
-    "expected BF16, F16 or F32; use a checkpoint that is not quantised",
+    `expected ${encodingNames}; use a checkpoint that is not quantised`,
   );
 }
 

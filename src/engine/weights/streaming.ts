@@ -5,8 +5,8 @@
 
 import { assert } from "../../errors.js";
 import type { Recorder } from "../gpu/recorder.js";
+import type { TensorFileSet } from "./files/tensor-files.js";
 import { planTargets, type Target } from "./layout.js";
-import type { TensorFileSet } from "./safetensors.js";
 import type { SlotTable } from "./slots.js";
 import {
   type BufferRange,

@@ -8,19 +8,13 @@ import type { Device } from "../gpu/device.js";
 import type { Recorder } from "../gpu/recorder.js";
 import type { Storage } from "../gpu/tensor.js";
 import { bufferUsage } from "../gpu/usage.js";
+import type { DeviceDtype } from "./encodings.js";
+import { truncated } from "./files/container.js";
+import type { TensorFileSet } from "./files/tensor-files.js";
 import { type CheckedMemory, checkedMemory } from "./finite.js";
-import {
-  type DeviceDtype,
-  type PlannedRead,
-  packedBytes,
-  packPiece,
-  planPieces,
-  planReads,
-  planTargets,
-  type Target,
-} from "./layout.js";
-import { type TensorFileSet, truncated } from "./safetensors.js";
-import { checkTensors, type SlotTable } from "./slots.js";
+import { type PlannedRead, packedBytes, packPiece, planPieces, planReads, planTargets, type Target } from "./layout.js";
+import { readRows } from "./rows.js";
+import { checkTensors, type SlotTable, tensorName } from "./slots.js";
 import { oneLine, quote, readCancelled, readRangeInto } from "./source.js";
 
 /** Bytes of one read; several small tensors share one. */
@@ -69,6 +63,11 @@ export type WeightSet = Weights & {
    * not keep its blocks on the device brings this one there then, and the next one.
    */
   block(recorder: Recorder, name: string): Weights;
+  /**
+   * Rows of an embedding, [ids.length, cols], read from the files: the table itself is never loaded.
+   * Errors: `request.cancelled`, those of the source.
+   */
+  rows(slot: string, ids: Int32Array, signal?: AbortSignal): Promise<Float32Array>;
   /** Bytes of all buffers that stay. */
   byteLength: number;
   /** Destroys the buffers; further calls do nothing. */
@@ -117,7 +116,7 @@ export async function loadWeights(
     destroyAll(device, buffers);
     throw error;
   }
-  return weightSet(device, table, buffers);
+  return weightSet(device, files, table, buffers);
 }
 
 /** Throws device.limit_exceeded for a weight that is larger than the device's buffers. */
@@ -263,7 +262,12 @@ function destroyAll(device: UploadDevice, buffers: Map<Target, GPUBuffer>): void
   buffers.clear();
 }
 
-function weightSet(device: UploadDevice, table: SlotTable, buffers: Map<Target, GPUBuffer>): WeightSet {
+function weightSet(
+  device: UploadDevice,
+  files: TensorFileSet,
+  table: SlotTable,
+  buffers: Map<Target, GPUBuffer>,
+): WeightSet {
   const places = new Map(
     [...buffers].map(([target, buffer]) => [target, { storage: ownStorage(buffer), byteOffset: 0 }]),
   );
@@ -271,6 +275,10 @@ function weightSet(device: UploadDevice, table: SlotTable, buffers: Map<Target, 
   return {
     ...weights,
     block: (_, name) => withPrefix(weights, `${name}.`),
+    rows: (slot, ids, signal) => {
+      const cols = table.slots.get(slot)?.shape[1] as number;
+      return readRows(files, tensorName(table, slot), ids, cols, signal);
+    },
     byteLength: [...buffers.values()].reduce((sum, buffer) => sum + buffer.size, 0),
     close: () => {
       destroyAll(device, buffers);

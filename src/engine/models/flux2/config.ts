@@ -1,17 +1,19 @@
 // A checkpoint's config files as typed sizes: model_index, transformer, VAE, scheduler, and the checks across them.
-// Owns which checkpoints the engine accepts. Knows no tensor's name and no device. Every size that the engine uses
+// Owns which checkpoints of the family are accepted. Knows no tensor's name and no device. Every size that the engine uses
 // comes from here; none is assumed to be a power of two or a multiple of eight.
 
 import { DaybreakError } from "../../../errors.js";
 import { mostHeadSize } from "../../ops/attention.js";
-import { type ConfigFields, readConfig, supportedArchitecture } from "../../weights/config-fields.js";
+import { type ConfigFields, configReader } from "../../weights/config-fields.js";
 import { type CheckpointSource, quote } from "../../weights/source.js";
 import { parseTextEncoderConfig, promptHiddenStates, type TextEncoderConfig } from "../qwen3/config.js";
 
 /** Patchify takes 2×2 latent pixels into the channels: a token is 2 · scaleFactor pixels wide. */
 export const patchSize = 2;
+/** Longest prompt with its chat template, in tokens: the sequence that FLUX.2 [klein] was trained with. */
+export const promptTokens = 512;
 /** Requests ask for multiples of 16 pixels, which a token's width must therefore divide. */
-const maxTokenPixels = 16;
+export const maxTokenPixels = 16;
 /** The pipeline's timestep is 1000·sigma, and the transformer was trained with that. */
 export const numTrainTimesteps = 1000;
 
@@ -81,29 +83,20 @@ export type CheckpointConfig = {
   textEncoder: TextEncoderConfig;
 };
 
+/** Pixels that a token covers on each axis. */
+export function tokenPixels({ vae }: CheckpointConfig): number {
+  return patchSize * vae.scaleFactor;
+}
+
 /**
  * Reads and checks a checkpoint's config files.
- * Errors: `model.not_found` (no model_index.json), `model.part_missing`, `model.architecture_unsupported`,
- * `model.config_invalid`, and those of the source.
+ * @param supported the family with its classes, for messages
+ * Errors: `model.part_missing`, `model.architecture_unsupported`, `model.config_invalid`, and those of the source.
  */
-export async function loadConfigs(source: CheckpointSource): Promise<CheckpointConfig> {
-  const present = new Set(await source.list());
-  if (!present.has("model_index.json")) {
-    throw new DaybreakError(
-      "model.not_found",
-      "there is no model_index.json: expected a checkpoint folder of diffusers' layout (model_index.json beside transformer/, vae/, text_encoder/)",
-    );
-  }
-  const read = (path: string) => {
-    if (present.has(path)) return readConfig(source, path);
-    throw new DaybreakError(
-      "model.part_missing",
-      `the checkpoint has no ${path}: fetch the folder ${path.split("/")[0]}/`,
-    );
-  };
-  const modelIndex = parseModelIndex(await read("model_index.json"));
+export async function loadConfigs(source: CheckpointSource, supported: string): Promise<CheckpointConfig> {
+  const read = await configReader(source, supported);
   const config: CheckpointConfig = {
-    modelIndex,
+    modelIndex: parseModelIndex(await read("model_index.json")),
     transformer: parseTransformerConfig(await read("transformer/config.json")),
     vae: parseVaeConfig(await read("vae/config.json")),
     scheduler: parseSchedulerConfig(await read("scheduler/scheduler_config.json")),
@@ -127,7 +120,6 @@ const componentClasses: Record<string, readonly string[]> = {
  * Errors: `model.architecture_unsupported`, `model.part_missing` (a component is null), `model.config_invalid`.
  */
 export function parseModelIndex(fields: ConfigFields): ModelIndex {
-  if (typeof fields.raw("_class_name") !== "string") fields.invalid("_class_name", '"Flux2KleinPipeline"');
   fields.oneOf("_class_name", ["Flux2KleinPipeline"]);
   for (const [component, classes] of Object.entries(componentClasses)) {
     const value = fields.raw(component) ?? [null, null];
@@ -141,7 +133,7 @@ export function parseModelIndex(fields: ConfigFields): ModelIndex {
     if (!classes.includes(value[1])) {
       throw new DaybreakError(
         "model.architecture_unsupported",
-        `${fields.path}: got ${component} of class ${quote(value[1])}, expected ${classes[0]}: only ${supportedArchitecture} runs here`,
+        `${fields.path}: got ${component} of class ${quote(value[1])}, expected ${classes[0]}: only ${fields.supported} runs here`,
       );
     }
   }

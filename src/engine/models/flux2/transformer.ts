@@ -9,8 +9,8 @@ import { silu } from "../../ops/elementwise.js";
 import { headTensors, splitHeads } from "../../ops/heads.js";
 import { matmul } from "../../ops/matmul.js";
 import { layerNormModulate } from "../../ops/norm.js";
+import type { ForwardOptions } from "../../stages.js";
 import { type Weight, type WeightSet, type Weights, withPrefix } from "../../weights/upload.js";
-import type { ForwardOptions } from "../qwen3/text-encoder.js";
 import type { TransformerConfig } from "./config.js";
 
 export type TransformerInputs = {

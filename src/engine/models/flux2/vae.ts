@@ -2,6 +2,7 @@
 // Activations stay f32 in every precision; in f16, 3×3 convolutions may round what they multiply. Knows no prompt and no
 // step.
 
+import type { Decoding } from "../../family.js";
 import type { Recorder } from "../../gpu/recorder.js";
 import { padded8, type Tensor } from "../../gpu/tensor.js";
 import { attentionWide } from "../../ops/attention-wide.js";
@@ -20,14 +21,7 @@ const groupNormEps = 1e-6;
 /** `image` makes what is asked for by name; some images exist only where somebody asks. */
 export type VaeTap = (name: string, image: () => ImageTensor) => void;
 
-export type VaeOptions = {
-  /** A band of normalised pixels is kept at most this large, bytes: convolutions take their input band by band. */
-  bandBytes: number;
-  /**
-   * Makes an enlarged image anew for each of its uses, band by band, instead of keeping it: a convolution more, and two
-   * fifths less memory for the decoder.
-   */
-  remakes: boolean;
+export type VaeOptions = Decoding & {
   /** "f16": 3×3 convolutions may round their operands, where that is faster. */
   operands: "f32" | "f16";
   tap?: VaeTap;

@@ -10,6 +10,7 @@ import { copyColumns } from "../../ops/columns.js";
 import { headTensors, splitHeads } from "../../ops/heads.js";
 import { matmul } from "../../ops/matmul.js";
 import { rmsNorm } from "../../ops/norm.js";
+import type { ForwardOptions } from "../../stages.js";
 import type { WeightSet, Weights } from "../../weights/upload.js";
 import { promptHiddenStates, type TextEncoderConfig } from "./config.js";
 
@@ -24,14 +25,6 @@ export type TextEncoderInputs = {
   embeds: Tensor;
 };
 
-/** What a forward pass may be asked for besides its result. */
-export type ForwardOptions = {
-  /** Of the operands that norms write. */
-  operands: "f32" | "f16";
-  /** Receives inner tensors as they are computed, by the names of reference traces. */
-  tap?: (name: string, tensor: Tensor) => void;
-};
-
 /** Records the forward pass. */
 export function recordTextEncoder(
   recorder: Recorder,
@@ -42,7 +35,10 @@ export function recordTextEncoder(
 ): void {
   const { hidden: x, embeds } = inputs;
   const { tap } = options;
-  assert(x.cols === config.hiddenSize && embeds.cols === 3 * x.cols, `"${x.label}" and "${embeds.label}" do not fit`);
+  assert(
+    x.cols === config.hiddenSize && embeds.cols === promptHiddenStates.length * x.cols,
+    `"${x.label}" and "${embeds.label}" do not fit`,
+  );
   tap?.("prompt.hidden.0", x);
   // Hidden state k is the residual stream after k layers: after the layers with 0-based index 8, 17 and 26.
   for (let layer = 0; layer < config.numLayersNeeded; layer++) {

@@ -4,76 +4,85 @@
 
 import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
 import { DaybreakError } from "../../../errors.js";
-import { maxPromptTokens } from "../../request.js";
+import type { TokenizedPrompt, Tokenizer, TruncatedPrompt } from "../../request.js";
+import { type CheckpointSource, readJson } from "../../weights/source.js";
+import type { TextEncoderConfig } from "./config.js";
 
 /**
- * Longest prompt that is tokenised at all, in UTF-16 units: 512 times Qwen's longest token, 128 spaces. Anything
- * longer cannot fit, and normalisation takes quadratic time on long runs of combining marks.
+ * UTF-16 units of Qwen's longest token, 128 spaces. A text of more than so many times the tokens that there is room for
+ * cannot fit and is not tokenised at all: normalisation takes quadratic time on long runs of combining marks.
  */
-export const maxPromptCharacters = 65536;
-
-/** `ids` [512], right-padded; the first `length` are the prompt with its template. */
-export type EncodedPrompt = { ids: Int32Array; length: number };
-
-/** The prompt that fits, its tokens with the template, and those of the whole, or of what was counted of it. */
-export type TruncatedPrompt = { prompt: string; length: number; total: number };
-
-export type Tokenizer = {
-  /**
-   * Tokenises a prompt within its chat template. Special tokens typed in it, `<|im_end|>`, count as such.
-   * Errors: `request.prompt_invalid` (no string, lone surrogates), `request.prompt_too_long` (over 512 tokens).
-   */
-  encode(prompt: string): EncodedPrompt;
-  /**
-   * A prompt that fits: itself, or the text of as many of its tokens, from the first, as there is room for; that text in
-   * NFC where the tokenizer has it so. Of a prompt longer than {@link maxPromptCharacters} only so much is looked at.
-   * Errors: `request.prompt_invalid`.
-   */
-  truncate(prompt: string): TruncatedPrompt;
-  /** The largest id that `encode` can give: the embedding needs more rows than that. */
-  maxId: number;
-};
+const longestToken = 128;
 
 /**
- * A tokenizer from the parsed `tokenizer/tokenizer.json` and `tokenizer/tokenizer_config.json` of a checkpoint.
+ * Reads a checkpoint's tokenizer for prompts of up to `maxTokens` tokens with their template.
+ * Errors: `model.part_missing`, `model.tokenizer_invalid`, those of the source.
+ */
+export async function openTokenizer(source: CheckpointSource, maxTokens: number): Promise<Tokenizer> {
+  const present = new Set(await source.list());
+  const read = (path: string) => {
+    if (present.has(path)) return readJson(source, path, { code: "model.tokenizer_invalid" });
+    throw new DaybreakError("model.part_missing", `the checkpoint has no ${path}: fetch the folder tokenizer/`);
+  };
+  const files = [await read("tokenizer/tokenizer.json"), await read("tokenizer/tokenizer_config.json")] as const;
+  return createTokenizer(...files, maxTokens);
+}
+
+/** Throws `model.tokenizer_invalid` where the tokenizer gives ids that the text encoder has no embeddings for. */
+export function checkVocabulary({ maxId }: Tokenizer, { vocabSize }: TextEncoderConfig): void {
+  if (maxId < vocabSize) return;
+  throw new DaybreakError(
+    "model.tokenizer_invalid",
+    `the tokenizer gives ids up to ${maxId}, the text encoder has ${vocabSize} embeddings: fetch tokenizer/ and text_encoder/ of the same checkpoint`,
+  );
+}
+
+/**
+ * A tokenizer from the parsed `tokenizer/tokenizer.json` and `tokenizer/tokenizer_config.json` of a checkpoint. Special
+ * tokens typed in a prompt, `<|im_end|>`, count as such. What it cuts is in NFC where the tokenizer has it so, and of a
+ * prompt that cannot fit only as much is looked at as could.
  * Errors: `model.tokenizer_invalid`.
  */
-export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown): Tokenizer {
+export function createTokenizer(tokenizerJson: unknown, tokenizerConfig: unknown, maxTokens: number): Tokenizer {
   const { ids: tokenIds, normalizesToNfc } = checkTokenizerFiles(tokenizerJson, tokenizerConfig);
   const bpe = openBpe(tokenizerJson as TokenizerFile);
   if (normalizesToNfc) bpe.normalizer = referenceNfc as unknown as BpeTokenizer["normalizer"];
   const padId = tokenIds.get(padToken(tokenizerConfig as TokenizerConfig))!;
-  const encode = (prompt: string): EncodedPrompt => {
-    checkPrompt(prompt);
+  const maxCharacters = longestToken * maxTokens;
+  const padded = (text: string, tokens: readonly number[]): TokenizedPrompt => {
+    const ids = new Int32Array(maxTokens).fill(padId);
+    ids.set(tokens);
+    return { text, ids, length: tokens.length };
+  };
+  const encode = (prompt: string): TokenizedPrompt => {
+    checkPrompt(prompt, { maxTokens, maxCharacters });
     const tokens = bpe.encode(chatTemplate(prompt)).ids;
-    if (tokens.length > maxPromptTokens) {
+    if (tokens.length > maxTokens) {
       throw new DaybreakError(
         "request.prompt_too_long",
-        `got a prompt of ${tokens.length} tokens with its chat template, expected at most ${maxPromptTokens}: shorten it`,
+        `got a prompt of ${tokens.length} tokens with its chat template, expected at most ${maxTokens}: shorten it`,
       );
     }
-    const ids = new Int32Array(maxPromptTokens).fill(padId);
-    ids.set(tokens);
-    return { ids, length: tokens.length };
+    return padded(prompt, tokens);
   };
   const truncate = (prompt: string): TruncatedPrompt => {
     checkString(prompt);
-    const given = wholeCharacters(prompt, maxPromptCharacters);
-    checkPrompt(given);
-    const tokens = bpe.tokenize(chatTemplate(given));
-    const total = tokens.length;
-    if (total <= maxPromptTokens) return { prompt: given, length: total, total };
+    const given = wholeCharacters(prompt, maxCharacters);
+    checkPrompt(given, { maxTokens, maxCharacters });
+    const whole = bpe.encode(chatTemplate(given));
+    const total = whole.ids.length;
+    if (total <= maxTokens) return { ...padded(given, whole.ids), total };
     const text = normalizesToNfc ? referenceNfc(given) : given;
     // Tokens are spelled in GPT-2's byte alphabet, a letter for each byte; the template's are ASCII either way.
-    let kept = maxPromptTokens - bpe.tokenize(templateEnd).length;
-    let bytes = tokens.slice(0, kept).join("").length - templateStart.length;
+    let kept = maxTokens - bpe.tokenize(templateEnd).length;
+    let bytes = whole.tokens.slice(0, kept).join("").length - templateStart.length;
     for (;;) {
       // On its own the end may be read as other tokens, or be cut within a character, whose first bytes are left out.
       const prefix = leadingBytes(text, bytes);
-      const { length } = bpe.tokenize(chatTemplate(prefix));
-      if (length <= maxPromptTokens) return { prompt: prefix, length, total };
+      const { ids } = bpe.encode(chatTemplate(prefix));
+      if (ids.length <= maxTokens) return { ...padded(prefix, ids), total };
       kept -= 1;
-      bytes -= (tokens[kept] as string).length;
+      bytes -= (whole.tokens[kept] as string).length;
     }
   };
   let maxId = 0;
@@ -112,13 +121,16 @@ function checkString(prompt: unknown): asserts prompt is string {
   throw new DaybreakError("request.prompt_invalid", `got a prompt of type ${typeof prompt}, expected a string`);
 }
 
-function checkPrompt(prompt: unknown): asserts prompt is string {
+function checkPrompt(
+  prompt: unknown,
+  { maxTokens, maxCharacters }: { maxTokens: number; maxCharacters: number },
+): asserts prompt is string {
   checkString(prompt);
-  if (prompt.length > maxPromptCharacters) {
+  if (prompt.length > maxCharacters) {
     throw new DaybreakError(
       "request.prompt_too_long",
-      `got a prompt of ${prompt.length} characters, expected at most ${maxPromptTokens} tokens ` +
-        `(and never more than ${maxPromptCharacters} characters): shorten it`,
+      `got a prompt of ${prompt.length} characters, expected at most ${maxTokens} tokens ` +
+        `(and never more than ${maxCharacters} characters): shorten it`,
     );
   }
   const loneSurrogate = prompt.search(/\p{Surrogate}/u);

@@ -1,0 +1,151 @@
+// The tensors of a component, whichever files they are in: one, or shards that an index names. Knows the formats by their
+// rows here, and no tensor's meaning. Files are hostile until proven otherwise: see safetensors.ts.
+
+import { assert, DaybreakError } from "../../../errors.js";
+import { type CheckpointSource, isRecord, quote, readJson, readRange, staysInside } from "../source.js";
+import { type Container, type TensorEntry, truncated } from "./container.js";
+import { safetensors } from "./safetensors.js";
+
+/** The formats, in the order in which a component's files are looked for. */
+const containers: readonly Container[] = [safetensors];
+
+/** The stem of a component's files: transformers' components are `model`, diffusers' `diffusion_pytorch_model`. */
+export type TensorFileStem = "model" | "diffusion_pytorch_model";
+
+/** The tensors of one component, from one file or from several shards. */
+export type TensorFileSet = {
+  source: CheckpointSource;
+  /** The component's folder, for messages. */
+  folder: string;
+  tensors: Map<string, TensorEntry>;
+  /** Bytes [byteBegin, byteEnd) of a tensor. */
+  read(name: string, byteBegin: number, byteEnd: number, signal?: AbortSignal): Promise<Uint8Array>;
+};
+
+/**
+ * Opens a component's tensors: the file `folder/stem` in one of the formats where that exists, else the shards that its
+ * index names. Reads the headers and probes each file's end; no tensor is read.
+ * Errors: `model.part_missing`, `safetensors.*`, and those of the source.
+ */
+export async function openTensorFiles(
+  source: CheckpointSource,
+  folder: string,
+  stem: TensorFileStem,
+): Promise<TensorFileSet> {
+  const tensors = await openEntries(source, folder, stem);
+  return {
+    source,
+    folder,
+    tensors,
+    read: (name, ...range) => readTensor(source, tensors.get(name), name, ...range),
+  };
+}
+
+async function openEntries(
+  source: CheckpointSource,
+  folder: string,
+  stem: TensorFileStem,
+): Promise<Map<string, TensorEntry>> {
+  const present = new Set(await source.list());
+  const looked: string[] = [];
+  for (const container of containers) {
+    const single = `${folder}/${stem}${container.suffix}`;
+    const index = `${single}.index.json`;
+    if (present.has(single)) return container.open(source, single);
+    if (present.has(index)) return openShards(source, container, folder, index, present);
+    looked.push(single, index);
+  }
+  throw new DaybreakError(
+    "model.part_missing",
+    `the checkpoint has neither ${looked.join(" nor ")}: fetch the folder ${folder}/`,
+  );
+}
+
+/** Shards are opened one after the other: a header may be large, and there are few of them. */
+async function openShards(
+  source: CheckpointSource,
+  container: Container,
+  folder: string,
+  index: string,
+  present: Set<string>,
+): Promise<Map<string, TensorEntry>> {
+  const weightMap = await readIndex(source, index);
+  const tensors = new Map<string, TensorEntry>();
+  for (const shard of new Set(weightMap.values())) {
+    const path = shardPath(folder, shard, index);
+    if (!present.has(path)) {
+      throw new DaybreakError(
+        "safetensors.shard_missing",
+        `${index} names ${quote(shard)}, which the checkpoint does not have: fetch that file`,
+      );
+    }
+    for (const entry of (await container.open(source, path)).values()) {
+      const other = tensors.get(entry.name);
+      if (other) {
+        throw new DaybreakError(
+          "safetensors.index_invalid",
+          `tensor ${quote(entry.name)} is in ${other.path} and in ${path}, expected in one: the shards are of different checkpoints`,
+        );
+      }
+      tensors.set(entry.name, entry);
+    }
+  }
+  for (const [name, shard] of weightMap) {
+    if (tensors.get(name)?.path === `${folder}/${shard}`) continue;
+    throw new DaybreakError(
+      "safetensors.index_invalid",
+      `${index} places tensor ${quote(name)} in ${quote(shard)}, which lacks it: index and shards are of different checkpoints`,
+    );
+  }
+  return tensors;
+}
+
+/** Tensor name → shard, from the `weight_map` of an index file. */
+async function readIndex(source: CheckpointSource, index: string): Promise<Map<string, string>> {
+  const json = await readJson(source, index, { code: "safetensors.index_invalid" });
+  const weightMap = isRecord(json) && Object.hasOwn(json, "weight_map") ? json.weight_map : undefined;
+  if (!isRecord(weightMap) || Object.keys(weightMap).length === 0) {
+    throw new DaybreakError(
+      "safetensors.index_invalid",
+      `${index} has no weight_map of tensor names to files: fetch it again`,
+    );
+  }
+  const map = new Map<string, string>();
+  for (const [name, shard] of Object.entries(weightMap)) {
+    if (typeof shard !== "string" || shard === "") {
+      throw new DaybreakError(
+        "safetensors.index_invalid",
+        `${index} maps ${quote(name)} to ${quote(shard)}, expected a file's name`,
+      );
+    }
+    map.set(name, shard);
+  }
+  return map;
+}
+
+function shardPath(folder: string, shard: string, index: string): string {
+  if (staysInside(shard)) return `${folder}/${shard}`;
+  throw new DaybreakError(
+    "safetensors.shard_outside_folder",
+    `${index} names the shard ${quote(shard)}, expected a file below ${folder}/: do not use this checkpoint`,
+  );
+}
+
+async function readTensor(
+  source: CheckpointSource,
+  entry: TensorEntry | undefined,
+  name: string,
+  byteBegin: number,
+  byteEnd: number,
+  signal?: AbortSignal,
+): Promise<Uint8Array> {
+  assert(entry, `got tensor name ${name}, expected one of the file's`);
+  assert(
+    0 <= byteBegin && byteBegin <= byteEnd && byteEnd <= entry.end - entry.begin,
+    `got bytes [${byteBegin}, ${byteEnd}) of ${name}, expected a range in its ${entry.end - entry.begin}`,
+  );
+  const bytes = await readRange(source, entry.path, entry.begin + byteBegin, entry.begin + byteEnd, signal);
+  if (bytes.length !== byteEnd - byteBegin)
+    throw truncated(entry.path, entry.end, entry.begin + byteBegin + bytes.length);
+  return bytes;
+}
