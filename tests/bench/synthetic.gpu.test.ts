@@ -46,7 +46,8 @@ async function statistics({ storage }: { storage: Storage }, dtype: string) {
 test("weights keep the variance of what goes through them; branches add little; norms are about 1", async () => {
   const { device } = await testDevice();
   const before = device.allocatedBytes;
-  await loaded(1, async ({ textEncoder, transformer, vae }) => {
+  await loaded(1, async ({ weights }) => {
+    const [textEncoder, transformer, vae] = [weights.textEncoder!, weights.transformer!, weights.vae!];
     const matrix = (set: typeof vae, slot: string) => statistics(set.matrix(slot), set.matrix(slot).dtype);
     const qkv = await matrix(transformer, "double.0.img.qkv");
     expect(qkv.mean).toBeCloseTo(0, 2);
@@ -64,7 +65,7 @@ test("weights keep the variance of what goes through them; branches add little; 
 
 test("equal seeds give equal weights, other seeds and other layers others", async () => {
   const bytesOf = (seed: number, slot: string) =>
-    loaded(seed, async ({ transformer }) => (await statistics(transformer.matrix(slot), "bf16")).bytes);
+    loaded(seed, async ({ weights }) => (await statistics(weights.transformer!.matrix(slot), "bf16")).bytes);
   const first = await bytesOf(1, "single.0.out");
   expect(Buffer.compare(await bytesOf(1, "single.0.out"), first)).toBe(0);
   expect(Buffer.compare(await bytesOf(2, "single.0.out"), first)).not.toBe(0);

@@ -33,7 +33,7 @@ function writeWideCheckpoint(): number {
   const wide = { num_attention_heads: 24, attention_head_dim: 128, axes_dims_rope: [32, 32, 32, 32], ...blocks };
   const json = { ...JSON.parse(readFileSync(path, "utf8")), ...wide };
   writeFileSync(path, JSON.stringify(json));
-  const { slots } = transformerTable(parseTransformerConfig(configFields(path, json)));
+  const { slots } = transformerTable(parseTransformerConfig(configFields(path, json, "FLUX.2")));
   const tensors = [...slots.values()].flatMap(({ parts }) =>
     parts.map((part) => ({ ...part, dtype: "BF16" as const })),
   );

@@ -6,6 +6,7 @@ import { allResident, loadCheckpoint, openCheckpoint } from "../../src/engine/ch
 import type { EngineOptions } from "../../src/engine/engine.js";
 import { type Device, openDevice } from "../../src/engine/gpu/device.js";
 import { choosePlan, type MemoryPlan } from "../../src/engine/memory.js";
+import { loadConfigs } from "../../src/engine/models/flux2/config.js";
 import { recordDecoder, recordEncoder } from "../../src/engine/models/flux2/vae.js";
 import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { testDevice } from "../gpu.js";
@@ -105,7 +106,7 @@ describe("an engine that has room for small pictures with all weights", () => {
     const opened = await openCheckpoint(tinySource());
     memoryBudgetBytes = Number.POSITIVE_INFINITY;
     // The most with which the large one displaces the text encoder.
-    for (let kept = allResident; kept.textEncoder === "resident"; ) {
+    for (let kept = allResident(opened.components); kept.textEncoder === "resident"; ) {
       const plan = await choosePlan(opened, shape, memoryBudgetBytes - 1, { facts: device });
       kept = plan.residencies;
       memoryBudgetBytes = plan.totalBytes;
@@ -186,18 +187,19 @@ it.each([
   const test = await testDevice();
   const { device } = test;
   const checkpoint = await loadCheckpoint(device, await openCheckpoint(tinySource()));
-  const { vae: config } = checkpoint.config;
+  const { vae: config } = await loadConfigs(tinySource(), "FLUX.2");
+  const vae = checkpoint.weights.vae!;
   const [width, height] = [16 * w, 16 * h];
   const tokens = Array.from({ length: w * h * 4 * config.latentChannels }, (_, i) => Math.sin(i * 12.9898) * 1.5);
   const pixels = Array.from({ length: width * height * 3 }, (_, i) => Math.cos(i * 4.1414));
   const run = (bandBytes: number, remakes: boolean) =>
     runRecorded(test, (recorder, inputs) => {
-      const options = { bandBytes, remakes };
+      const options = { bandBytes, remakes, operands: "f32" as const };
       const latents = inputs.tensor("tokens", h * w, 4 * config.latentChannels, tokens);
       const picture = { tensor: inputs.tensor("picture", height * width, 3, pixels), height, width };
       return {
-        decoded: recordDecoder(recorder, config, checkpoint.vae, latents, { w, h }, options).tensor,
-        encoded: recordEncoder(recorder, config, checkpoint.vae, picture, options),
+        decoded: recordDecoder(recorder, config, vae, latents, { w, h }, options).tensor,
+        encoded: recordEncoder(recorder, config, vae, picture, options),
       };
     });
   const whole = await run(Number.MAX_SAFE_INTEGER, false);

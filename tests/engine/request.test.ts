@@ -239,7 +239,9 @@ describe("a judgement", () => {
 
   it("cuts a prompt that is too long where it is asked to, tokenising it once, and says so", () => {
     const { tokenizer, counted } = wordTokenizer();
-    const prompt = Array(promptTokens + 8).fill("word").join(" ");
+    const prompt = Array(promptTokens + 8)
+      .fill("word")
+      .join(" ");
     const judged = judgeRequest({ prompt }, { bounds: klein, tokenizer }, { truncates: true });
     expect(judged.prompt.length).toBe(promptTokens);
     expect(judged.warnings).toEqual([`the prompt was cut to its first ${promptTokens} tokens`]);
@@ -264,7 +266,11 @@ describe("a judgement", () => {
     ["previews", { partialImages: 4 }, "request.partial_images_invalid"],
     ["a reference that is cut", { references: [{ ...pattern(64, 64), height: 65 }] }, "reference.truncated"],
     ["fewer ids", { prompt: { text: "", ids: new Int32Array(3), length: 3 } }, "request.prompt_invalid"],
-    ["ids beyond the vocabulary", { prompt: { text: "", ids: new Int32Array(512).fill(10), length: 3 } }, "request.prompt_invalid"],
+    [
+      "ids beyond the vocabulary",
+      { prompt: { text: "", ids: new Int32Array(512).fill(10), length: 3 } },
+      "request.prompt_invalid",
+    ],
     ["latents of another size", { latents: new Float32Array(5) }, "request.latents_invalid"],
   ])("with %s that is wrong is refused when it is checked again", async (_, changed, code) => {
     const arrived = { ...judge({}), ...changed } as JudgedRequest;

@@ -5,15 +5,20 @@ import { readFileSync } from "node:fs";
 import { crc32, deflateSync } from "node:zlib";
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
+import { referenceLimits as limits } from "../../src/engine/models/flux2/reference-image.js";
 import { DaybreakError, type ErrorCode } from "../../src/errors.js";
-import { decodeReference } from "../../src/media/images.js";
+import { decodeImage } from "../../src/media/images.js";
 import { encodePng } from "../../src/media/png.js";
+import { decodeReference as decodeWithin } from "../../src/media/references.js";
 
 type Fixture = { name: string; width: number; height: number; sha256: string; file: string };
 const fixtures: Fixture[] = JSON.parse(readFileSync(new URL("fixtures/images.json", import.meta.url), "utf8")).images;
 const bytesOf = ({ file }: Fixture) => new Uint8Array(Buffer.from(file, "base64"));
 const named = (name: string) => bytesOf(fixtures.find((fixture) => fixture.name === name)!);
 const oneOf = { PNG: named("RGB, all filters"), JPEG: named("JPEG 4:2:0"), WebP: named("WebP, lossy") };
+
+/** As a reference of FLUX.2. */
+const decodeReference = (bytes: Uint8Array) => decodeWithin(bytes, limits);
 
 async function codeOf(run: () => Promise<unknown>): Promise<ErrorCode | undefined> {
   try {
@@ -99,9 +104,9 @@ describe("sizes are checked in the header, before decoding", () => {
 
   it("lets the caller demand another size, but never more than 64 megapixels", async () => {
     const tiny = encodePng({ width: 3, height: 2, data: new Uint8Array(18) });
-    expect(await decodeReference(tiny, () => {})).toEqual({ width: 3, height: 2, data: new Uint8Array(18) });
+    expect(await decodeImage(tiny)).toEqual({ width: 3, height: 2, data: new Uint8Array(18) });
     const huge = craftPng(100_000, 100_000, 1, 0, new Uint8Array(0));
-    expect(await codeOf(() => decodeReference(huge, () => {}))).toBe("reference.too_large");
+    expect(await codeOf(() => decodeImage(huge))).toBe("reference.too_large");
   });
 });
 
@@ -235,7 +240,7 @@ describe("without sharp", () => {
     vi.doMock("sharp", () => {
       throw new Error("Cannot find package 'sharp'");
     });
-    const { decodeReference: decode } = await import("../../src/media/images.js");
+    const { decodeImage: decode } = await import("../../src/media/images.js");
     for (const format of ["JPEG", "WebP"] as const) {
       await expect(decode(oneOf[format])).rejects.toMatchObject({
         code: "reference.format_unsupported",

@@ -8,9 +8,10 @@ import { join } from "node:path";
 import { monitorEventLoopDelay } from "node:perf_hooks";
 import { pathToFileURL } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { referenceLimits as limits } from "../../src/engine/models/flux2/reference-image.js";
 import type { RgbImage } from "../../src/engine/request.js";
 import { encodeImage } from "../../src/media/encode.js";
-import { decodeReference } from "../../src/media/images.js";
+import { decodeImage } from "../../src/media/images.js";
 import { openVideo } from "../../src/media/mp4.js";
 import { encodePng } from "../../src/media/png.js";
 import { MediaWorkers } from "../../src/media/workers.js";
@@ -61,7 +62,7 @@ describe("encodeImage", () => {
     larger.set(image.data, 100);
     const part = { ...image, data: larger.subarray(100, 100 + image.data.length) };
     const file = await workers.encodeImage(part, { format: "png", quality: 90 });
-    expect(psnr(await decodeReference(file, () => {}), image)).toBe(Number.POSITIVE_INFINITY);
+    expect(psnr(await decodeImage(file), image)).toBe(Number.POSITIVE_INFINITY);
     expect(larger.length).toBe(300_000);
   });
 
@@ -94,7 +95,7 @@ describe("decodeReference", () => {
     const image = syntheticImage(96, 80);
     for (const format of ["png", "jpeg", "webp"] as const) {
       const bytes = await encodeImage(image, { format, quality: 90 });
-      expect(await workers.decodeReference(bytes)).toEqual(await decodeReference(bytes));
+      expect(await workers.decodeReference(bytes, limits)).toEqual(await decodeImage(bytes));
       expect(bytes.length).toBeGreaterThan(100);
     }
   });
@@ -107,7 +108,7 @@ describe("decodeReference", () => {
     [1, 8, 64, 512],
     [64, 64, 64, 64],
   ])("scales %i×%i up to %i×%i", async (width, height, wide, high) => {
-    const decoded = await workers.decodeReference(encodePng(solidImage(width, height, [10, 200, 77])));
+    const decoded = await workers.decodeReference(encodePng(solidImage(width, height, [10, 200, 77])), limits);
     expect(decoded).toEqual(solidImage(wide, high, [10, 200, 77]));
   });
 
@@ -118,7 +119,7 @@ describe("decodeReference", () => {
     ["a strip", encodePng(solidImage(10, 81, [0, 0, 0])), "reference.aspect_ratio"],
     ["a header of 100 megapixels", hugeHeader(), "reference.too_large"],
   ])("%s keeps its code", async (_, bytes, code) => {
-    await expect(workers.decodeReference(bytes)).rejects.toMatchObject({ name: "DaybreakError", code });
+    await expect(workers.decodeReference(bytes, limits)).rejects.toMatchObject({ name: "DaybreakError", code });
   });
 });
 
@@ -220,7 +221,7 @@ describe("closing", () => {
     for (const end of await Promise.all(tasks)) expect(["done", "media.closed"]).toContain(end);
     expect(readdirSync(folder)).toEqual([]);
     await expect(video.write(solidImage(64, 64, [1, 2, 3]))).rejects.toMatchObject({ code: "media.closed" });
-    await expect(own.decodeReference(new Uint8Array(5))).rejects.toMatchObject({ code: "media.closed" });
+    await expect(own.decodeReference(new Uint8Array(5), limits)).rejects.toMatchObject({ code: "media.closed" });
     await expect(
       own.openVideo({ path: join(folder, "b.mp4"), width: 64, height: 64, framesPerSecond: 8 }),
     ).rejects.toMatchObject({ code: "media.closed" });

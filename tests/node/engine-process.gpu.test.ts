@@ -9,13 +9,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, afterEach, beforeAll, expect, it, vi } from "vitest";
 import {
   type DaybreakError,
-  type DrawHooks,
-  type DrawRequest,
   EngineProcess,
   type EngineProcessOptions,
   type GeneratedImage,
   openEngine,
   type PartialImagePosition,
+  type ProcessHooks,
+  type ProcessRequest,
   type ProgressEvent,
   type RgbImage,
 } from "../../src/node/index.js";
@@ -25,9 +25,9 @@ import { enormous } from "../engine/checkpoints.js";
 import { pattern } from "../engine/open.js";
 import { type FileTensor, failure, sameBytes, tinyShapes } from "../engine/weights/fixtures.js";
 
-const request = { prompt: "a red circle", width: 64, height: 64, steps: 2, seed: 7n } satisfies DrawRequest;
+const request = { prompt: "a red circle", width: 64, height: 64, steps: 2, seed: 7n } satisfies ProcessRequest;
 /** Long enough to be interrupted. */
-const long = { ...request, width: 256, height: 256, steps: 8 } satisfies DrawRequest;
+const long = { ...request, width: 256, height: 256, steps: 8 } satisfies ProcessRequest;
 
 let shared: EngineProcess;
 let folder: string;
@@ -52,15 +52,15 @@ async function openProcess(options: EngineProcessOptions = {}): Promise<EnginePr
   return engine;
 }
 
-async function draw(engine: EngineProcess, asked: DrawRequest = request, hooks: Partial<DrawHooks> = {}) {
+async function draw(engine: EngineProcess, asked: ProcessRequest = request, hooks: Partial<ProcessHooks> = {}) {
   const images: GeneratedImage[] = [];
   const onImage = (image: GeneratedImage) => void images.push(image);
-  const result = await engine.draw(asked, { onImage, ...hooks });
+  const result = await engine.generate(asked, { onImage, ...hooks });
   return { images, ...result };
 }
 
 /** Draws until the first step is done, then calls `then`. */
-function drawUntilStep(engine: EngineProcess, then: () => void, hooks: Partial<DrawHooks> = {}) {
+function drawUntilStep(engine: EngineProcess, then: () => void, hooks: Partial<ProcessHooks> = {}) {
   const onProgress = ({ stage, done }: ProgressEvent) => {
     if (stage === "denoise" && done === 1) then();
   };
@@ -90,7 +90,7 @@ function children(): number[] {
 it("draws what the engine in this process draws, bit for bit: images, previews, references, a walk", async () => {
   const engine = await openEngine({ precision: "f32" });
   try {
-    const requests: DrawRequest[] = [
+    const requests: ProcessRequest[] = [
       { ...request, numImages: 2, steps: 4, partialImages: 2 },
       { ...request, references: [pattern(64, 64)], walk: { frames: 3 } },
     ];
@@ -105,11 +105,11 @@ it("draws what the engine in this process draws, bit for bit: images, previews, 
         },
       });
       const { warnings } = await engine.generate({ ...asked, ...into(here) });
-      const result = await shared.draw(asked, into(there));
+      const result = await shared.generate(asked, into(there));
       expect(result.warnings).toEqual(warnings);
       expect(result.timings.total_ms).toBeGreaterThan(0);
       expect([...there.keys()]).toEqual([...here.keys()]);
-      expect(here.size).toBe(asked.walk ? 3 : 6);
+      expect(here.size).toBe("walk" in asked ? 3 : 6);
       for (const [name, data] of here) expect(sameBytes(there.get(name) as Uint8Array, data), name).toBe(true);
     }
     expect(shared.info).toEqual({
@@ -166,7 +166,7 @@ it("waits with the next image until the last one is taken, at most one is on its
 
 it("runs draws one after the other, in the order of their calls", async () => {
   const order: string[] = [];
-  const ask = (name: string, asked: DrawRequest) =>
+  const ask = (name: string, asked: ProcessRequest) =>
     draw(shared, asked, { onStart: () => order.push(`${name} starts`) }).then(
       () => order.push(`${name} ends`),
       (error) => order.push(`${name} ${error.code}`),
@@ -424,7 +424,7 @@ it("ends when its parent is killed", async () => {
     `import { EngineProcess } from ${library};
     const engine = await EngineProcess.open();
     const onProgress = ({ stage, done }) => stage === "denoise" && done === 1 && process.send(engine.pid);
-    await engine.draw({ prompt: "", width: 256, height: 256, steps: 8 }, { onProgress, onImage: () => undefined });`,
+    await engine.generate({ prompt: "", width: 256, height: 256, steps: 8 }, { onProgress, onImage: () => undefined });`,
   );
   const parent: ChildProcess = fork(program, { execArgv: [], stdio: ["ignore", "ignore", "ignore", "ipc"] });
   const pid = await new Promise<number>((resolve) => parent.once("message", (value) => resolve(value as number)));

@@ -29,7 +29,8 @@ describe.each([
       const place = value % halves.length;
       const finite = expected(dtype, new Uint8Array(Uint16Array.of(value).buffer));
       halves[place] = value;
-      if (memory.allFinite(encodings[dtype], bytes) !== finite) expect.fail(`got ${value.toString(16)} at ${place} wrong`);
+      if (memory.allFinite(encodings[dtype], bytes) !== finite)
+        expect.fail(`got ${value.toString(16)} at ${place} wrong`);
       halves[place] = fill;
     }
     expect(memory.allFinite(encodings[dtype], bytes)).toBe(true);

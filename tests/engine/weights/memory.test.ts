@@ -18,7 +18,7 @@ afterAll(() => rmSync(dir, { recursive: true }));
 
 /** A table of 3 GiB: big matrices as they are, with padding and widened, convolutions, and many small vectors. */
 function bigComponent() {
-  const builder = slotBuilder("part", "model");
+  const builder = slotBuilder({ name: "part", usedPer: "step", folder: "part", stem: "model" });
   const tensors: SparseTensor[] = [];
   const add = (kind: "matrix" | "conv" | "vector", name: string, dtype: SparseTensor["dtype"], shape: number[]) => {
     builder.add(kind, name, name, shape);

@@ -1,8 +1,7 @@
 import { basename } from "node:path";
 import { describe, expect, it } from "vitest";
-import { loadConfigs } from "../../../src/engine/models/flux2/config.js";
-import { textEncoderTable, transformerTable, vaeTable } from "../../../src/engine/models/flux2/tensors.js";
-import { openComponent } from "../../../src/engine/weights/slots.js";
+import { openModel } from "../../../src/engine/checkpoint.js";
+import { openComponent, type SlotTable } from "../../../src/engine/weights/slots.js";
 import { loadWeights } from "../../../src/engine/weights/upload.js";
 import { folderSource } from "../../../src/node/checkpoint-folder.js";
 import { testDevice } from "../../gpu.js";
@@ -13,13 +12,8 @@ describe.each(checkpointFolders)("the weights of %s on the device", (folder) => 
   it.each(["transformer", "vae", "text_encoder"] as const)("%s: every byte of every slot", async (part) => {
     const { device, readback } = await testDevice();
     const source = await folderSource(folder);
-    const config = await loadConfigs(source);
-    const tables = {
-      transformer: () => transformerTable(config.transformer),
-      vae: () => vaeTable(config.vae),
-      text_encoder: () => textEncoderTable(config.textEncoder),
-    };
-    const table = tables[part]();
+    const { tables } = await openModel(source);
+    const table = tables.find(({ folder: name }) => name === part) as SlotTable;
     const stored = [...filesOf(folder)].filter(
       ([path]) => path.startsWith(`${part}/`) && path.endsWith(".safetensors"),
     );
@@ -49,7 +43,8 @@ describe.each(checkpointFolders)("the weights of %s on the device", (folder) => 
 it("a cancelled load leaves the device as it was, and usable", async () => {
   const { device } = await testDevice();
   const source = await folderSource(tinyShapes);
-  const table = transformerTable((await loadConfigs(source)).transformer);
+  const { tables } = await openModel(source);
+  const table = tables.find(({ name }) => name === "transformer") as SlotTable;
   const files = await openComponent(source, table);
   const before = device.allocatedBytes;
   const controller = new AbortController();

@@ -14,7 +14,7 @@ type SlotSpec = { kind: SlotKind; tail: number[]; parts: { extent: number; dtype
 
 /** A table of slots s0, s1, … and a file with their tensors in `order`, of random bits that are finite numbers. */
 function component(specs: SlotSpec[], order = (names: string[]) => names) {
-  const builder = slotBuilder("part", "model");
+  const builder = slotBuilder({ name: "part", usedPer: "step", folder: "part", stem: "model" });
   const tensors: Record<string, FileTensor> = {};
   let random = 1;
   for (const [index, { kind, tail, parts }] of specs.entries()) {

@@ -229,7 +229,9 @@ describe("malformed tokenizer files", () => {
   });
 
   it("refuses a pad token that is not in the vocabulary", () => {
-    expect(codeOf(() => createTokenizer(file(), { ...config, pad_token: "<|pad|>" }, 512))).toBe("model.tokenizer_invalid");
+    expect(codeOf(() => createTokenizer(file(), { ...config, pad_token: "<|pad|>" }, 512))).toBe(
+      "model.tokenizer_invalid",
+    );
   });
 
   it("takes the pad token from the configuration, as a string or an object", () => {

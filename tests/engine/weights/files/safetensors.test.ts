@@ -1,6 +1,10 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { decodeSafetensors, encodeSafetensors, maxHeaderBytes } from "../../../../src/engine/weights/files/safetensors.js";
+import {
+  decodeSafetensors,
+  encodeSafetensors,
+  maxHeaderBytes,
+} from "../../../../src/engine/weights/files/safetensors.js";
 import { openTensorFiles } from "../../../../src/engine/weights/files/tensor-files.js";
 import { bytesSource } from "../../../../src/engine/weights/source.js";
 import { DaybreakError, type ErrorCode } from "../../../../src/errors.js";
