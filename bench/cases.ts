@@ -10,7 +10,7 @@ import { conv2d } from "../src/engine/ops/conv2d.js";
 import { splitHeads } from "../src/engine/ops/heads.js";
 import { matmul } from "../src/engine/ops/matmul.js";
 import { groupNorm, layerNormModulate, rmsNorm } from "../src/engine/ops/norm.js";
-import type { BenchInputs } from "./data.js";
+import type { SampleInputs } from "../src/engine/ops/variants.js";
 
 export type Operand = "f32" | "f16";
 export type WeightKind = "f32" | "bf16";
@@ -174,7 +174,7 @@ export function estimateFlops({ shape }: BenchCase): number {
 }
 
 /** Records a case once and returns its result. Inputs are made on the first call and shared by later ones. */
-export function recordCase(recorder: Recorder, inputs: BenchInputs, benchCase: BenchCase): Tensor {
+export function recordCase(recorder: Recorder, inputs: SampleInputs, benchCase: BenchCase): Tensor {
   const { shape, operands, weights = "f32" } = benchCase;
   switch (shape.op) {
     case "matmul":
@@ -223,7 +223,7 @@ export function recordCase(recorder: Recorder, inputs: BenchInputs, benchCase: B
 
 function recordMatmul(
   recorder: Recorder,
-  inputs: BenchInputs,
+  inputs: SampleInputs,
   { m, k, n, epilogue }: MatmulShape,
   operands: Operand,
   weights: WeightKind,
@@ -238,7 +238,7 @@ function recordMatmul(
   return matmul(recorder, a, weight, { gate, into: { tensor: inputs.tensor("residual", m, n), accumulate: true } });
 }
 
-function recordSplitHeads(recorder: Recorder, inputs: BenchInputs, shape: SplitShape, operands: Operand): Tensor {
+function recordSplitHeads(recorder: Recorder, inputs: SampleInputs, shape: SplitShape, operands: Operand): Tensor {
   const { tokens, heads, kvHeads, headSize, style } = shape;
   const qkv = inputs.tensor("qkv", tokens, (heads + 2 * kvHeads) * headSize);
   const [cos, sin] = [inputs.tensor("cos", tokens, headSize / 2), inputs.tensor("sin", tokens, headSize / 2)];

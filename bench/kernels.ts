@@ -4,7 +4,7 @@
 // then come from caches, as it does in a model where the previous kernel has just written it. On request the other
 // kernels that could compute a case take turns, too.
 
-import { openTriedDevice } from "../src/engine/device-trial.js";
+import { openTriedDevice } from "../src/engine/device/trial.js";
 import { BufferPlan } from "../src/engine/gpu/buffer-plan.js";
 import type { CommandList } from "../src/engine/gpu/command-list.js";
 import type { Dispatch } from "../src/engine/gpu/commands.js";
@@ -13,14 +13,15 @@ import { Readback } from "../src/engine/gpu/readback.js";
 import { Recorder } from "../src/engine/gpu/recorder.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
 import { choiceKey, chooseVariant, variantName, type Workload } from "../src/engine/ops/variants.js";
-import { tuningOf } from "../src/engine/tuning.js";
+import { tuningOf } from "../src/engine/tuning/choices.js";
+import { MadeInputs } from "../src/engine/tuning/inputs.js";
+import { relativeL2 } from "../src/engine/tuning/trials.js";
 import { DaybreakError } from "../src/errors.js";
 import { createGpu } from "../src/node/dawn.js";
 import { deviceKey, tuneMode } from "../src/node/tune.js";
 import { readTuning } from "../src/node/tuning-cache.js";
 import { type BenchCase, benchCases, caseDtype, caseName, estimateFlops, recordCase } from "./cases.js";
 import { type Ceilings, measureCeilings } from "./ceilings.js";
-import { BenchInputs } from "./data.js";
 import { type DeviceBlock, describeDevice, spread } from "./machine.js";
 import { openPeers, type Peer, type PeerRun, type PeerWork } from "./peers/peer.js";
 
@@ -160,7 +161,7 @@ type Alternative = { recorded: Recorded; times: number[] };
 async function measureCase(context: Context, benchCase: BenchCase): Promise<void> {
   const { device, result, notes, options } = context;
   const { runs, maxSeconds, signal } = options;
-  const inputs = new BenchInputs(device);
+  const inputs = new MadeInputs(device);
   const lists: Recorded[] = [];
   const rivals: Rival[] = [];
   const alternatives: Alternative[] = [];
@@ -268,7 +269,7 @@ async function otherKernels(
       }
       lists.push(recorded);
       await timeRun(device, recorded.list); // warms up
-      const relative_error = relativeError(await readback.f32(recorded.result), expected);
+      const relative_error = relativeL2(await readback.f32(recorded.result), expected);
       const run_ms = await timeRun(device, recorded.list);
       if (relative_error > sameWork) notes.differences.push({ ...where, relative_error });
       else if (run_ms > patience_ms) skip(`a run took ${seconds(run_ms)}`);
@@ -283,7 +284,7 @@ async function otherKernels(
 }
 
 type OtherKernelsOptions = {
-  inputs: BenchInputs;
+  inputs: MadeInputs;
   repetitions: number;
   ours: Recorded;
   lists: Recorded[];
@@ -317,7 +318,7 @@ async function openCheckedPeer(
         continue;
       }
       const { run, values, run_ms } = tried;
-      const relative_error = relativeError(values, ours);
+      const relative_error = relativeL2(values, ours);
       const isSame = relative_error <= sameWork;
       if (isSame && run_ms <= patience_ms) return run;
       await run.close();
@@ -354,19 +355,6 @@ async function tryPeer(work: PeerWork): Promise<TriedPeer | string> {
   }
 }
 
-/** ‖a − b‖ / ‖b‖; infinite where the lengths differ or a value is no finite number. */
-export function relativeError(a: Float32Array, b: Float32Array): number {
-  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
-  let difference = 0;
-  let power = 0;
-  for (let i = 0; i < a.length; i++) {
-    difference += (a[i]! - b[i]!) ** 2;
-    power += b[i]! ** 2;
-  }
-  const error = Math.sqrt(difference / (power || 1));
-  return Number.isFinite(error) ? error : Number.POSITIVE_INFINITY;
-}
-
 type Recorded = {
   list: CommandList;
   result: Tensor;
@@ -398,7 +386,7 @@ class CountingRecorder extends Recorder {
 /** Records a case `repetitions` times into one list, ready to run; the last result is kept. */
 async function prepareCase(
   device: Device,
-  inputs: BenchInputs,
+  inputs: MadeInputs,
   benchCase: BenchCase,
   repetitions: number,
 ): Promise<Recorded> {

@@ -31,7 +31,8 @@ export {
   maxSteps,
   maxWalkFrames,
 } from "./engine/request.js";
-export { type TunedWorkload, type TunedWorkloads, type TuneOptions, tuneKernels, tuningOf } from "./engine/tuning.js";
+export { type TuneOptions, tuneKernels } from "./engine/tune.js";
+export { type TunedWorkload, type TunedWorkloads, tuningOf } from "./engine/tuning/choices.js";
 export {
   blobSource,
   bytesSource,

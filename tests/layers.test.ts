@@ -17,6 +17,7 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["weights", /^src\/engine\/weights\//, 3],
   ["ops", /^src\/engine\/ops(\/|\.ts$)/, 4],
   ["models", /^src\/engine\/models\//, 5],
+  ["trials", /^src\/engine\/(tuning|device)\//, 5],
   ["engine", /^src\/engine\/[^/]+\.ts$/, 6],
   ["index", /^src\/index\.ts$/, 7],
   ["setup", /^src\/setup\//, 7],

@@ -3,6 +3,7 @@
 // Of each repetition's result a few elements go into the output "sample": they make the runtime do all of the work and
 // wait for it without moving megabytes back. "result" is the last repetition's whole result, for the comparison.
 
+import { sampleValues } from "../../src/engine/tuning/inputs.js";
 import { assert } from "../../src/errors.js";
 import {
   type AttentionShape,
@@ -13,7 +14,6 @@ import {
   type MatmulShape,
   type RowNormShape,
 } from "../cases.js";
-import { elements } from "../data.js";
 import type { OnnxConstant, OnnxGraph, OnnxNode } from "./onnx.js";
 
 /** One run of an operation: from the constants to a tensor of `dims`. */
@@ -97,8 +97,8 @@ function matmulWork({ m, k, n }: MatmulShape): Work {
   return {
     operators: "MatMul",
     constants: {
-      a: float32([m, k], elements("a", m * k, "f32")),
-      w: float32([k, n], permute(elements("weight", n * k, "f32"), [n, k], [1, 0])),
+      a: float32([m, k], sampleValues("a", m * k)),
+      w: float32([k, n], permute(sampleValues("weight", n * k), [n, k], [1, 0])),
     },
     nodes: (i) => [{ operator: "MatMul", inputs: ["a", "w"], outputs: [`y${i}`] }],
     dims: [m, n],
@@ -109,7 +109,7 @@ function matmulWork({ m, k, n }: MatmulShape): Work {
 function fusedAttentionWork({ tokens, heads, headSize }: AttentionShape): Work {
   const dims = [1, tokens, heads * headSize];
   const tokensFirst = (name: string) =>
-    float32(dims, permute(elements(name, heads * tokens * headSize, "f32"), [heads, tokens, headSize], [1, 0, 2]));
+    float32(dims, permute(sampleValues(name, heads * tokens * headSize), [heads, tokens, headSize], [1, 0, 2]));
   return {
     operators: "MultiHeadAttention",
     constants: { q: tokensFirst("q"), k: tokensFirst("k"), v: tokensFirst("v") },
@@ -131,14 +131,14 @@ function convWork({ height, width, inputs, outputs, mode }: ConvShape): Work {
   const scale = mode === "upsample" ? 2 : 1;
   // Top, left, bottom, right: the downsampler pads below and to the right only.
   const pads = mode === "downsample" ? [0, 0, 1, 1] : [1, 1, 1, 1];
-  const x = permute(elements("x", height * width * inputs, "f32"), [height, width, inputs], [2, 0, 1]);
-  const weight = elements("weight", outputs * 9 * inputs, "f32");
+  const x = permute(sampleValues("x", height * width * inputs), [height, width, inputs], [2, 0, 1]);
+  const weight = sampleValues("weight", outputs * 9 * inputs);
   return {
     operators: scale === 1 ? "Conv" : "Resize + Conv",
     constants: {
       x: float32([1, inputs, height, width], x),
       w: float32([outputs, inputs, 3, 3], permute(weight, [outputs, 3, 3, inputs], [0, 3, 1, 2])),
-      bias: float32([outputs], elements("bias", outputs, "f32")),
+      bias: float32([outputs], sampleValues("bias", outputs)),
       scales: float32([4], Float32Array.of(1, 1, scale, scale)),
     },
     nodes: (i) => {
@@ -177,7 +177,7 @@ function composedAttentionWork({ tokens, heads, headSize }: AttentionShape): Wor
     scale: float32([1], Float32Array.of(1 / Math.sqrt(headSize))),
     merged: int64([1, tokens, heads * headSize]),
   };
-  const [q, k, v] = ["q", "k", "v"].map((name) => elements(name, heads * perHead, "f32")) as Float32Array[];
+  const [q, k, v] = ["q", "k", "v"].map((name) => sampleValues(name, heads * perHead)) as Float32Array[];
   const chunks: string[] = [];
   for (let head = 0; head < heads; head += perChunk) {
     const end = Math.min(head + perChunk, heads);
@@ -219,8 +219,8 @@ function composedAttentionWork({ tokens, heads, headSize }: AttentionShape): Wor
 /** GroupNorm as exporters write it, because the runtime has no WebGPU kernel of its own for it. */
 function groupNormWork({ height, width, channels, groups }: GroupNormShape): Work {
   const dims = [1, channels, height, width];
-  const x = permute(elements("x", height * width * channels, "f32"), [height, width, channels], [2, 0, 1]);
-  const perChannel = (name: string) => float32([channels, 1, 1], elements(name, channels, "f32"));
+  const x = permute(sampleValues("x", height * width * channels), [height, width, channels], [2, 0, 1]);
+  const perChannel = (name: string) => float32([channels, 1, 1], sampleValues(name, channels));
   return {
     operators: "InstanceNormalization + Mul + Add + Sigmoid + Mul",
     constants: {
@@ -251,11 +251,11 @@ function groupNormWork({ height, width, channels, groups }: GroupNormShape): Wor
 }
 
 function layerNormWork({ rows, cols }: RowNormShape): Work {
-  const modulation = elements("modulation", 2 * cols, "f32");
+  const modulation = sampleValues("modulation", 2 * cols);
   return {
     operators: "LayerNormalization",
     constants: {
-      x: float32([rows, cols], elements("x", rows * cols, "f32")),
+      x: float32([rows, cols], sampleValues("x", rows * cols)),
       scale: float32(
         [cols],
         modulation.slice(cols).map((scale) => 1 + scale),
@@ -278,8 +278,8 @@ function rmsNormWork({ rows, cols }: RowNormShape): Work {
   return {
     operators: "SimplifiedLayerNormalization",
     constants: {
-      x: float32([rows, cols], elements("x", rows * cols, "f32")),
-      weight: float32([cols], elements("weight", cols, "f32")),
+      x: float32([rows, cols], sampleValues("x", rows * cols)),
+      weight: float32([cols], sampleValues("weight", cols)),
     },
     nodes: (i) => [
       {

@@ -4,9 +4,9 @@
 // names; they are taken away again when the peer is closed.
 
 import { bufferUsage, mapMode, shaderStage } from "../../src/engine/gpu/usage.js";
+import { sampleValues } from "../../src/engine/tuning/inputs.js";
 import { DaybreakError } from "../../src/errors.js";
 import type { AttentionShape, BenchCase, ConvShape, MatmulShape } from "../cases.js";
-import { elements } from "../data.js";
 import { permute } from "./models.js";
 import type { Peer, PeerKind, PeerRun } from "./peer.js";
 
@@ -142,14 +142,14 @@ function tfWorks(tf: Tf, { shape, operands, weights }: BenchCase, bindingBytes: 
 }
 
 function matmulWork(tf: Tf, { m, k, n }: MatmulShape): TfWork {
-  const a = tf.tensor(elements("a", m * k, "f32"), [m, k]);
-  const w = tf.tensor(permute(elements("weight", n * k, "f32"), [n, k], [1, 0]), [k, n]);
+  const a = tf.tensor(sampleValues("a", m * k), [m, k]);
+  const w = tf.tensor(permute(sampleValues("weight", n * k), [n, k], [1, 0]), [k, n]);
   return { inputs: [a, w], run: () => tf.matMul(a, w), shape: [m, n] };
 }
 
 function attentionWork(tf: Tf, { tokens, heads, headSize }: AttentionShape): TfWork {
   const dims = [heads, tokens, headSize];
-  const [q, k, v] = ["q", "k", "v"].map((name) => tf.tensor(elements(name, heads * tokens * headSize, "f32"), dims));
+  const [q, k, v] = ["q", "k", "v"].map((name) => tf.tensor(sampleValues(name, heads * tokens * headSize), dims));
   const scale = 1 / Math.sqrt(headSize);
   return {
     inputs: [q!, k!, v!],
@@ -159,10 +159,10 @@ function attentionWork(tf: Tf, { tokens, heads, headSize }: AttentionShape): TfW
 }
 
 function convWork(tf: Tf, { height, width, inputs, outputs, mode }: ConvShape): TfWork {
-  const x = tf.tensor(elements("x", height * width * inputs, "f32"), [1, height, width, inputs]);
-  const weight = elements("weight", outputs * 9 * inputs, "f32");
+  const x = tf.tensor(sampleValues("x", height * width * inputs), [1, height, width, inputs]);
+  const weight = sampleValues("weight", outputs * 9 * inputs);
   const filter = tf.tensor(permute(weight, [outputs, 3, 3, inputs], [1, 2, 3, 0]), [3, 3, inputs, outputs]);
-  const bias = tf.tensor(elements("bias", outputs, "f32"), [outputs]);
+  const bias = tf.tensor(sampleValues("bias", outputs), [outputs]);
   const scale = mode === "upsample" ? 2 : 1;
   const strides = mode === "downsample" ? 2 : 1;
   // With stride 2 and even sides "same" pads below and to the right only, as the downsampler does.

@@ -2,7 +2,7 @@
 // choices where every later run finds them, and prints them. node/tune.ts owns what is measured.
 
 import type { Precision } from "../engine/request.js";
-import { noTime } from "../engine/tuning.js";
+import { noTime } from "../engine/tuning/choices.js";
 import { DaybreakError } from "../errors.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { createGpu } from "../node/dawn.js";

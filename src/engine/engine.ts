@@ -13,7 +13,7 @@ import {
   openCheckpoint,
   type Residencies,
 } from "./checkpoint.js";
-import { type OpenTriedDeviceOptions, openTriedDevice } from "./device-trial.js";
+import { type OpenTriedDeviceOptions, openTriedDevice } from "./device/trial.js";
 import type { Decoding, Family, RecordStages, StageRecorder } from "./family.js";
 import { generate } from "./generate.js";
 import type { Timing } from "./gpu/command-list.js";
@@ -60,7 +60,7 @@ export type EngineOptions = {
   expected?: ExpectedPicture;
   /** Smaller limits than the device's, to plan with. */
   limits?: Partial<DeviceLimits>;
-  /** Measured choices of kernels, see tuning.ts; default: the built-in ones. */
+  /** Measured choices of kernels, see tune.ts; default: the built-in ones. */
   tuning?: Tuning;
   /** Makes the weights on the device instead of reading them, to measure a checkpoint that is not there. */
   fillWeights?: FillWeights;

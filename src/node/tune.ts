@@ -3,15 +3,8 @@
 
 import type { DeviceLimits, Tuning } from "../engine/gpu/facts.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
-import {
-  sha256,
-  type TunedWorkload,
-  type TunedWorkloads,
-  type TuneOptions,
-  tuneKernels,
-  tuningKey,
-  tuningOf,
-} from "../engine/tuning.js";
+import { type TuneOptions, tuneKernels } from "../engine/tune.js";
+import { sha256, type TunedWorkload, type TunedWorkloads, tuningKey, tuningOf } from "../engine/tuning/choices.js";
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
 import { dawnFacts } from "./dawn.js";

@@ -7,6 +7,7 @@ import { beforeAll, describe, expect, it } from "vitest";
 import { decodeSafetensors } from "../../src/engine/weights/files/safetensors.js";
 import type { RgbImage } from "../../src/index.js";
 import { decodePng, encodePng, readPngText } from "../../src/media/png.js";
+import { relativeL2 } from "../difference.js";
 import { sameBytes } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { CheckpointCopy } from "./checkpoint-copy.js";
@@ -195,7 +196,7 @@ describe("traces", () => {
       const wanted = expected.get(name)!;
       expect({ name, dtype, shape }).toEqual({ name, dtype: wanted.dtype, shape: wanted.shape });
       if (dtype !== "F32") continue;
-      expect(relativeError(floats(data), floats(wanted.data)), name).toBeLessThan(1e-4);
+      expect(relativeL2(floats(data), floats(wanted.data)), name).toBeLessThan(1e-4);
     }
     expect(sameBytes(trace.tensors.get("latents.noise")!.data, expected.get("latents.noise")!.data)).toBe(true);
     expect(sameBytes(trace.tensors.get("image")!.data, (await pixelsOf(cwd, "t.png")).data)).toBe(true);
@@ -207,15 +208,6 @@ describe("traces", () => {
 
   function floats(bytes: Uint8Array): Float32Array {
     return new Float32Array(bytes.slice().buffer);
-  }
-
-  function relativeError(a: Float32Array, b: Float32Array): number {
-    let [difference, norm] = [0, 0];
-    for (const [i, value] of b.entries()) {
-      difference += (a[i]! - value) ** 2;
-      norm += value ** 2;
-    }
-    return Math.sqrt(difference / norm);
   }
 });
 

@@ -202,7 +202,10 @@ describe("a picture that the device has no memory for", () => {
     const shape = { ...size, references: [], isGuided: false };
     const plan = await choosePlan(await openCheckpoint(tinySource()), shape, undefined, { facts: device });
     device.close();
-    expect(plan).toMatchObject({ residencies: { textEncoder: "resident", transformer: "resident" }, decoding: decodings[1] });
+    expect(plan).toMatchObject({
+      residencies: { textEncoder: "resident", transformer: "resident" },
+      decoding: decodings[1],
+    });
     expect(plan.largestBufferBytes).toBeLessThanOrEqual(limits.bufferBytes);
     expect(engine.info.peakDeviceBytes).toBe(plan.totalBytes);
   });

@@ -11,6 +11,7 @@ import { decodeSafetensors, type RawTensor } from "../../src/engine/weights/file
 import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { decodeImage } from "../../src/media/images.js";
 import { createGpu } from "../../src/node/dawn.js";
+import { relativeL2 } from "../difference.js";
 
 /** Bounds of a comparison: relative L2 error of every tensor, PSNR of the picture in dB. Integers must be equal. */
 export const bounds = {
@@ -157,18 +158,6 @@ function errorOf(got: TraceTensor, expected: RawTensor): number {
   const values = expected.dtype === "I32" ? integers(expected.data) : expected.data;
   const isEqual = got.data.length === values.length && values.every((value, i) => value === got.data[i]);
   return isEqual ? 0 : Number.POSITIVE_INFINITY;
-}
-
-/** ‖a − b‖ / ‖b‖; infinite if a holds a NaN. */
-function relativeL2(a: ArrayLike<number>, b: ArrayLike<number>): number {
-  let error = 0;
-  let norm = 0;
-  for (let i = 0; i < b.length; i++) {
-    error += ((a[i] as number) - (b[i] as number)) ** 2;
-    norm += (b[i] as number) ** 2;
-  }
-  const ratio = error === 0 ? 0 : Math.sqrt(error / norm);
-  return Number.isNaN(ratio) || a.length !== b.length ? Number.POSITIVE_INFINITY : ratio;
 }
 
 /** Peak signal-to-noise ratio of 8-bit pictures in dB; infinite for equal ones, NaN for pictures of other sizes. */

@@ -2,15 +2,15 @@
 // and whether its matrix units compute what they should. Adapters that run on the CPU are not measured: what they do is
 // known.
 
-import { throwIfAborted } from "../errors.js";
-import { type Device, type OpenDeviceOptions, openDevice } from "./gpu/device.js";
-import { type DeviceLimits, type MatrixConfig, usesMatrices, workLimits } from "./gpu/facts.js";
-import { attentionWorkload } from "./ops/attention.js";
-import { copyColumns } from "./ops/columns.js";
-import { convolutionWorkload } from "./ops/conv2d.js";
-import { matmulWorkload } from "./ops/matmul.js";
-import { attentionMatrixVariants, matrixVariants } from "./ops/matrix-tiles.js";
-import type { Variant, Workload } from "./ops/variants.js";
+import { throwIfAborted } from "../../errors.js";
+import { type Device, type OpenDeviceOptions, openDevice } from "../gpu/device.js";
+import { type DeviceLimits, type MatrixConfig, usesMatrices, workLimits } from "../gpu/facts.js";
+import { attentionWorkload } from "../ops/attention.js";
+import { copyColumns } from "../ops/columns.js";
+import { convolutionWorkload } from "../ops/conv2d.js";
+import { matmulWorkload } from "../ops/matmul.js";
+import { attentionMatrixVariants, matrixVariants } from "../ops/matrix-tiles.js";
+import type { Variant, Workload } from "../ops/variants.js";
 import {
   candidatesOf,
   closeAfter,
@@ -19,7 +19,7 @@ import {
   type TrialOptions,
   timeBuiltin,
   tryVariants,
-} from "./variant-trials.js";
+} from "../tuning/trials.js";
 
 /** The trial of matrix units takes no longer: what compiles for so long is given up. Only tests have it on processors. */
 const matrixTrial_ms = { gpu: 8000, processor: 120_000 } as const;
@@ -171,8 +171,8 @@ async function measureWork(device: Device, given: Partial<DeviceLimits> = {}): P
     const copy_ms = await timeBuiltin(device, sampleCopy);
     if (product_ms === undefined || copy_ms === undefined) return;
     const rates = {
-      flopsPerSecond: plannedRate(sampleProduct.flops, product_ms),
-      bytesPerSecond: plannedRate(copiedBytes, copy_ms),
+      flopsPerSecond: steadyRate(sampleProduct.flops, product_ms),
+      bytesPerSecond: steadyRate(copiedBytes, copy_ms),
     };
     Object.assign(device.limits, workLimits(rates));
     device.isMeasured = true;
@@ -181,8 +181,8 @@ async function measureWork(device: Device, given: Partial<DeviceLimits> = {}): P
   }
 }
 
-/** Work a second to plan with: a power of two, so that work is cut alike every time although times differ. */
-export function plannedRate(work: number, ms: number): number {
+/** Work a second to cut by: a power of two, so that work is cut alike every time although times differ. */
+export function steadyRate(work: number, ms: number): number {
   const measured = work / (Math.max(ms, leastTime_ms) / 1000);
   return 2 ** Math.floor(Math.log2(measured / margin));
 }

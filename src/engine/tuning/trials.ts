@@ -3,15 +3,15 @@
 // long as of all of it. Small ones come first, so that a slow variant trips no watchdog; buffers are filled with NaN before
 // each check, so that a variant which computes nothing cannot pass with another's result.
 
-import { assert, DaybreakError } from "../errors.js";
-import { BufferPlan } from "./gpu/buffer-plan.js";
-import type { CommandList } from "./gpu/command-list.js";
-import { type Device, oneLine, reasonOf } from "./gpu/device.js";
-import { Readback } from "./gpu/readback.js";
-import { Recorder } from "./gpu/recorder.js";
-import { byteLength, type Tensor } from "./gpu/tensor.js";
-import { type Extents, type Variant, variantName, type Workload } from "./ops/variants.js";
-import { MadeInputs } from "./sample-inputs.js";
+import { assert, DaybreakError } from "../../errors.js";
+import { BufferPlan } from "../gpu/buffer-plan.js";
+import type { CommandList } from "../gpu/command-list.js";
+import { type Device, oneLine, reasonOf } from "../gpu/device.js";
+import { Readback } from "../gpu/readback.js";
+import { Recorder } from "../gpu/recorder.js";
+import { byteLength, type Tensor } from "../gpu/tensor.js";
+import { type Extents, type Variant, variantName, type Workload } from "../ops/variants.js";
+import { MadeInputs } from "./inputs.js";
 
 /** What was found out about a variant. */
 export type Candidate = {
@@ -191,16 +191,23 @@ async function checkVariants(trial: Trial): Promise<number[]> {
 /** What is wrong with the values, if anything is. */
 function difference(values: Float32Array, expected: Float32Array | undefined, bound: number): string | undefined {
   if (!expected) return "the portable kernel, against which it is checked, failed";
-  let error = 0;
-  let power = 0;
-  for (let i = 0; i < expected.length; i++) {
-    const reference = expected[i] as number;
-    error += ((values[i] as number) - reference) ** 2;
-    power += reference ** 2;
-  }
-  const relative = Math.sqrt(error / power);
+  const relative = relativeL2(values, expected);
   if (relative <= bound) return undefined;
-  return `its result is off by ${relative.toPrecision(2)}, the bound is ${bound}`;
+  const off = Number.isFinite(relative) ? relative.toPrecision(2) : "NaN";
+  return `its result is off by ${off}, the bound is ${bound}`;
+}
+
+/** ‖a − b‖ / ‖b‖; infinite where the lengths differ or a value is no finite number. */
+export function relativeL2(a: Float32Array, b: Float32Array): number {
+  if (a.length !== b.length) return Number.POSITIVE_INFINITY;
+  let difference = 0;
+  let power = 0;
+  for (let i = 0; i < a.length; i++) {
+    difference += (a[i]! - b[i]!) ** 2;
+    power += b[i]! ** 2;
+  }
+  const ratio = Math.sqrt(difference / (power || 1));
+  return Number.isFinite(ratio) ? ratio : Number.POSITIVE_INFINITY;
 }
 
 /** Times the sound variants in turns. */

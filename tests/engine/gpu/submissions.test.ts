@@ -2,9 +2,9 @@
 // nothing more is submitted once the caller has aborted.
 
 import { expect, it } from "vitest";
-import type { Device } from "../../src/engine/gpu/device.js";
-import { mostWaiting, Submissions } from "../../src/engine/gpu/submissions.js";
-import { failure } from "./weights/fixtures.js";
+import type { Device } from "../../../src/engine/gpu/device.js";
+import { mostWaiting, Submissions } from "../../../src/engine/gpu/submissions.js";
+import { failure } from "../weights/fixtures.js";
 
 /** A device whose queue counts submissions, and finishes the oldest when it is told to. */
 function heldDevice() {
@@ -23,8 +23,8 @@ function heldDevice() {
   return { device, submitted: () => submitted, finishOldest: () => finish.shift()!() };
 }
 
-/** Long enough for every promise that can go on to go on. */
-const settle = () => new Promise((resolve) => setTimeout(resolve, 5));
+/** After it every promise that can go on has gone on. */
+const settle = () => new Promise((resolve) => setImmediate(resolve));
 
 async function sendAll(submissions: Submissions, count: number): Promise<void> {
   for (let i = 0; i < count; i++) {

@@ -1,11 +1,11 @@
-// Inputs that samples of operations are measured on: seeded values, written in pieces. Owns their buffers.
-// Values are multiples of 1/64 below 2, exact in f32, bf16 and f16 alike, so that operands that a kernel may round to f16
-// stay what they are and a difference between two kernels comes from their sums. A prime period keeps rows different.
+// Inputs that operations are measured on, by tuning and by the benchmarks: seeded values, written in pieces. Owns their
+// buffers. Values are multiples of 1/64 below 2, exact in f32, bf16 and f16 alike, so that operands that a kernel may round
+// to f16 stay what they are and a difference between two kernels comes from their sums. A prime period keeps rows different.
 
-import type { Device } from "./gpu/device.js";
-import { createTensor, padded8, type Tensor, tensorUsage } from "./gpu/tensor.js";
-import type { SampleInputs } from "./ops/variants.js";
-import type { Vector, Weight } from "./weights/upload.js";
+import type { Device } from "../gpu/device.js";
+import { createTensor, padded8, type Tensor, tensorUsage } from "../gpu/tensor.js";
+import type { SampleInputs } from "../ops/variants.js";
+import type { Vector, Weight } from "../weights/upload.js";
 
 const period = 65521;
 const chunkBytes = 4 * 1024 * 1024;
@@ -77,6 +77,15 @@ export class MadeInputs implements SampleInputs {
 }
 
 type Values = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
+
+/** Elements [0, count) of what a label stands for, as a matrix without padding has them: for whoever computes the same. */
+export function sampleValues(label: string, count: number): Float32Array<ArrayBuffer>;
+export function sampleValues(label: string, count: number, dtype: Elements): Values;
+export function sampleValues(label: string, count: number, dtype: Elements = "f32"): Values {
+  const values = dtype === "f32" ? new Float32Array(count) : new Uint16Array(count);
+  fillRow(values, patternOf(label, dtype), 0);
+  return values;
+}
 
 /** Repeats the pattern over a row, from element `first` of the endless repetition. */
 function fillRow(row: Values, pattern: Values, first: number): void {

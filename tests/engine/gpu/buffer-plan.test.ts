@@ -3,10 +3,10 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { BufferPlan } from "../../src/engine/gpu/buffer-plan.js";
-import type { Device } from "../../src/engine/gpu/device.js";
-import { Recorder } from "../../src/engine/gpu/recorder.js";
-import type { Tensor } from "../../src/engine/gpu/tensor.js";
+import { BufferPlan } from "../../../src/engine/gpu/buffer-plan.js";
+import type { Device } from "../../../src/engine/gpu/device.js";
+import { Recorder } from "../../../src/engine/gpu/recorder.js";
+import type { Tensor } from "../../../src/engine/gpu/tensor.js";
 
 function fakeDevice(): Device {
   const createBuffer = (label: string, size: number) => ({ label, size });

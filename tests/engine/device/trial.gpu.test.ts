@@ -2,18 +2,18 @@
 // are not used. Processors stand in for GPUs by another name; what matrix units do is tried where a device has some.
 
 import { describe, expect, it, vi } from "vitest";
-import { openCheckpoint } from "../../src/engine/checkpoint.js";
-import { openTriedDevice, plannedRate, tryMatrices } from "../../src/engine/device-trial.js";
-import { type Device, openDevice } from "../../src/engine/gpu/device.js";
-import type { MatrixConfig } from "../../src/engine/gpu/facts.js";
-import { choosePlan } from "../../src/engine/memory-plan.js";
-import { matmulWorkload } from "../../src/engine/ops/matmul.js";
-import { matrixVariants } from "../../src/engine/ops/matrix-tiles.js";
-import type { Variant, Workload } from "../../src/engine/ops/variants.js";
+import { openCheckpoint } from "../../../src/engine/checkpoint.js";
+import { openTriedDevice, steadyRate, tryMatrices } from "../../../src/engine/device/trial.js";
+import { type Device, openDevice } from "../../../src/engine/gpu/device.js";
+import type { MatrixConfig } from "../../../src/engine/gpu/facts.js";
+import { choosePlan } from "../../../src/engine/memory.js";
+import { matmulWorkload } from "../../../src/engine/ops/matmul.js";
+import { matrixVariants } from "../../../src/engine/ops/matrix-tiles.js";
+import type { Variant, Workload } from "../../../src/engine/ops/variants.js";
+import { tinySource } from "../checkpoints.js";
+import { draw, openTiny, testGpu } from "../open.js";
+import { type SpyOptions, spyOn, wrap } from "../spied-gpu.js";
 import { failure, sameBytes } from "../weights/fixtures.js";
-import { tinySource } from "./checkpoints.js";
-import { draw, openTiny, testGpu } from "./open.js";
-import { type SpyOptions, spyOn, wrap } from "./spied-gpu.js";
 
 /** The adapter of the test process as a GPU of another name. */
 async function asGpu(options: SpyOptions = {}) {
@@ -30,16 +30,16 @@ async function closing<T>(opening: Promise<Device>, look: (device: Device) => T 
   }
 }
 
-it("work is planned by a quarter of the speed measured or less, alike for times that differ a little", () => {
-  expect(plannedRate(1e12, 100)).toBe(2 ** 41); // of 1e13 / 4
-  expect(plannedRate(1e12, 90)).toBe(2 ** 41);
+it("work is cut by a quarter of the speed measured or less, alike for times that differ a little", () => {
+  expect(steadyRate(1e12, 100)).toBe(2 ** 41); // of 1e13 / 4
+  expect(steadyRate(1e12, 90)).toBe(2 ** 41);
   for (const ms of [0.3, 7, 5000]) {
-    const rate = plannedRate(1e9, ms);
+    const rate = steadyRate(1e9, ms);
     expect(rate).toBeLessThanOrEqual(1e12 / ms / 4);
     expect(rate).toBeGreaterThan(1e12 / ms / 8);
   }
   // A clock that stood still.
-  expect(plannedRate(1e9, 0)).toBe(plannedRate(1e9, 0.1));
+  expect(steadyRate(1e9, 0)).toBe(steadyRate(1e9, 0.1));
 });
 
 it("a GPU's work is cut by its speed, and nothing of the measurement is left", async () => {

@@ -1,9 +1,9 @@
 // What tuning decides once it has times, and what its results are kept under. Needs no device.
 
 import { describe, expect, it } from "vitest";
-import { kernelSources } from "../../src/engine/gpu/kernel-sources.js";
-import { chosen, tuningKey, tuningOf } from "../../src/engine/tuning.js";
-import type { Candidate } from "../../src/engine/variant-trials.js";
+import { kernelSources } from "../../../src/engine/gpu/kernel-sources.js";
+import { chosen, tuningKey, tuningOf } from "../../../src/engine/tuning/choices.js";
+import type { Candidate } from "../../../src/engine/tuning/trials.js";
 
 const timed = (variant: string, ms: number, median_ms = ms): Candidate => ({ variant, ms, median_ms });
 const untimed = (variant: string, error?: string): Candidate => ({ variant, ms: null, median_ms: null, error });

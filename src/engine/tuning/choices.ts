@@ -1,19 +1,13 @@
-// Tuning: which kernels are the fastest on this device for what a checkpoint and a picture size really ask of it. Owns
-// the choice, the order and the time that it may take. The workloads come from the engine's own planning, run on a device
-// that only counts. Measures on a device of its own, so that what goes wrong there leaves the engine's alone.
+// Choices of kernels: in which order workloads are measured and within which time, what is taken of what was measured, and
+// what a choice holds for. Knows no model; where the workloads come from is not its matter.
 
-import { DaybreakError } from "../errors.js";
-import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
-import { checkPrecision, chooseOperands, openDeviceFor } from "./engine.js";
-import { type Device, matrixConfigsOf, shownLimits } from "./gpu/device.js";
-import type { DeviceFacts, DeviceLimits, Tuning } from "./gpu/facts.js";
-import { kernelSources } from "./gpu/kernel-sources.js";
-import { planMemory } from "./memory.js";
-import { choiceKey, type Workload } from "./ops/variants.js";
-import { expectedShape, type PictureShape, type Precision, type ProgressEvent } from "./request.js";
-import { type Candidate, candidatesOf, closeAfter, endsBy, isShortOfMemory, tryVariants } from "./variant-trials.js";
-import type { UsedPer } from "./weights/slots.js";
-import type { CheckpointSource } from "./weights/source.js";
+import type { DaybreakError } from "../../errors.js";
+import { type Device, matrixConfigsOf, shownLimits } from "../gpu/device.js";
+import type { Tuning } from "../gpu/facts.js";
+import { kernelSources } from "../gpu/kernel-sources.js";
+import { choiceKey, type Workload } from "../ops/variants.js";
+import type { ProgressEvent } from "../request.js";
+import { type Candidate, candidatesOf, closeAfter, endsBy, isShortOfMemory, tryVariants } from "./trials.js";
 
 /** The choice for one workload, and what it rests on. Times are of the whole workload, milliseconds. */
 export type TunedWorkload = {
@@ -45,16 +39,7 @@ const tooSlow_ms = 3000;
 /** Devices that are lost to bad variants before tuning ends. */
 const mostLosses = 3;
 
-export type TuneOptions = {
-  /** A page's `navigator.gpu`, or Dawn's. */
-  gpu: GPU;
-  source: CheckpointSource;
-  /** As the engine's. */
-  precision?: Precision;
-  limits?: Partial<DeviceLimits>;
-  /** The picture's size; default: the checkpoint's. */
-  width?: number;
-  height?: number;
+export type TuneWorkloadsOptions = {
   /** Default {@link defaultTuneSeconds}. */
   seconds?: number;
   /** Choices that are kept. Those that could not be measured are measured again only if `complete` is set. */
@@ -66,65 +51,6 @@ export type TuneOptions = {
   onProgress?: (event: ProgressEvent) => void;
   signal?: AbortSignal;
 };
-
-/**
- * Chooses kernels for the pictures of one checkpoint and size. Returns the choices for every workload that has several
- * variants on this device, the most expensive one first: measured as far as the time allows, else the built-in ones.
- * Errors: those of opening the checkpoint and the device, `request.size_invalid`, `request.option_invalid` for a
- * precision, `request.cancelled`. A device that is lost to a variant is no error: the variant is excluded.
- */
-export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads> {
-  const { gpu, limits, source, precision = "auto", width, height, signal } = options;
-  checkPrecision(precision);
-  const checkpoint = await openCheckpoint(source);
-  const expected = expectedShape({ width, height }, checkpoint.model.bounds);
-  const open = () => openDeviceFor(precision, { gpu, limits, signal });
-  try {
-    const first = await open();
-    const opened = [first];
-    let workloads: Workload[];
-    try {
-      workloads = posedWorkloads(first, checkpoint, expected, chooseOperands(first, precision));
-    } catch (error) {
-      first.close();
-      throw error;
-    }
-    return await tuneWorkloads(workloads, async () => opened.pop() ?? open(), options);
-  } catch (error) {
-    if (signal?.aborted) throw new DaybreakError("request.cancelled", "tuning was cancelled", { cause: error });
-    throw error;
-  }
-}
-
-/**
- * The workloads that have several variants on `device`, the most expensive ones first, by their FLOPs in a picture of so
- * many steps. Of those that share a name and variants the largest one stands for all.
- */
-export function posedWorkloads(
-  facts: DeviceFacts,
-  checkpoint: OpenCheckpoint,
-  { shape, steps }: { shape: PictureShape; steps: number },
-  operands: "f32" | "f16",
-): Workload[] {
-  const posed = new Map<string, { workload: Workload; flops: number }>();
-  const onWorkload = (workload: Workload, per: UsedPer) => {
-    const runs = per === "step" ? steps : 1;
-    const key = choiceKey(facts, workload);
-    const known = posed.get(key);
-    const largest = known && known.workload.flops >= workload.flops ? known.workload : workload;
-    posed.set(key, { workload: largest, flops: (known?.flops ?? 0) + runs * workload.flops });
-  };
-  planMemory(checkpoint, shape, { operands, facts, onWorkload });
-  return [...posed.values()]
-    .filter(({ workload }) => workload.variants(facts).length > 1)
-    .sort((a, b) => b.flops - a.flops)
-    .map(({ workload }) => workload);
-}
-
-export type TuneWorkloadsOptions = Pick<
-  TuneOptions,
-  "seconds" | "known" | "complete" | "onChoice" | "onProgress" | "signal"
->;
 
 /**
  * Measures workloads in their order until the time is spent, on a device from `open`, and on another one each time that one

@@ -1,0 +1,80 @@
+// Tuning for pictures: which kernels are the fastest on a device for what a checkpoint and a picture size really ask of it.
+// What they ask comes from planning, which records all of it. Measures on a device of its own, so that what goes wrong
+// there leaves the engine's alone.
+
+import { DaybreakError } from "../errors.js";
+import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
+import { checkPrecision, chooseOperands, openDeviceFor } from "./engine.js";
+import type { DeviceFacts, DeviceLimits } from "./gpu/facts.js";
+import { planMemory } from "./memory.js";
+import { choiceKey, type Workload } from "./ops/variants.js";
+import { expectedShape, type PictureShape, type Precision } from "./request.js";
+import { type TunedWorkloads, type TuneWorkloadsOptions, tuneWorkloads } from "./tuning/choices.js";
+import type { UsedPer } from "./weights/slots.js";
+import type { CheckpointSource } from "./weights/source.js";
+
+export type TuneOptions = TuneWorkloadsOptions & {
+  /** A page's `navigator.gpu`, or Dawn's. */
+  gpu: GPU;
+  source: CheckpointSource;
+  /** As the engine's. */
+  precision?: Precision;
+  limits?: Partial<DeviceLimits>;
+  /** The picture's size; default: the checkpoint's. */
+  width?: number;
+  height?: number;
+};
+
+/**
+ * Chooses kernels for the pictures of one checkpoint and size. Returns the choices for every workload that has several
+ * variants on this device, the most expensive one first: measured as far as the time allows, else the built-in ones.
+ * Errors: those of opening the checkpoint and the device, `request.size_invalid`, `request.option_invalid` for a
+ * precision, `request.cancelled`. A device that is lost to a variant is no error: the variant is excluded.
+ */
+export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads> {
+  const { gpu, limits, source, precision = "auto", width, height, signal } = options;
+  checkPrecision(precision);
+  const checkpoint = await openCheckpoint(source);
+  const expected = expectedShape({ width, height }, checkpoint.model.bounds);
+  const open = () => openDeviceFor(precision, { gpu, limits, signal });
+  try {
+    const first = await open();
+    const opened = [first];
+    let workloads: Workload[];
+    try {
+      workloads = posedWorkloads(first, checkpoint, expected, chooseOperands(first, precision));
+    } catch (error) {
+      first.close();
+      throw error;
+    }
+    return await tuneWorkloads(workloads, async () => opened.pop() ?? open(), options);
+  } catch (error) {
+    if (signal?.aborted) throw new DaybreakError("request.cancelled", "tuning was cancelled", { cause: error });
+    throw error;
+  }
+}
+
+/**
+ * The workloads of a picture of so many steps that have several variants on such a device, the most expensive ones first,
+ * by their FLOPs in all steps. Of those that share a name and variants the largest one stands for all.
+ */
+export function posedWorkloads(
+  facts: DeviceFacts,
+  checkpoint: OpenCheckpoint,
+  { shape, steps }: { shape: PictureShape; steps: number },
+  operands: "f32" | "f16",
+): Workload[] {
+  const posed = new Map<string, { workload: Workload; flops: number }>();
+  const onWorkload = (workload: Workload, per: UsedPer) => {
+    const runs = per === "step" ? steps : 1;
+    const key = choiceKey(facts, workload);
+    const known = posed.get(key);
+    const largest = known && known.workload.flops >= workload.flops ? known.workload : workload;
+    posed.set(key, { workload: largest, flops: (known?.flops ?? 0) + runs * workload.flops });
+  };
+  planMemory(checkpoint, shape, { operands, facts, onWorkload });
+  return [...posed.values()]
+    .filter(({ workload }) => workload.variants(facts).length > 1)
+    .sort((a, b) => b.flops - a.flops)
+    .map(({ workload }) => workload);
+}
