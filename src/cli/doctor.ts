@@ -17,7 +17,7 @@ import { packageManifest, packageRoot } from "../node/package.js";
 import { chosenDrivers } from "../node/software-driver.js";
 import { deviceKey, tuneMode } from "../node/tune.js";
 import { readTuning, tuningFile } from "../node/tuning-cache.js";
-import { hasUws } from "../server/listen-uws.js";
+import { hasUws } from "../server/http/listen-uws.js";
 import { describeChoices } from "./choices.js";
 import type { Command, ParsedOptions } from "./command.js";
 import { formatBytes, table } from "./table.js";

@@ -4,8 +4,8 @@
 import { join, resolve } from "node:path";
 import { DaybreakError, type Precision } from "../index.js";
 import { cacheFolder } from "../node/cache-folder.js";
-import type { ListenerChoice } from "../server/listen.js";
-import { maxOutputSide, minOutputSide } from "../server/schema/request.js";
+import type { ListenerChoice } from "../server/http/listen.js";
+import { maxOutputSide, minOutputSide } from "../server/responses/request-schema.js";
 import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { progressLine } from "./progress.js";

@@ -2,18 +2,18 @@
 // errors as bodies, counting, logging. What the routes do is in their own files; `routing.ts` is the table they make.
 
 import { Readable } from "node:stream";
-import { ApiError, errorResponse, toApiError } from "./api-error.js";
 import type { Caller, ServerContext, ServerOptions } from "./context.js";
-import type { HttpApp, HttpRequest, HttpResponse } from "./http.js";
-import { newId } from "./ids.js";
-import { imageRoutes } from "./image-routes.js";
+import { ApiError, errorResponse, toApiError } from "./http/api-error.js";
+import { newId } from "./http/ids.js";
+import type { HttpApp, HttpRequest, HttpResponse } from "./http/messages.js";
+import { imageRoutes } from "./images/routes.js";
 import { mediaRoutes } from "./media-routes.js";
 import { openApiRoute } from "./openapi.js";
-import { responseRoutes } from "./response-routes.js";
-import { ResponseRuns } from "./response-runs.js";
+import { responseRoutes } from "./responses/routes.js";
+import { ResponseRuns } from "./responses/runs.js";
+import { openSession } from "./responses/websocket-session.js";
 import { createRouter, type Route } from "./routing.js";
 import { serviceRoutes } from "./service-routes.js";
-import { openSession } from "./websocket-session.js";
 
 export type App = HttpApp & {
   /** The same for programs that have the platform's own objects: tests, or a page's service worker. */

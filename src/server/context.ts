@@ -6,10 +6,10 @@ import type { RequestDefaults } from "../engine/request.js";
 import type { MediaStore } from "../media/store.js";
 import type { MediaWorkers } from "../media/workers.js";
 import type { EngineProcess } from "../node/engine-process.js";
-import type { JobQueue } from "./jobs.js";
-import type { ApiKeys } from "./keys.js";
+import type { JobQueue } from "./drawing/jobs.js";
+import type { ApiKeys } from "./http/keys.js";
 import type { Metrics } from "./metrics.js";
-import type { ResponseStore } from "./response-store.js";
+import type { ResponseStore } from "./responses/store.js";
 
 export type ServerOptions = {
   /** The name that requests have to give, if they give one. */

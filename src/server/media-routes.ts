@@ -2,11 +2,11 @@
 // Bodies are read from the disk as the socket takes them.
 
 import type { Asset, AssetKind } from "../media/store.js";
-import { ApiError } from "./api-error.js";
 import type { ServerContext } from "./context.js";
-import type { HttpRequest, HttpResponse } from "./http.js";
+import { ApiError } from "./http/api-error.js";
+import type { HttpRequest, HttpResponse } from "./http/messages.js";
 import { type Call, json, type Route } from "./routing.js";
-import { deletedAsset } from "./schema/service.js";
+import { deletedAsset } from "./service-schema.js";
 
 export function mediaRoutes(context: ServerContext): Route[] {
   const routes = (kind: AssetKind, room: "images" | "videos", mimes: string[]): Route[] => [

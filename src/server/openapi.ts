@@ -3,8 +3,8 @@
 
 import { z } from "zod";
 import type { ServerOptions } from "./context.js";
+import { errorBody } from "./responses/response-schema.js";
 import { json, type Route } from "./routing.js";
-import { errorBody } from "./schema/response.js";
 
 /** `GET /openapi.json` for these routes and itself. */
 export function openApiRoute(routes: readonly Route[], options: ServerOptions): Route {

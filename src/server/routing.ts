@@ -2,9 +2,9 @@
 // OpenAPI document is generated from the same table. Knows no route by name.
 
 import type { z } from "zod";
-import { ApiError } from "./api-error.js";
 import type { Caller } from "./context.js";
-import type { HttpRequest, HttpResponse } from "./http.js";
+import { ApiError } from "./http/api-error.js";
+import type { HttpRequest, HttpResponse } from "./http/messages.js";
 
 /** One request for a handler. */
 export type Call = {

@@ -16,17 +16,17 @@ import { EngineProcess } from "../node/engine-process.js";
 import { embeddedModel } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
 import type { TuneMode } from "../node/tune.js";
-import { checkAddress } from "./address.js";
 import { type App, createApp } from "./app.js";
 import type { ServerContext } from "./context.js";
-import type { Listener } from "./http.js";
-import { JobQueue } from "./jobs.js";
-import { readApiKeys } from "./keys.js";
-import { type ListenerChoice, listen } from "./listen.js";
-import { stderrLog } from "./log.js";
+import { JobQueue } from "./drawing/jobs.js";
+import { modelName } from "./drawing/model-name.js";
+import { checkAddress } from "./http/address.js";
+import { readApiKeys } from "./http/keys.js";
+import { type ListenerChoice, listen } from "./http/listen.js";
+import { stderrLog } from "./http/log.js";
+import type { Listener } from "./http/messages.js";
 import { createMetrics } from "./metrics.js";
-import { modelName } from "./model-name.js";
-import { ResponseStore } from "./response-store.js";
+import { ResponseStore } from "./responses/store.js";
 
 export type StartOptions = {
   /** A checkpoint folder; default: the embedded model. */

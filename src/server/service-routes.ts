@@ -1,12 +1,12 @@
 // The routes about the server itself: models, health, metrics, version, the OpenAPI document, the studio page.
 
-import { ApiError } from "./api-error.js";
 import type { ServerContext } from "./context.js";
-import type { HttpResponse } from "./http.js";
-import { checkModel, describeModel } from "./models.js";
-import { seconds } from "./response-request.js";
+import { checkModel, describeModel } from "./drawing/models.js";
+import { ApiError } from "./http/api-error.js";
+import type { HttpResponse } from "./http/messages.js";
+import { seconds } from "./responses/request.js";
 import { json, type Route } from "./routing.js";
-import { health, model, modelList, readiness, version } from "./schema/service.js";
+import { health, model, modelList, readiness, version } from "./service-schema.js";
 import { studioFiles } from "./studio.js";
 
 export function serviceRoutes(context: ServerContext): Route[] {

@@ -3,8 +3,8 @@
 
 import { crc32, deflateSync } from "node:zlib";
 import type { z } from "zod";
-import { imageEditBody, imageGenerationBody } from "../../src/server/schema/images.js";
-import { compactBody, createResponseBody } from "../../src/server/schema/request.js";
+import { imageEditBody, imageGenerationBody } from "../../src/server/images/schema.js";
+import { compactBody, createResponseBody } from "../../src/server/responses/request-schema.js";
 
 export type Row = {
   name: string;

@@ -9,7 +9,7 @@ import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodePng } from "../../src/media/png.js";
-import { createResponseBody } from "../../src/server/schema/request.js";
+import { createResponseBody } from "../../src/server/responses/request-schema.js";
 import {
   bodyRows,
   dataUri,

@@ -1,9 +1,9 @@
 // What tests expect of a refusal, and the requests and callers that unit tests begin with.
 
 import { expect } from "vitest";
-import { ApiError } from "../../src/server/api-error.js";
 import type { Caller } from "../../src/server/context.js";
-import type { HttpRequest } from "../../src/server/http.js";
+import { ApiError } from "../../src/server/http/api-error.js";
+import type { HttpRequest } from "../../src/server/http/messages.js";
 
 /** The ApiError that a call throws or rejects with; fails if it does neither. */
 export async function refusal(call: () => unknown): Promise<ApiError> {

@@ -1,0 +1,87 @@
+// Image sources to pixels. Owns what may be read: data URIs, pictures of this server, hosts that were allowed; never a
+// file, never another address. Types are told by the bytes. Pictures leave here ready for the engine: at most 1024² of
+// area, so that a full queue of them stays small.
+
+import type { RgbImage } from "../../engine/request.js";
+import { DaybreakError } from "../../errors.js";
+import type { Asset } from "../../media/store.js";
+import type { Caller, ServerContext } from "../context.js";
+import { ApiError, toApiError } from "../http/api-error.js";
+import type { ImageSource } from "../responses/conversation.js";
+import { fetchRemoteImage, maxUrlLength } from "./remote-images.js";
+
+const assetPath = /^\/v1\/images\/(img_[0-9a-f]{32})\/content$/;
+
+/**
+ * Reads images in order. Throws ApiError with the param of the image at fault: `reference_not_allowed`,
+ * `media_not_found`, and what decoding refuses.
+ */
+export async function readReferences(
+  context: ServerContext,
+  sources: readonly ImageSource[],
+  caller: Caller,
+): Promise<RgbImage[]> {
+  const images: RgbImage[] = [];
+  for (const source of sources) {
+    try {
+      const bytes = await readSource(context, source, caller);
+      images.push(await context.workers.decodeReference(bytes));
+    } catch (error) {
+      if (!(error instanceof DaybreakError)) throw error;
+      const { type, code, message } = toApiError(error);
+      throw new ApiError(type, code, message, { param: source.param, cause: error });
+    }
+  }
+  return images;
+}
+
+/** Where a stored picture or video can be fetched. */
+export function assetUrl(baseUrl: string, { id, kind }: Asset): string {
+  return `${baseUrl}/v1/${kind === "vid" ? "videos" : "images"}/${id}/content`;
+}
+
+/** Which of this server's pictures a URL names, if it does. */
+export function assetOfUrl(url: string, caller: Caller): string | undefined {
+  if (url.length > maxUrlLength) return undefined;
+  if (!URL.canParse(url)) return assetPath.exec(url)?.[1];
+  const { protocol, host, pathname, search } = new URL(url);
+  const isOwn = /^https?:$/.test(protocol) && caller.hosts.includes(host) && search === "";
+  return isOwn ? assetPath.exec(pathname)?.[1] : undefined;
+}
+
+/** The bytes of an image, whatever they are. Throws ApiError. */
+export async function readSource(context: ServerContext, source: ImageSource, caller: Caller): Promise<Uint8Array> {
+  const { param } = source;
+  if (source.from === "base64") return decodeBase64(source.data, param);
+  if (source.from === "asset") return readAsset(context, source.id, param);
+  const { url } = source;
+  if (/^data:/i.test(url)) return decodeDataUri(url, param);
+  const asset = assetOfUrl(url, caller);
+  if (asset !== undefined) return readAsset(context, asset, param);
+  return fetchRemoteImage(url, { hosts: context.options.imageHosts, param, signal: caller.signal });
+}
+
+async function readAsset(context: ServerContext, id: string, param: string): Promise<Uint8Array> {
+  const bytes = await context.store.read(id);
+  if (bytes) return bytes;
+  const message = `the image ${id} is not here: it has expired or was evicted or deleted`;
+  throw new ApiError("not_found", "media_not_found", message, { param });
+}
+
+function decodeDataUri(uri: string, param: string): Uint8Array {
+  const comma = uri.indexOf(",");
+  if (comma < 0 || !/;base64$/i.test(uri.slice(0, comma).trim())) {
+    const message = "got a data: URI that is not in base64, expected data:image/png;base64,…";
+    throw new ApiError("invalid_request", "reference_invalid", message, { param });
+  }
+  return decodeBase64(uri.slice(comma + 1), param);
+}
+
+function decodeBase64(text: string, param: string): Uint8Array {
+  const bytes = Buffer.from(text, "base64");
+  // The decoder leaves out what is no base64: then there are fewer bytes than the text's length says.
+  const unpadded = text.endsWith("==") ? text.length - 2 : text.endsWith("=") ? text.length - 1 : text.length;
+  if (bytes.length === Math.floor((unpadded * 3) / 4)) return bytes;
+  const message = "got image data that is not base64, expected A–Z, a–z, 0–9, + and / without spaces or line ends";
+  throw new ApiError("invalid_request", "reference_invalid", message, { param });
+}

@@ -1,0 +1,176 @@
+// References from other hosts, where the operator allowed them. Owns what makes that safe: names are resolved once and
+// the address is pinned, private addresses are refused, every redirect is judged like the first URL, and time and
+// bytes are bounded. Knows nothing of images.
+
+import { lookup } from "node:dns/promises";
+import { request as httpRequest, type IncomingMessage } from "node:http";
+import { request as httpsRequest } from "node:https";
+import { BlockList, isIP } from "node:net";
+import { ApiError } from "../http/api-error.js";
+
+const defaultTimeoutMs = 10_000;
+const maxBytes = 20 * 1024 * 1024;
+const maxRedirects = 3;
+/** A longer one is none of ours and is not parsed. */
+export const maxUrlLength = 8192;
+
+/** Addresses that are not on the public internet. Sources: IANA's special-purpose address registries. */
+const privateAddresses = new BlockList();
+for (const [network, bits] of [
+  ["0.0.0.0", 8],
+  ["10.0.0.0", 8],
+  ["100.64.0.0", 10],
+  ["127.0.0.0", 8],
+  ["169.254.0.0", 16],
+  ["172.16.0.0", 12],
+  ["192.0.0.0", 24],
+  ["192.0.2.0", 24],
+  ["192.88.99.0", 24],
+  ["192.168.0.0", 16],
+  ["198.18.0.0", 15],
+  ["198.51.100.0", 24],
+  ["203.0.113.0", 24],
+  ["224.0.0.0", 3],
+] as const) {
+  privateAddresses.addSubnet(network, bits, "ipv4");
+}
+const publicIpv6 = new BlockList();
+publicIpv6.addSubnet("2000::", 3, "ipv6");
+for (const [network, bits] of [
+  ["2001::", 23], // protocol assignments, Teredo among them
+  ["2001:db8::", 32], // documentation
+  ["2002::", 16], // 6to4, which embeds any IPv4 address
+] as const) {
+  privateAddresses.addSubnet(network, bits, "ipv6");
+}
+
+/** Whether an IP address is one that a server on the public internet has. */
+export function isPublicAddress(address: string): boolean {
+  // An IPv4 address in IPv6's clothes falls outside of 2000::/3.
+  if (isIP(address) === 4) return !privateAddresses.check(address, "ipv4");
+  return publicIpv6.check(address, "ipv6") && !privateAddresses.check(address, "ipv6");
+}
+
+export type RemoteImageOptions = {
+  /** Hosts as the operator named them: `name` for the standard ports or `name:port`. */
+  hosts: readonly string[];
+  /** The member that holds the URL, for errors. */
+  param: string;
+  signal: AbortSignal;
+  /** Judges the resolved address; default {@link isPublicAddress}. */
+  isAllowedAddress?: (address: string) => boolean;
+  /** For everything together, redirects too; default 10 s. */
+  timeoutMs?: number;
+};
+
+/**
+ * Fetches a file of at most 20 MiB within 10 s.
+ * Throws ApiError: `reference_not_allowed` (400), `reference_unreachable` (400).
+ */
+export async function fetchRemoteImage(url: string, options: RemoteImageOptions): Promise<Uint8Array> {
+  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs ?? defaultTimeoutMs)]);
+  let target = url;
+  for (let redirects = 0; ; redirects++) {
+    const parsed = judgeUrl(target, options);
+    const address = await resolve(parsed, options, signal);
+    const answer = await get(parsed, address, options, signal);
+    const location = answer.headers.location;
+    if (answer.statusCode !== undefined && answer.statusCode >= 300 && answer.statusCode < 400 && location) {
+      answer.destroy();
+      if (redirects === maxRedirects) throw unreachable(options, `it redirects more than ${maxRedirects} times`);
+      if (!URL.canParse(location, parsed)) throw unreachable(options, "it redirects to what is no URL");
+      target = new URL(location, parsed).href;
+      continue;
+    }
+    if (answer.statusCode !== 200) {
+      answer.destroy();
+      throw unreachable(options, `its host answers with status ${answer.statusCode}`);
+    }
+    return readBounded(answer, options);
+  }
+}
+
+function judgeUrl(url: string, { hosts, param }: RemoteImageOptions): URL {
+  const refuse = (got: string) => {
+    const message = `got ${got} as a reference, expected a data: URI or the URL of a picture of this server`;
+    return new ApiError("invalid_request", "reference_not_allowed", message, { param });
+  };
+  if (url.length > maxUrlLength) throw refuse(`a URL of ${url.length} characters`);
+  if (!URL.canParse(url)) throw refuse("what is no URL");
+  const parsed = new URL(url);
+  if (parsed.protocol !== "http:" && parsed.protocol !== "https:") {
+    throw refuse(`a ${parsed.protocol.slice(0, 20)} URL`);
+  }
+  if (parsed.username !== "" || parsed.password !== "") throw refuse("a URL with a user name");
+  // `host` leaves the scheme's standard port out, as the operator does.
+  if (!hosts.includes(parsed.host)) throw refuse("a URL of another host");
+  return parsed;
+}
+
+async function resolve(url: URL, options: RemoteImageOptions, signal: AbortSignal): Promise<string> {
+  const { isAllowedAddress = isPublicAddress } = options;
+  const name = url.hostname.replace(/^\[|\]$/g, "");
+  let address: string;
+  try {
+    // A lookup cannot be interrupted; the time limit lets go of it.
+    address = await abortable(
+      lookup(name).then((found) => found.address),
+      signal,
+    );
+  } catch {
+    throw unreachable(options, "its host has no address, or none in time");
+  }
+  if (isAllowedAddress(address)) return address;
+  const message = "got the URL of a host with a private address as a reference, expected a public one";
+  throw new ApiError("invalid_request", "reference_not_allowed", message, { param: options.param });
+}
+
+function get(url: URL, address: string, options: RemoteImageOptions, signal: AbortSignal): Promise<IncomingMessage> {
+  const send = url.protocol === "https:" ? httpsRequest : httpRequest;
+  const family = isIP(address);
+  return new Promise((resolve, reject) => {
+    const request = send(
+      url,
+      {
+        signal,
+        agent: false,
+        maxHeaderSize: 16 * 1024,
+        headers: { accept: "image/*", "accept-encoding": "identity" },
+        // The address that was judged, whatever the name resolves to by now.
+        lookup: (_name, { all }, done) => (all ? done(null, [{ address, family }]) : done(null, address, family)),
+      },
+      resolve,
+    );
+    request.on("error", () => reject(unreachable(options, "its host cannot be reached, or not in time")));
+    request.end();
+  });
+}
+
+async function readBounded(answer: IncomingMessage, options: RemoteImageOptions): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = [];
+  let length = 0;
+  try {
+    for await (const chunk of answer as AsyncIterable<Uint8Array>) {
+      length += chunk.length;
+      if (length > maxBytes) throw unreachable(options, `it has more than ${maxBytes} bytes`);
+      chunks.push(chunk);
+    }
+  } catch (error) {
+    if (error instanceof ApiError) throw error;
+    throw unreachable(options, "it broke off, or did not arrive in time");
+  }
+  return Buffer.concat(chunks);
+}
+
+function unreachable({ param }: RemoteImageOptions, why: string): ApiError {
+  return new ApiError("invalid_request", "reference_unreachable", `the reference could not be fetched: ${why}`, {
+    param,
+  });
+}
+
+function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    promise.then(resolve, reject);
+  });
+}

@@ -1,0 +1,72 @@
+// An open WebSocket in uWebSockets.js. Owns its sending and its end; knows neither handshakes nor what is said.
+// The library's object must not be touched after its close event.
+
+import type * as uws from "uWebSockets.js";
+import { closeReason } from "./listener-answers.js";
+import { maxFrameBytes, type WebSocketConnection, type WebSocketEvents } from "./messages.js";
+
+/** Of a WebSocket: a send is done when no more than this is waiting. */
+const maxUnsentBytes = 64 * 1024;
+
+/** What the library keeps with a socket. */
+export type SocketData = { connect: (connection: WebSocketConnection) => WebSocketEvents; socket: Socket | null };
+
+export class Socket implements WebSocketConnection {
+  events: WebSocketEvents | null = null;
+  readonly #idleMs: number;
+  #ws: uws.WebSocket<SocketData> | null;
+  #waiting: (() => void)[] = [];
+  #timer: NodeJS.Timeout | undefined;
+
+  constructor(ws: uws.WebSocket<SocketData>, idleMs: number) {
+    this.#ws = ws;
+    this.#idleMs = idleMs;
+  }
+
+  send(text: string): Promise<void> {
+    if (!this.#ws) return Promise.resolve();
+    this.#ws.send(text, false, false);
+    if (this.#ws.getBufferedAmount() <= maxUnsentBytes) return Promise.resolve();
+    this.#timer ??= this.#giveUpLater();
+    return new Promise((resolve) => this.#waiting.push(resolve));
+  }
+
+  close(code: number, reason: string): void {
+    this.#ws?.end(code, closeReason(reason));
+  }
+
+  take(message: ArrayBuffer, isBinary: boolean): void {
+    if (message.byteLength > maxFrameBytes) this.close(1009, "message too big");
+    // copied: the memory is the library's
+    else this.events?.message(isBinary ? new Uint8Array(message.slice(0)) : Buffer.from(message).toString());
+  }
+
+  /** The socket has taken something. */
+  drained(): void {
+    if (!this.#ws) return;
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+    if (this.#ws.getBufferedAmount() > maxUnsentBytes) this.#timer = this.#giveUpLater();
+    // Later: of a large message that is sent within this event the rest would never go out, as the library stops
+    // waiting for the socket when the event is over.
+    else setImmediate(() => this.#wakeAll());
+  }
+
+  closed(): void {
+    this.#ws = null;
+    clearTimeout(this.#timer);
+    this.#wakeAll();
+    // Later: the library calls this within close(), which the app may have called while it handles a message.
+    queueMicrotask(() => this.events?.closed());
+  }
+
+  #wakeAll(): void {
+    const waiting = this.#waiting;
+    this.#waiting = [];
+    for (const resolve of waiting) resolve();
+  }
+
+  #giveUpLater(): NodeJS.Timeout {
+    return setTimeout(() => this.#ws?.close(), this.#idleMs);
+  }
+}

@@ -1,0 +1,92 @@
+// The bodies of OpenAI's images routes: what is accepted, what is answered, the events of their streams. Wider than
+// OpenAI in one thing: multipart forms carry strings, which are read as the numbers and booleans they spell.
+
+import { z } from "zod";
+import { maxNumImages, maxPartialImages, optional, outputFormat } from "../responses/request-schema.js";
+
+const maxPromptLength = 32_000;
+export const maxEditImages = 16;
+
+/** A number that a form may have sent as text. */
+const integer = (least: number, most: number) =>
+  z.preprocess(
+    (value) => (typeof value === "string" && /^-?\d{1,17}$/.test(value) ? Number(value) : value),
+    z.int(`expected an integer from ${least} to ${most}`).min(least).max(most),
+  );
+
+const boolean = z.preprocess(
+  (value) => (value === "true" ? true : value === "false" ? false : value),
+  z.boolean("expected true or false"),
+);
+
+const size = z.string().regex(/^(auto|\d{1,5}x\d{1,5})$/, 'expected "auto" or WIDTHxHEIGHT, such as 512x512');
+
+const shared = {
+  prompt: z.string().regex(/\S/, "expected a text that says what to draw").max(maxPromptLength),
+  model: optional(z.string()),
+  n: optional(integer(1, maxNumImages)),
+  size: optional(size),
+  response_format: optional(z.enum(["url", "b64_json"])),
+  output_format: optional(outputFormat),
+  output_compression: optional(integer(0, 100)),
+  background: optional(z.enum(["auto", "opaque", "transparent"])),
+  stream: optional(boolean),
+  partial_images: optional(integer(0, maxPartialImages)),
+  user: optional(z.string()),
+  quality: optional(z.string()),
+  // extension
+  seed: optional(integer(0, Number.MAX_SAFE_INTEGER)),
+};
+
+/** Body of `POST /v1/images/generations`. `quality`, `style`, `moderation` and `user` change nothing. */
+export const imageGenerationBody = z.object({
+  ...shared,
+  moderation: optional(z.string()),
+  style: optional(z.string()),
+});
+export type ImageGenerationBody = z.infer<typeof imageGenerationBody>;
+
+/** JSON body of `POST /v1/images/edits`; a form carries files named `image` or `image[]` instead of `images`. */
+export const imageEditBody = z.object({
+  ...shared,
+  images: z
+    .array(z.object({ image_url: z.string() }))
+    .min(1, "expected at least one image")
+    .max(maxEditImages, `expected at most ${maxEditImages} images`),
+  mask: optional(z.unknown()),
+  input_fidelity: optional(z.string()),
+});
+export type ImageEditBody = z.infer<typeof imageEditBody>;
+
+const imagesUsage = z.object({
+  total_tokens: z.int(),
+  input_tokens: z.int(),
+  output_tokens: z.int(),
+  input_tokens_details: z.object({ text_tokens: z.int(), image_tokens: z.int() }),
+});
+
+const drawn = {
+  background: z.literal("opaque"),
+  output_format: z.enum(["png", "jpeg", "webp"]),
+  size: z.string(),
+  quality: z.literal("high"),
+};
+
+export const imagesResponse = z.object({
+  created: z.int(),
+  data: z.array(z.object({ url: z.string().optional(), b64_json: z.string().optional(), seed: z.int() })),
+  ...drawn,
+  usage: imagesUsage,
+});
+export type ImagesResponse = z.infer<typeof imagesResponse>;
+
+const imagesEvent = <T extends string>(type: T) =>
+  z.object({ type: z.literal(type), created_at: z.int(), b64_json: z.string(), ...drawn });
+
+export const imagesStreamEvent = z.discriminatedUnion("type", [
+  imagesEvent("image_generation.partial_image").extend({ partial_image_index: z.int() }),
+  imagesEvent("image_edit.partial_image").extend({ partial_image_index: z.int() }),
+  imagesEvent("image_generation.completed").extend({ usage: imagesUsage }),
+  imagesEvent("image_edit.completed").extend({ usage: imagesUsage }),
+]);
+export type ImagesStreamEvent = z.infer<typeof imagesStreamEvent>;

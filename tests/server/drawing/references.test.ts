@@ -1,0 +1,122 @@
+// Image sources to bytes: what may be read, told by an address or by base64, and nothing else.
+
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { DaybreakError } from "../../../src/errors.js";
+import type { ServerContext } from "../../../src/server/context.js";
+import { assetOfUrl, readReferences, readSource } from "../../../src/server/drawing/references.js";
+import type { ImageSource } from "../../../src/server/responses/conversation.js";
+import { callerOf, refusal } from "../refusal.js";
+
+const id = `img_${"0123456789abcdef".repeat(2)}`;
+const caller = callerOf({ hosts: ["here:8080", "public.example"] });
+const stored = Buffer.from("stored bytes");
+
+/** A store with one picture, and a decoder that knows one mistake. */
+const context = {
+  options: { imageHosts: [] },
+  store: { read: async (asked: string) => (asked === id ? stored : undefined) },
+  workers: {
+    decodeReference: async (bytes: Uint8Array) => {
+      if (bytes.length === 0) throw new DaybreakError("reference.not_an_image", "got nothing");
+      if (bytes[0] === 0) throw new TypeError("a defect");
+      return { width: 1, height: 1, data: bytes };
+    },
+  },
+} as unknown as ServerContext;
+
+const url = (value: string): ImageSource => ({ from: "url", url: value, param: "p" });
+
+describe("the server's own pictures", () => {
+  test.each([
+    `http://here:8080/v1/images/${id}/content`,
+    `https://here:8080/v1/images/${id}/content`,
+    `HTTP://HERE:8080/v1/images/${id}/content`,
+    `https://public.example/v1/images/${id}/content`,
+    `https://public.example:443/v1/images/${id}/content`,
+    `http://here:8080/x/../v1/images/${id}/content`,
+    `/v1/images/${id}/content`,
+  ])("%s", async (address) => {
+    expect(assetOfUrl(address, caller)).toBe(id);
+    expect(await readSource(context, url(address), caller)).toBe(stored);
+  });
+
+  test.each([
+    `http://here/v1/images/${id}/content`,
+    `http://here:8081/v1/images/${id}/content`,
+    `http://elsewhere/v1/images/${id}/content`,
+    `http://here:8080@elsewhere/v1/images/${id}/content`,
+    `ftp://here:8080/v1/images/${id}/content`,
+    `file:///v1/images/${id}/content`,
+    `http://here:8080/v1/images/${id}/content?a=b`,
+    `http://here:8080/v1/images/${id}`,
+    `http://here:8080/v1/images/${id}/content/`,
+    `http://here:8080/v1/images/${id.toUpperCase()}/content`,
+    `http://here:8080/v1/images/${id}%00/content`,
+    `http://here:8080/v1/images/../../etc/passwd`,
+    `http://here:8080/v1/videos/${id.replace("img", "vid")}/content`,
+    `x/v1/images/${id}/content`,
+    `//here:8080/v1/images/${id}/content`,
+  ])("%s is none of them", async (address) => {
+    expect(assetOfUrl(address, caller)).toBeUndefined();
+    expect((await refusal(() => readSource(context, url(address), caller))).code).toBe("reference_not_allowed");
+  });
+
+  test("one that is gone is 404", async () => {
+    const gone = `/v1/images/img_${"0".repeat(32)}/content`;
+    const error = await refusal(() => readSource(context, url(gone), caller));
+    expect([error.status, error.code, error.param]).toEqual([404, "media_not_found", "p"]);
+  });
+});
+
+describe("data", () => {
+  test("any bytes come out of any spelling of base64 in a data: URI", async () => {
+    const head = fc.constantFrom("data:image/png;base64,", "DATA:;BASE64,", "data:text/html;charset=utf-8;base64 ,");
+    await fc.assert(
+      fc.asyncProperty(head, fc.uint8Array(), fc.boolean(), async (start, bytes, isPadded) => {
+        const padded = Buffer.from(bytes).toString("base64");
+        const data = isPadded ? padded : padded.replace(/=+$/, "");
+        const read = await readSource(context, url(start + data), caller);
+        expect(Buffer.from(read).equals(bytes)).toBe(true);
+        const bare: ImageSource = { from: "base64", data, param: "p" };
+        expect(Buffer.from(await readSource(context, bare, caller)).equals(bytes)).toBe(true);
+      }),
+    );
+  });
+
+  test.each([
+    "data:",
+    "data:,",
+    "data:image/png,abc",
+    "data:image/png;base64",
+    "data:image/png;base65,AAAA",
+    "data:base64,AAAA",
+    "data:;base64,%%%%",
+    "data:;base64,AAAA====AAAA",
+    "data:;base64,éééé",
+    `data:${";base64".repeat(1000)};,AAAA`,
+  ])("%s is refused", async (uri) => {
+    const error = await refusal(() => readSource(context, url(uri), caller));
+    expect([error.status, error.code, error.param]).toEqual([400, "reference_invalid", "p"]);
+    expect(error.message.length).toBeLessThan(200);
+  });
+
+  test("ten megabytes that are no data: URI are refused at once", async () => {
+    const began = performance.now();
+    for (const uri of ["data:", "http://", "", "\0", "../", "data:;base64;"]) {
+      await refusal(() => readSource(context, url(uri + " a/".repeat(4e6)), caller));
+    }
+    expect(performance.now() - began).toBeLessThan(1000);
+  });
+});
+
+test("what decoding refuses is the fault of the member that held it, what is a defect is not", async () => {
+  const sources: ImageSource[] = [
+    { ...url("data:;base64,AQID"), param: "a" },
+    { ...url("data:;base64,"), param: "b" },
+  ];
+  const error = await refusal(() => readReferences(context, sources, caller));
+  expect([error.status, error.code, error.param]).toEqual([400, "reference_not_an_image", "b"]);
+  await expect(readReferences(context, [url("data:;base64,AAAA")], caller)).rejects.toThrow(TypeError);
+  expect(await readReferences(context, sources.slice(0, 1), caller)).toHaveLength(1);
+});
