@@ -84,7 +84,7 @@ export async function benchServer(options: BenchServerOptions): Promise<BenchSer
 
 /** Puts a file of a known size where the server will find it. */
 async function prepareFile(dataDir: string): Promise<string> {
-  const store = await MediaStore.open({ folder: join(dataDir, "store"), budgetBytes: 0, ttlMs: 0 });
+  const store = await MediaStore.open({ folder: join(dataDir, "store"), budgetBytes: 0, ttl_ms: 0 });
   const { id } = await store.put("img", randomBytes(fileBytes), { mime: "image/png", isPublic: true });
   await store.close();
   return id;

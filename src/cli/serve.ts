@@ -60,15 +60,15 @@ export const serve: Command = {
 };
 
 const defaultMediaBudget = 1024 ** 3;
-const defaultMediaTtlMs = 24 * 3600 * 1000;
-const defaultGraceMs = 30_000;
+const defaultMediaTtl_ms = 24 * 3600 * 1000;
+const defaultGrace_ms = 30_000;
 const minStateKeyLength = 8;
 
 async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
   // Whoever reads the log may go; the server stays.
   process.stderr.on("error", () => undefined);
   const startOptions = readOptions(options);
-  const graceMs = duration(options, "grace") ?? defaultGraceMs;
+  const grace_ms = duration(options, "grace") ?? defaultGrace_ms;
   warnIfOpen(startOptions);
   const progress = progressLine(process.stderr);
   let server: RunningServer;
@@ -82,7 +82,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     process.stdout.write(welcome(server, isDefault));
     await new Promise((wake) => signal.addEventListener("abort", wake, { once: true }));
   }
-  await server.close(graceMs);
+  await server.close(grace_ms);
   return 0;
 }
 
@@ -99,7 +99,7 @@ function readOptions(options: ParsedOptions): StartOptions {
     tune: options.flag("no-tune") ? "cached" : "auto",
     dataDir: resolve(options.text("data-dir") ?? join(cacheFolder(), "media")),
     mediaBudgetBytes: options.size("media-budget") ?? defaultMediaBudget,
-    mediaTtlMs: duration(options, "media-ttl") ?? defaultMediaTtlMs,
+    mediaTtl_ms: duration(options, "media-ttl") ?? defaultMediaTtl_ms,
     defaultSize: defaultSize === undefined ? undefined : readDefaultSize(defaultSize),
     publicUrl: publicUrl(options),
     trustProxy: options.flag("trust-proxy"),
@@ -145,7 +145,7 @@ function readDefaultSize(text: string): { width: number; height: number } {
 }
 
 /** A century: what lies behind it is no date that everybody can read. */
-const longestDurationMs = 100 * 365 * 86_400_000;
+const longestDuration_ms = 100 * 365 * 86_400_000;
 const times: Readonly<Record<string, number>> = { "": 1000, ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 
 /** Milliseconds. */
@@ -155,7 +155,7 @@ function duration(options: ParsedOptions, name: string): number | undefined {
   const [, number, unit = ""] = /^(\d+(?:\.\d+)?)\s*([a-z]*)$/i.exec(text) ?? [];
   const factor = times[unit.toLowerCase()];
   const ms = Math.floor(Number(number) * (factor ?? Number.NaN));
-  if (ms <= longestDurationMs) return ms;
+  if (ms <= longestDuration_ms) return ms;
   throw new UsageError(`option '--${name}' got "${text}", expected a time such as 30s, 90m, 24h or 7d`);
 }
 

@@ -44,7 +44,7 @@ export type StoreOptions = {
   /** Content and side-cars together; 0: no limit. */
   budgetBytes: number;
   /** From an asset's creation on; 0: for ever. */
-  ttlMs: number;
+  ttl_ms: number;
   /** Milliseconds since 1970; by default the system's clock. */
   now?: () => number;
   /** Told of each asset that the budget costs. */
@@ -89,7 +89,7 @@ export class MediaStore {
   private constructor(options: StoreOptions, unlock: () => Promise<void>) {
     this.#folder = options.folder;
     this.#budgetBytes = options.budgetBytes;
-    this.#ttl_ms = options.ttlMs;
+    this.#ttl_ms = options.ttl_ms;
     this.#now = options.now ?? Date.now;
     this.#onEvict = options.onEvict ?? (() => {});
     this.#unlock = unlock;
@@ -98,7 +98,7 @@ export class MediaStore {
 
   /**
    * Takes the folder, clears what a crash left in it, and finds the assets that are whole. They live as long from their
-   * creation as `ttlMs` says now; one that was made in the future, because a clock was wrong, counts as made now.
+   * creation as `ttl_ms` says now; one that was made in the future, because a clock was wrong, counts as made now.
    * Errors: `media.folder_in_use`, `media.unwritable`, `media.storage_full`.
    */
   static async open(options: StoreOptions): Promise<MediaStore> {

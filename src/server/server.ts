@@ -46,7 +46,7 @@ export type StartOptions = {
   /** 0: no limit. */
   mediaBudgetBytes: number;
   /** 0: for ever. */
-  mediaTtlMs: number;
+  mediaTtl_ms: number;
   /** Default: a square of the checkpoint's sample size. */
   defaultSize?: { width: number; height: number };
   publicUrl?: string;
@@ -74,15 +74,15 @@ export type RunningServer = {
   /** Id of the engine's process, while it is up. */
   readonly enginePid: number | undefined;
   /** Takes no more requests, lets those that run finish for so long, fails the rest, frees everything. */
-  close(graceMs: number): Promise<void>;
+  close(grace_ms: number): Promise<void>;
 };
 
 /** Time for running jobs to stop; then their engine is ended. */
-const stepMs = 2000;
+const step_ms = 2000;
 /** Of timers: a longer one would fire at once. */
-const longestTimerMs = 2 ** 31 - 1;
+const longestTimer_ms = 2 ** 31 - 1;
 /** Time for the last events to reach their readers. */
-const farewellMs = 200;
+const farewell_ms = 200;
 
 /**
  * Starts a server. Errors: those of the checkpoint and the device, `media.*`, `file.unreadable`, `server.*`; nothing
@@ -115,7 +115,7 @@ async function start(
   const defaultSize = options.defaultSize ?? { width: side, height: side };
 
   const folder = join(options.dataDir, "store");
-  const store = await MediaStore.open({ folder, budgetBytes: options.mediaBudgetBytes, ttlMs: options.mediaTtlMs });
+  const store = await MediaStore.open({ folder, budgetBytes: options.mediaBudgetBytes, ttl_ms: options.mediaTtl_ms });
   closers.push(() => store.close());
   const responses = await ResponseStore.open(store);
   const workers = MediaWorkers.open();
@@ -172,14 +172,14 @@ async function start(
   const url = `http://${host}:${listener.port}`;
   log.info({ url, listener: listener.name, model: context.options.modelName, adapter: engine.info.adapter }, "serving");
 
-  const shutDown = async (graceMs: number) => {
+  const shutDown = async (grace_ms: number) => {
     listener.stop();
-    await Promise.race([jobs.drain(), sleep(Math.min(graceMs, longestTimerMs), undefined, { ref: false })]);
+    await Promise.race([jobs.drain(), sleep(Math.min(grace_ms, longestTimer_ms), undefined, { ref: false })]);
     const stopped = app.stopAll();
-    await Promise.race([stopped, sleep(stepMs, undefined, { ref: false })]);
+    await Promise.race([stopped, sleep(step_ms, undefined, { ref: false })]);
     await engine.close();
     await stopped;
-    await sleep(farewellMs);
+    await sleep(farewell_ms);
     await closeAll();
     log.info("stopped");
   };
@@ -193,8 +193,8 @@ async function start(
     get enginePid() {
       return engine.pid;
     },
-    close(graceMs) {
-      closing ??= shutDown(graceMs);
+    close(grace_ms) {
+      closing ??= shutDown(grace_ms);
       return closing;
     },
   };

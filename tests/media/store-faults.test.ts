@@ -63,7 +63,7 @@ it("has whole assets and nothing else after its process was killed", async () =>
       if (verb === "has") expected.set(id!, hash);
       else if (verb === "may" || verb === "gone") expected.set(id!, undefined);
     }
-    const store = await MediaStore.open({ folder, budgetBytes: 0, ttlMs: 0 });
+    const store = await MediaStore.open({ folder, budgetBytes: 0, ttl_ms: 0 });
     const assets = store.list("resp");
     for (const asset of assets) expect(sha256(await store.read(asset.id))).toBe(asset.sha256);
     for (const [id, hash] of expected) if (hash) expect(store.get(id)?.sha256, `round ${round}`).toBe(hash);
@@ -84,7 +84,7 @@ it("says that the disk is full, leaves nothing half-written, and goes on when th
     return;
   }
   try {
-    const store = await MediaStore.open({ folder, budgetBytes: 0, ttlMs: 0 });
+    const store = await MediaStore.open({ folder, budgetBytes: 0, ttl_ms: 0 });
     const first = await store.put("img", new Uint8Array(700_000), facts);
     const before = store.totalBytes;
     const full = { code: "media.storage_full", message: expect.stringContaining("ENOSPC") };

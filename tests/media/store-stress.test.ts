@@ -35,7 +35,7 @@ function randomNumbers(seed: number): (below: number) => number {
 
 it("keeps its promises whatever meets", async () => {
   let now = 1_000_000;
-  const store = await MediaStore.open({ folder, budgetBytes, ttlMs: 5000, now: () => now });
+  const store = await MediaStore.open({ folder, budgetBytes, ttl_ms: 5000, now: () => now });
   const ids: string[] = [];
   const counts = { put: 0, replace: 0, delete: 0, read: 0, refused: 0 };
 
@@ -80,7 +80,7 @@ it("keeps its promises whatever meets", async () => {
   const files = readdirSync(folder);
   expect(files).toHaveLength(2 * assets.length);
   expect(files.reduce((sum, name) => sum + statSync(join(folder, name)).size, 0)).toBe(store.totalBytes);
-  const again = await MediaStore.open({ folder, budgetBytes, ttlMs: 5000, now: () => now });
+  const again = await MediaStore.open({ folder, budgetBytes, ttl_ms: 5000, now: () => now });
   const byId = (a: { id: string }, b: { id: string }) => (a.id < b.id ? -1 : 1);
   expect(again.list("resp").sort(byId)).toEqual(assets.sort(byId));
   expect(again.totalBytes).toBe(store.totalBytes);

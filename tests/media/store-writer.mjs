@@ -5,7 +5,7 @@ import { randomBytes } from "node:crypto";
 import { MediaStore } from "../../dist/src/media/store.js";
 
 const [folder, size] = process.argv.slice(2);
-const store = await MediaStore.open({ folder, budgetBytes: 0, ttlMs: 0 });
+const store = await MediaStore.open({ folder, budgetBytes: 0, ttl_ms: 0 });
 const facts = { mime: "application/octet-stream", isPublic: true };
 const say = (line) => process.stdout.write(`${line}\n`);
 

@@ -23,7 +23,7 @@ afterEach(async () => {
 });
 
 async function open(options: Partial<StoreOptions> = {}): Promise<MediaStore> {
-  const store = await MediaStore.open({ folder, budgetBytes: 0, ttlMs: 0, ...options });
+  const store = await MediaStore.open({ folder, budgetBytes: 0, ttl_ms: 0, ...options });
   stores.push(store);
   return store;
 }
@@ -63,7 +63,7 @@ async function cost(size: number): Promise<number> {
 
 describe("storing", () => {
   it("gives back bytes and facts, also after a restart", async () => {
-    const store = await open({ ttlMs: 60_000, now: () => 1_000_000 });
+    const store = await open({ ttl_ms: 60_000, now: () => 1_000_000 });
     const bytes = randomBytes(5000);
     const given = {
       ...{ mime: "video/mp4", isPublic: false, width: 640, height: 384, seed: "18446744073709551615" },
@@ -80,7 +80,7 @@ describe("storing", () => {
     expect(files()).toEqual([asset.id, `${asset.id}.json`]);
     expect(store.totalBytes).toBe(files().reduce((sum, name) => sum + statSync(join(folder, name)).size, 0));
     await store.close();
-    const again = await open({ ttlMs: 60_000, now: () => 1_000_001 });
+    const again = await open({ ttl_ms: 60_000, now: () => 1_000_001 });
     expect(again.get(asset.id)).toEqual(asset);
     expect(again.totalBytes).toBe(store.totalBytes);
     expect(Buffer.compare((await again.read(asset.id))!, bytes)).toBe(0);
@@ -341,7 +341,7 @@ describe("deleting", () => {
 describe("time to live", () => {
   it("ends an asset exactly then, also at the next open", async () => {
     let now = 1_000_000;
-    const store = await open({ ttlMs: 1000, now: () => now });
+    const store = await open({ ttl_ms: 1000, now: () => now });
     const [a, b] = [await put(store), await put(store)];
     now += 999;
     expect(store.get(a.id)).toBeDefined();
@@ -354,17 +354,17 @@ describe("time to live", () => {
   });
 
   it("applies at the next open", async () => {
-    const store = await open({ ttlMs: 1000, now: () => 1_000_000 });
+    const store = await open({ ttl_ms: 1000, now: () => 1_000_000 });
     const { id } = await put(store);
     await store.close();
-    const later = await open({ ttlMs: 1000, now: () => 1_001_000 });
+    const later = await open({ ttl_ms: 1000, now: () => 1_001_000 });
     expect(later.get(id)).toBeUndefined();
     expect(files()).toEqual([]);
   });
 
   it("lets a reader finish", async () => {
     let now = 1_000_000;
-    const store = await open({ ttlMs: 1000, now: () => now });
+    const store = await open({ ttl_ms: 1000, now: () => now });
     const a = await put(store);
     const reader = (await store.open(a.id))!;
     now += 5000;
@@ -385,7 +385,7 @@ describe("time to live", () => {
 describe("a clock that jumps", () => {
   it("backwards and back again costs nothing", async () => {
     let now = 1_000_000;
-    const store = await open({ ttlMs: 1000, now: () => now });
+    const store = await open({ ttl_ms: 1000, now: () => now });
     const { id } = await put(store);
     now = 5;
     expect(store.get(id)).toBeDefined();
@@ -396,11 +396,11 @@ describe("a clock that jumps", () => {
   });
 
   it("backwards over a restart: what was made in the future counts as made now", async () => {
-    const store = await open({ ttlMs: 1000, now: () => 9_000_000_000 });
+    const store = await open({ ttl_ms: 1000, now: () => 9_000_000_000 });
     const { id } = await put(store);
     await store.close();
     let now = 1_000_000;
-    const again = await open({ ttlMs: 1000, now: () => now });
+    const again = await open({ ttl_ms: 1000, now: () => now });
     expect(again.get(id)).toMatchObject({ created_ms: 1_000_000, expires_ms: 1_001_000 });
     now += 1000;
     expect(again.get(id)).toBeUndefined();
@@ -424,7 +424,7 @@ describe("replacing a response", () => {
 
   it("keeps its id, creation and expiry, also after a restart", async () => {
     let now = 1_000_000;
-    const store = await open({ ttlMs: 60_000, now: () => now });
+    const store = await open({ ttl_ms: 60_000, now: () => now });
     const first = await store.put("resp", text("one"), stored);
     now += 500;
     const second = await store.replace(first.id, text("second"));
@@ -434,7 +434,7 @@ describe("replacing a response", () => {
     expect(files()).toHaveLength(2);
     expect(store.totalBytes).toBe(files().reduce((sum, name) => sum + statSync(join(folder, name)).size, 0));
     await store.close();
-    const again = await open({ ttlMs: 60_000, now: () => now });
+    const again = await open({ ttl_ms: 60_000, now: () => now });
     expect(String(await again.read(first.id))).toBe("third!!");
     await again.replace(first.id, text("4"));
     expect(String(await again.read(first.id))).toBe("4");

@@ -26,7 +26,7 @@ export async function openServer(options: Partial<StartOptions> = {}): Promise<T
     listener: "node",
     dataDir,
     mediaBudgetBytes: 256 * 1024 * 1024,
-    mediaTtlMs: 3_600_000,
+    mediaTtl_ms: 3_600_000,
     log: { write: (line) => void logged.push(JSON.parse(line)) },
     ...options,
   });

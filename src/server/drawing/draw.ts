@@ -73,7 +73,7 @@ export type DrawingHooks = {
   signal: AbortSignal;
   /** The job has left the queue. */
   onStart?: () => void;
-  onStep?: (at: { image: number; step: number; steps: number; etaMs: number }) => void;
+  onStep?: (at: { image: number; step: number; steps: number; eta_ms: number }) => void;
   onPartial?: (file: ImageFile, at: { image: number; index: number }) => void;
   onImage?: (file: ImageFile, index: number) => Promise<void>;
   /** A finished MP4 file at a temporary path of the store, which the callee takes over. */
@@ -345,8 +345,8 @@ function stepWatcher({ onStep }: DrawingHooks) {
       return;
     }
     const finished = image * total + done;
-    const etaMs = ((performance.now() - began) / finished) * (numImages * total - finished);
-    onStep?.({ image, step: done, steps: total, etaMs: Math.round(etaMs) });
+    const eta_ms = ((performance.now() - began) / finished) * (numImages * total - finished);
+    onStep?.({ image, step: done, steps: total, eta_ms: Math.round(eta_ms) });
   };
 }
 

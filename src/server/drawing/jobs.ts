@@ -29,7 +29,7 @@ const maxHeldBytes = 512 * 1024 * 1024;
 
 /** Weight of the newest job in the running mean of durations. */
 const smoothing = 0.3;
-const firstGuessMs = 5000;
+const firstGuess_ms = 5000;
 
 /** Runs jobs one after the other. */
 export class JobQueue {
@@ -39,7 +39,7 @@ export class JobQueue {
   readonly #waiting = new Map<string | undefined, Waiting[]>();
   #running = 0;
   #isClosed = false;
-  #meanMs = firstGuessMs;
+  #mean_ms = firstGuess_ms;
   #heldBytes = 0;
   #whenIdle: (() => void)[] = [];
   /** Of every job that waits or runs. */
@@ -77,7 +77,7 @@ export class JobQueue {
 
   /** When all that waits now will have been drawn, in seconds. */
   #retryAfter(): Record<string, string> {
-    return { "retry-after": String(Math.max(1, Math.ceil((this.#meanMs * (this.queued + 1)) / 1000))) };
+    return { "retry-after": String(Math.max(1, Math.ceil((this.#mean_ms * (this.queued + 1)) / 1000))) };
   }
 
   /**
@@ -154,7 +154,7 @@ export class JobQueue {
     try {
       const result = await work();
       // Failures are often quick and would make the estimate too rosy.
-      this.#meanMs += smoothing * (performance.now() - started - this.#meanMs);
+      this.#mean_ms += smoothing * (performance.now() - started - this.#mean_ms);
       return result;
     } finally {
       this.#running--;

@@ -8,7 +8,7 @@ import { request as httpsRequest } from "node:https";
 import { BlockList, isIP } from "node:net";
 import { ApiError } from "../http/api-error.js";
 
-const defaultTimeoutMs = 10_000;
+const defaultTimeout_ms = 10_000;
 const maxBytes = 20 * 1024 * 1024;
 const maxRedirects = 3;
 /** A longer one is none of ours and is not parsed. */
@@ -60,7 +60,7 @@ export type RemoteImageOptions = {
   /** Judges the resolved address; default {@link isPublicAddress}. */
   isAllowedAddress?: (address: string) => boolean;
   /** For everything together, redirects too; default 10 s. */
-  timeoutMs?: number;
+  timeout_ms?: number;
 };
 
 /**
@@ -68,7 +68,7 @@ export type RemoteImageOptions = {
  * Throws ApiError: `reference_not_allowed` (400), `reference_unreachable` (400).
  */
 export async function fetchRemoteImage(url: string, options: RemoteImageOptions): Promise<Uint8Array> {
-  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeoutMs ?? defaultTimeoutMs)]);
+  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeout_ms ?? defaultTimeout_ms)]);
   let target = url;
   for (let redirects = 0; ; redirects++) {
     const parsed = judgeUrl(target, options);

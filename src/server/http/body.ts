@@ -8,7 +8,7 @@ export const maxBodyBytes = 100 * 1024 * 1024;
 /** Of all bodies that are being read or worked on. */
 const maxHeldBytes = 512 * 1024 * 1024;
 /** The longest that a whole body may take, however steadily it drips. */
-const maxBodyMs = 300_000;
+const maxBody_ms = 300_000;
 /** Members and elements of a JSON body: a hundred MiB of empty objects would take gigabytes, and minutes to judge. */
 const maxJsonValues = 20_000;
 /** The parser's time grows with the number of parts. */
@@ -53,14 +53,14 @@ export async function withBody<T>(
   let until: Promise<unknown> | undefined;
   try {
     const chunks: Uint8Array[] = [];
-    const deadline = performance.now() + maxBodyMs;
+    const deadline = performance.now() + maxBody_ms;
     try {
       for await (const chunk of request.body) {
         hold(chunk.length);
         held += chunk.length;
         if (held > maxBodyBytes) throw tooLarge(`more than ${maxBodyBytes}`);
         if (performance.now() > deadline) {
-          const message = `the body took more than ${maxBodyMs / 1000} seconds: send it faster`;
+          const message = `the body took more than ${maxBody_ms / 1000} seconds: send it faster`;
           throw new ApiError("invalid_request", "body_too_slow", message, { status: 408 });
         }
         chunks.push(chunk);

@@ -25,8 +25,8 @@ import {
   type HttpApp,
   type HttpRequest,
   type HttpResponse,
-  headerTimeoutMs,
-  idleTimeoutMs,
+  headerTimeout_ms,
+  idleTimeout_ms,
   type Listener,
   type ListenOptions,
   maxFrameBytes,
@@ -42,7 +42,7 @@ type Context = {
   app: HttpApp;
   server: Server;
   webSockets: WebSocketServer;
-  idleMs: number;
+  idle_ms: number;
   isStopping: boolean;
   /** The requests under way on each open connection. */
   connections: Map<Duplex, Set<Exchange>>;
@@ -53,15 +53,15 @@ type Context = {
  * Throws DaybreakError `server.address_in_use`, `server.address_invalid`.
  */
 export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenOptions): Promise<Listener> {
-  const idleMs = timeouts?.idleMs ?? idleTimeoutMs;
-  const headersTimeout = timeouts?.headerMs ?? headerTimeoutMs;
+  const idle_ms = timeouts?.idle_ms ?? idleTimeout_ms;
+  const headersTimeout = timeouts?.header_ms ?? headerTimeout_ms;
   const server = createServer({
     maxHeaderSize: maxHeaderBytes,
     headersTimeout,
     // an upload may take long, as long as something comes
     requestTimeout: 0,
     connectionsCheckingInterval: Math.min(headersTimeout / 4, 1000),
-    keepAliveTimeout: idleMs,
+    keepAliveTimeout: idle_ms,
     joinDuplicateHeaders: true,
     // refused below, with a body that says why
     requireHostHeader: false,
@@ -69,7 +69,7 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
   // its default drops further headers silently
   server.maxHeadersCount = 0;
   const webSockets = new WebSocketServer({ noServer: true, maxPayload: maxFrameBytes, perMessageDeflate: false });
-  const context: Context = { app, server, webSockets, idleMs, isStopping: false, connections: new Map() };
+  const context: Context = { app, server, webSockets, idle_ms, isStopping: false, connections: new Map() };
   server.on("connection", (socket) => trackConnection(context, socket));
   server.on("request", (req, res) => serve(context, req, res));
   // any expectation but 100-continue: a request like others
@@ -88,7 +88,7 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
     throw addressError(error as Error, host, port);
   }
   const closed = new Promise<void>((resolve) => server.once("close", resolve));
-  const pings = setInterval(() => pingAll(webSockets), idleMs);
+  const pings = setInterval(() => pingAll(webSockets), idle_ms);
   return {
     name: "node",
     port: (server.address() as AddressInfo).port,
@@ -221,7 +221,7 @@ class Exchange implements HttpRequest {
     try {
       for (;;) {
         if (this.#isBodyDropped) throw new Error("the request's body was given up before it was complete");
-        this.#socket.setTimeout(this.#context.idleMs);
+        this.#socket.setTimeout(this.#context.idle_ms);
         const { value, done } = await chunks.next();
         this.#socket.setTimeout(0);
         if (done) return;
@@ -348,7 +348,7 @@ class Exchange implements HttpRequest {
 
   /** Cuts off a reader who takes nothing; not while the answer waits behind one to an earlier request. */
   #watchReader(): void {
-    if (this.#res.socket && this.#socket.writableLength > 0) this.#socket.setTimeout(this.#context.idleMs);
+    if (this.#res.socket && this.#socket.writableLength > 0) this.#socket.setTimeout(this.#context.idle_ms);
   }
 }
 
@@ -372,7 +372,7 @@ function upgrade(context: Context, req: IncomingMessage, socket: Duplex, head: B
   }
   if (typeof outcome === "function") {
     const connect = outcome;
-    context.webSockets.handleUpgrade(req, socket, head, (ws) => open(ws, socket as Socket, context.idleMs, connect));
+    context.webSockets.handleUpgrade(req, socket, head, (ws) => open(ws, socket as Socket, context.idle_ms, connect));
   } else {
     answerOn(socket, res);
     exchange.answer(() => outcome as HttpResponse | Promise<HttpResponse>);
@@ -404,7 +404,7 @@ function pingAll({ clients }: WebSocketServer): void {
   }
 }
 
-function open(ws: WebSocket, socket: Socket, idleMs: number, connect: (c: WebSocketConnection) => WebSocketEvents) {
+function open(ws: WebSocket, socket: Socket, idle_ms: number, connect: (c: WebSocketConnection) => WebSocketEvents) {
   let isClosing = false;
   let unsent = 0;
   const send = (text: string) =>
@@ -415,7 +415,7 @@ function open(ws: WebSocket, socket: Socket, idleMs: number, connect: (c: WebSoc
         if (--unsent === 0) socket.setTimeout(0);
         resolve();
       });
-      if (socket.writableLength > 0) socket.setTimeout(idleMs);
+      if (socket.writableLength > 0) socket.setTimeout(idle_ms);
     });
   const close = (code: number, reason: string) => {
     isClosing = true;

@@ -23,9 +23,9 @@ const maxQueuedBytes = 256 * 1024;
 /** Of a chunked answer: what the library may hold before it is asked whether its buffer is empty. */
 const maxBacklogBytes = 1024 * 1024;
 /** Of a request's body that comes slowly: time after which the library's timer is started anew. */
-const rearmAfterMs = 4_000;
+const rearmAfter_ms = 4_000;
 
-export type UwsServer = { app: HttpApp; idleMs: number; isStopping: boolean };
+export type UwsServer = { app: HttpApp; idle_ms: number; isStopping: boolean };
 
 /** A request with its answer, from the library's callback until the answer is written or the client is gone. */
 export class Exchange implements HttpRequest {
@@ -361,7 +361,7 @@ class RequestBody implements AsyncIterable<Uint8Array> {
 
   /** The library wants 16 KiB a second; a slow line is fine as long as something comes. */
   #rearm(): void {
-    if (performance.now() - this.#armedAt < rearmAfterMs) return;
+    if (performance.now() - this.#armedAt < rearmAfter_ms) return;
     this.#armedAt = performance.now();
     this.#res.pause();
     this.#res.resume();

@@ -13,14 +13,14 @@ export type SocketData = { connect: (connection: WebSocketConnection) => WebSock
 
 export class Socket implements WebSocketConnection {
   events: WebSocketEvents | null = null;
-  readonly #idleMs: number;
+  readonly #idle_ms: number;
   #ws: uws.WebSocket<SocketData> | null;
   #waiting: (() => void)[] = [];
   #timer: NodeJS.Timeout | undefined;
 
-  constructor(ws: uws.WebSocket<SocketData>, idleMs: number) {
+  constructor(ws: uws.WebSocket<SocketData>, idle_ms: number) {
     this.#ws = ws;
-    this.#idleMs = idleMs;
+    this.#idle_ms = idle_ms;
   }
 
   send(text: string): Promise<void> {
@@ -67,6 +67,6 @@ export class Socket implements WebSocketConnection {
   }
 
   #giveUpLater(): NodeJS.Timeout {
-    return setTimeout(() => this.#ws?.close(), this.#idleMs);
+    return setTimeout(() => this.#ws?.close(), this.#idle_ms);
   }
 }

@@ -11,7 +11,7 @@ import { handshakeRefusal, internalErrorAnswer, refusal } from "./listener-answe
 import {
   type HttpApp,
   type HttpResponse,
-  idleTimeoutMs,
+  idleTimeout_ms,
   type Listener,
   type ListenOptions,
   maxFrameBytes,
@@ -27,7 +27,7 @@ const closableBytes = 8 * 1024 * 1024;
  */
 export async function listenUws(app: HttpApp, { host, port, timeouts }: ListenOptions): Promise<Listener> {
   const library = await loadLibrary();
-  const server: UwsServer = { app, idleMs: timeouts?.idleMs ?? idleTimeoutMs, isStopping: false };
+  const server: UwsServer = { app, idle_ms: timeouts?.idle_ms ?? idleTimeout_ms, isStopping: false };
   const uwsApp = library.App();
   // The order matters: a GET with a key goes to the first, which yields every other request to the second.
   uwsApp.ws<SocketData>("/*", webSocketBehavior(server));
@@ -133,12 +133,12 @@ function webSocketBehavior(server: UwsServer): uws.WebSocketBehavior<SocketData>
     maxPayloadLength: maxFrameBytes + closableBytes,
     // no limit: a message above it would be dropped silently
     maxBackpressure: 0,
-    idleTimeout: idleTimeoutMs / 1000,
+    idleTimeout: idleTimeout_ms / 1000,
     sendPingsAutomatically: true,
     upgrade: (res, req, context) => upgrade(server, res, req, context),
     open: (ws) => {
       const data = ws.getUserData();
-      data.socket = new Socket(ws, server.idleMs);
+      data.socket = new Socket(ws, server.idle_ms);
       data.socket.events = data.connect(data.socket);
     },
     message: (ws, message, isBinary) => ws.getUserData().socket?.take(message, isBinary),

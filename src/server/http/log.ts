@@ -9,9 +9,9 @@ const stderr = 2;
 /** Characters of lines that nobody takes. */
 const maxWaiting = 4 * 1024 * 1024;
 /** For pipes that are full and do not block. */
-const retryMs = 50;
+const retry_ms = 50;
 /** A write that takes longer has a reader that has stopped: the end of the process does not wait for it. */
-const stuckMs = 1000;
+const stuck_ms = 1000;
 
 export function stderrLog(): DestinationStream {
   let waiting = "";
@@ -28,7 +28,7 @@ export function stderrLog(): DestinationStream {
   };
   const writeBytes = (bytes: Buffer) =>
     write(stderr, bytes, (error, count) => {
-      if (error?.code === "EAGAIN") setTimeout(() => writeBytes(bytes), retryMs).unref();
+      if (error?.code === "EAGAIN") setTimeout(() => writeBytes(bytes), retry_ms).unref();
       else if (!error && count < bytes.length) writeBytes(bytes.subarray(count));
       else {
         writingSince = undefined;
@@ -36,7 +36,7 @@ export function stderrLog(): DestinationStream {
       }
     });
   process.once("exit", () => {
-    if (writingSince !== undefined && performance.now() - writingSince > stuckMs) return;
+    if (writingSince !== undefined && performance.now() - writingSince > stuck_ms) return;
     try {
       writeSync(stderr, waiting);
     } catch {

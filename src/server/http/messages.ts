@@ -61,12 +61,12 @@ export const maxFrameBytes = 24 * 1024 * 1024;
 /** Most bytes of all headers of a request; more is answered 431. */
 export const maxHeaderBytes = 16 * 1024;
 /** Time for a request's headers to arrive completely. */
-export const headerTimeoutMs = 10_000;
+export const headerTimeout_ms = 10_000;
 /**
  * Longest pause of a client within its body, or of a reader that takes nothing of its answer; then the socket is closed.
  * uWebSockets.js has these ten seconds built in, for headers as well, and counts time in steps of four.
  */
-export const idleTimeoutMs = 10_000;
+export const idleTimeout_ms = 10_000;
 
 /** What serves an app on a port. */
 export type Listener = {
@@ -74,7 +74,7 @@ export type Listener = {
   port: number;
   /**
    * Takes no new connections; those that are open go on, and end with their next answer; idle ones are closed (by
-   * uWebSockets.js when they have been idle for {@link idleTimeoutMs}).
+   * uWebSockets.js when they have been idle for {@link idleTimeout_ms}).
    */
   stop(): void;
   /** Closes everything that is still open. Resolves when it is. */
@@ -86,5 +86,5 @@ export type ListenOptions = {
   /** 0 takes a free one. */
   port: number;
   /** Shorter times, for tests. Those of plain HTTP in uWebSockets.js cannot be changed. */
-  timeouts?: { headerMs?: number; idleMs?: number };
+  timeouts?: { header_ms?: number; idle_ms?: number };
 };

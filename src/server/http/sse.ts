@@ -1,7 +1,7 @@
 // Server-sent events: objects to text, one write an event. Knows neither what the events mean nor the socket.
 
 /** Between events a comment is sent this often, so that proxies and clients see that the connection lives. */
-const keepAliveMs = 15_000;
+const keepAlive_ms = 15_000;
 
 export const sseHeaders: Record<string, string> = {
   "content-type": "text/event-stream; charset=utf-8",
@@ -37,7 +37,7 @@ export async function* sseText(events: AsyncIterable<{ type: string }>): AsyncGe
 async function orKeepAlive<T>(next: Promise<T>): Promise<T | "keep-alive"> {
   let timer: NodeJS.Timeout | undefined;
   const pause = new Promise<"keep-alive">((resolve) => {
-    timer = setTimeout(resolve, keepAliveMs, "keep-alive");
+    timer = setTimeout(resolve, keepAlive_ms, "keep-alive");
   });
   try {
     return await Promise.race([next, pause]);

@@ -134,9 +134,9 @@ export class ResponseRun {
     }
   }
 
-  #addStep({ image, step, steps, etaMs }: { image: number; step: number; steps: number; etaMs: number }): void {
+  #addStep({ image, step, steps, eta_ms }: { image: number; step: number; steps: number; eta_ms: number }): void {
     const response_id = this.#resource.id;
-    this.#add({ type: "daybreak:image.progress", response_id, image_index: image, step, steps, eta_ms: etaMs });
+    this.#add({ type: "daybreak:image.progress", response_id, image_index: image, step, steps, eta_ms: eta_ms });
   }
 
   #addPartial(file: ImageFile, { image, index }: { image: number; index: number }): void {

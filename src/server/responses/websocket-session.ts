@@ -9,7 +9,7 @@ import type { Carried } from "./conversation.js";
 import { createResponseBody, transportMembers } from "./request-schema.js";
 import type { ResponseRuns } from "./runs.js";
 
-const maxConnectionMs = 60 * 60 * 1000;
+const maxConnection_ms = 60 * 60 * 1000;
 /** Frames that wait for their turn. */
 const maxWaitingTurns = 32;
 /** Errors about further ones that the client has not taken. */
@@ -34,10 +34,10 @@ export function openSession(
     return connection.send(JSON.stringify({ type: "error", status, error: rest.error }));
   };
   const limit = setTimeout(async () => {
-    const message = `the connection has been open for ${maxConnectionMs / 60_000} minutes, the most that is allowed: open another`;
+    const message = `the connection has been open for ${maxConnection_ms / 60_000} minutes, the most that is allowed: open another`;
     await sendError(new ApiError("invalid_request", "websocket_connection_limit_reached", message));
     connection.close(1000, "time limit");
-  }, maxConnectionMs);
+  }, maxConnection_ms);
   limit.unref();
 
   /** Exactly one terminal frame a turn: an error before a response exists, its end afterwards. */

@@ -80,7 +80,7 @@ describe("an allowed host", () => {
     ["/never", /in time/],
   ])("what %s gives is refused", async (path, message) => {
     const began = performance.now();
-    const error = await refusal(() => get(path, { timeoutMs: path === "/large" ? 10_000 : 200 }));
+    const error = await refusal(() => get(path, { timeout_ms: path === "/large" ? 10_000 : 200 }));
     expect([error.status, error.code]).toEqual([400, "reference_unreachable"]);
     expect(error.message).toMatch(message);
     expect(performance.now() - began).toBeLessThan(5000);

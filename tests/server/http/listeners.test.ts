@@ -286,7 +286,7 @@ beforeAll(async () => {
     const options = { host: "127.0.0.1", port: 0, listener };
     servers[listener] = {
       usual: await listen(app, options),
-      hasty: await listen(app, { ...options, timeouts: { headerMs: 500, idleMs: 1000 } }),
+      hasty: await listen(app, { ...options, timeouts: { header_ms: 500, idle_ms: 1000 } }),
     };
   }
   for (const kind of kinds) {
@@ -332,10 +332,10 @@ const slowCases: Record<string, (kind: Kind, hasty: number, usual: number) => Pr
     await eventually(() => events.get(id)?.includes("broken"));
   },
   "a body that drips is read to its end": async (kind, hasty) => {
-    const [pauseMs, pieces] = kind === "uws" ? [3000, 6] : [300, 10];
+    const [pause_ms, pieces] = kind === "uws" ? [3000, 6] : [300, 10];
     const client = new Client(hasty).send(post("/length", `Content-Length: ${pieces}\r\n`));
     for (let i = 0; i < pieces; i++) {
-      await delay(pauseMs);
+      await delay(pause_ms);
       client.send("x");
     }
     expect(await client.until(/\r\n\r\n\d+$/)).toMatch(new RegExp(`\r\n\r\n${pieces}$`));
