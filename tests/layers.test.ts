@@ -12,6 +12,7 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** Rooms and how high they are; rooms of one height do not know each other. The first match counts. */
 const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["errors", /^src\/errors\.ts$/, 0],
+  ["text", /^src\/text\.ts$/, 0],
   ["request", /^src\/engine\/(request|rng)\.ts$/, 1],
   ["gpu", /^src\/engine\/gpu\//, 2],
   ["weights", /^src\/engine\/weights\//, 3],
@@ -40,7 +41,7 @@ const sources = new Map(
 const kernels = new Map(
   filesUnder("kernels", ".wgsl").map((path) => [path.slice(8, -5), readFileSync(join(root, path), "utf8")]),
 );
-const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|errors\.ts$|index\.ts$)/.test(path));
+const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|(errors|text|index)\.ts$)/.test(path));
 
 function filesUnder(folder: string, suffix: string): string[] {
   if (!existsSync(join(root, folder))) return [];

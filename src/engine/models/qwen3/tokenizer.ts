@@ -4,6 +4,7 @@
 
 import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
 import { DaybreakError } from "../../../errors.js";
+import { wholeCharacters } from "../../../text.js";
 import type { TokenizedPrompt, Tokenizer, TruncatedPrompt } from "../../request.js";
 import { type CheckpointSource, readJson } from "../../weights/source.js";
 import type { TextEncoderConfig } from "./config.js";
@@ -96,12 +97,6 @@ const templateEnd = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
 /** One user message, no system message, thinking off: what the reference's chat template gives. */
 function chatTemplate(prompt: string): string {
   return templateStart + prompt + templateEnd;
-}
-
-/** The first `length` UTF-16 units of a text, one less where that would cut a surrogate pair. */
-function wholeCharacters(text: string, length: number): string {
-  const cutsPair = /[\ud800-\udbff]/.test(text.charAt(length - 1)) && /[\udc00-\udfff]/.test(text.charAt(length));
-  return text.slice(0, cutsPair ? length - 1 : length);
 }
 
 /** The characters of a text that lie whole within the first `bytes` of its UTF-8. */
