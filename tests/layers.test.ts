@@ -24,9 +24,13 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["setup", /^src\/setup\//, 7],
   ["node", /^src\/node\//, 8],
   ["media", /^src\/media\//, 8],
-  ["server", /^src\/server\//, 9],
   ["bench", /^bench\//, 9],
-  ["cli", /^src\/cli\//, 10],
+  ["server-http", /^src\/server\/http\//, 9],
+  ["server-drawing", /^src\/server\/drawing\//, 10],
+  ["server-responses", /^src\/server\/responses\//, 11],
+  ["server-images", /^src\/server\/images\//, 11],
+  ["server", /^src\/server\/[^/]+\.ts$/, 12],
+  ["cli", /^src\/cli\//, 13],
 ];
 
 /** What the web-standard half may import besides itself; both run in browsers. */

@@ -4,8 +4,8 @@
 import { join, resolve } from "node:path";
 import { DaybreakError, type Precision } from "../index.js";
 import { cacheFolder } from "../node/cache-folder.js";
+import { maxServedSide, minServedSide } from "../server/drawing/limits.js";
 import type { ListenerChoice } from "../server/http/listen.js";
-import { maxOutputSide, minOutputSide } from "../server/responses/request-schema.js";
 import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { progressLine } from "./progress.js";
@@ -134,12 +134,12 @@ function choice<T extends string>(options: ParsedOptions, name: string, known: r
 
 function readDefaultSize(text: string): { width: number; height: number } {
   const [width = 0, height = 0] = /^\d{1,5}x\d{1,5}$/.test(text) ? text.split("x").map(Number) : [];
-  const isGood = [width, height].every((side) => side % 16 === 0 && side >= minOutputSide && side <= maxOutputSide);
+  const isGood = [width, height].every((side) => side % 16 === 0 && side >= minServedSide && side <= maxServedSide);
   if (!isGood)
     throw invalid(
       "default-size",
       text,
-      `WxH with sides that are multiples of 16, from ${minOutputSide} to ${maxOutputSide}`,
+      `WxH with sides that are multiples of 16, from ${minServedSide} to ${maxServedSide}`,
     );
   return { width, height };
 }

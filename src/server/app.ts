@@ -2,18 +2,22 @@
 // errors as bodies, counting, logging. What the routes do is in their own files; `routing.ts` is the table they make.
 
 import { Readable } from "node:stream";
-import type { Caller, ServerContext, ServerOptions } from "./context.js";
-import { ApiError, errorResponse, toApiError } from "./http/api-error.js";
+import type { ServerContext, ServerOptions } from "./context.js";
+import { toApiError } from "./drawing/errors.js";
+import { ApiError, errorResponse } from "./http/api-error.js";
+import { RequestCaller } from "./http/caller.js";
 import { newId } from "./http/ids.js";
 import type { HttpApp, HttpRequest, HttpResponse } from "./http/messages.js";
+import type { Route } from "./http/routes.js";
 import { imageRoutes } from "./images/routes.js";
 import { mediaRoutes } from "./media-routes.js";
 import { openApiRoute } from "./openapi.js";
 import { responseRoutes } from "./responses/routes.js";
 import { ResponseRuns } from "./responses/runs.js";
 import { openSession } from "./responses/websocket-session.js";
-import { createRouter, type Route } from "./routing.js";
+import { createRouter } from "./routing.js";
 import { serviceRoutes } from "./service-routes.js";
+import { studioRoutes } from "./studio.js";
 
 export type App = HttpApp & {
   /** The same for programs that have the platform's own objects: tests, or a page's service worker. */
@@ -30,6 +34,7 @@ export function createApp(context: ServerContext): App {
     ...imageRoutes(context),
     ...mediaRoutes(context),
     ...serviceRoutes(context),
+    ...studioRoutes(),
   ];
   const router = createRouter([...routes, openApiRoute(routes, options)]);
 
@@ -68,7 +73,7 @@ export function createApp(context: ServerContext): App {
       const key = options.keys?.identify(request.header("authorization"));
       const { baseUrl, hosts } = new RequestCaller(options, request, requestId, key);
       context.log.info({ request: requestId, path, websocket: true }, "opened");
-      return (connection) => openSession(runs, { key, baseUrl, hosts, requestId }, connection);
+      return (connection) => openSession(runs, context.heldBytes, { key, baseUrl, hosts, requestId }, connection);
     } catch (error) {
       const refusal = errorResponse(reported(context, error, requestId));
       return { ...refusal, headers: { ...refusal.headers, "x-request-id": requestId } };
@@ -84,44 +89,6 @@ export function createApp(context: ServerContext): App {
       await Promise.all([runs.stopAll(reason), context.jobs.stop(reason)]);
     },
   };
-}
-
-/** What is known of who asks; most of it is found out only when a route wants it. */
-class RequestCaller implements Caller {
-  readonly requestId: string;
-  readonly key: string | undefined;
-  readonly #options: ServerOptions;
-  readonly #request: HttpRequest;
-
-  constructor(options: ServerOptions, request: HttpRequest, requestId: string, key: string | undefined) {
-    this.#options = options;
-    this.#request = request;
-    this.requestId = requestId;
-    this.key = key;
-  }
-
-  get signal(): AbortSignal {
-    return this.#request.signal;
-  }
-
-  get baseUrl(): string {
-    const { publicUrl, trustProxy } = this.#options;
-    if (publicUrl !== undefined) return publicUrl;
-    const forwarded = trustProxy ? this.#request.header("x-forwarded-proto") : undefined;
-    const scheme = forwarded === "https" || forwarded === "http" ? forwarded : this.#request.scheme;
-    return `${scheme}://${this.#host}`;
-  }
-
-  get hosts(): string[] {
-    const { publicUrl } = this.#options;
-    return publicUrl === undefined ? [this.#host] : [this.#host, new URL(publicUrl).host];
-  }
-
-  get #host(): string {
-    const forwarded = this.#options.trustProxy ? this.#request.header("x-forwarded-host") : undefined;
-    const host = forwarded ?? this.#request.header("host") ?? "";
-    return /^[\w.-]+(:\d+)?$|^\[[\da-f:.]+\](:\d+)?$/i.test(host) ? host.toLowerCase() : "localhost";
-  }
 }
 
 function identify(options: ServerOptions, { access }: Route, request: HttpRequest): string | undefined {

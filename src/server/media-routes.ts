@@ -3,9 +3,10 @@
 
 import type { Asset, AssetKind } from "../media/store.js";
 import type { ServerContext } from "./context.js";
+import { json } from "./http/answers.js";
 import { ApiError } from "./http/api-error.js";
 import type { HttpRequest, HttpResponse } from "./http/messages.js";
-import { type Call, json, type Route } from "./routing.js";
+import type { Call, Route } from "./http/routes.js";
 import { deletedAsset } from "./service-schema.js";
 
 export function mediaRoutes(context: ServerContext): Route[] {

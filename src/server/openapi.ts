@@ -3,8 +3,9 @@
 
 import { z } from "zod";
 import type { ServerOptions } from "./context.js";
-import { errorBody } from "./responses/response-schema.js";
-import { json, type Route } from "./routing.js";
+import { json } from "./http/answers.js";
+import { errorBody } from "./http/api-error.js";
+import type { Route } from "./http/routes.js";
 
 /** `GET /openapi.json` for these routes and itself. */
 export function openApiRoute(routes: readonly Route[], options: ServerOptions): Route {

@@ -1,34 +1,7 @@
-// The table of routes: which handler answers a method and a path, and what each expects and gives, as data. The
-// OpenAPI document is generated from the same table. Knows no route by name.
+// Finds the route that answers a method and a path. Knows no route by name.
 
-import type { z } from "zod";
-import type { Caller } from "./context.js";
 import { ApiError } from "./http/api-error.js";
-import type { HttpRequest, HttpResponse } from "./http/messages.js";
-
-/** One request for a handler. */
-export type Call = {
-  request: HttpRequest;
-  caller: Caller;
-  /** The path's variable, decoded; "" if it has none. */
-  id: string;
-  query: URLSearchParams;
-};
-
-export type Route = {
-  method: "GET" | "POST" | "DELETE";
-  /** With at most one variable, written `{id}`. A GET route answers HEAD as well. */
-  path: string;
-  /** Who may call: with a key, if the server has keys; anybody; anybody unless media are protected. */
-  access: "key" | "open" | "media";
-  /** One line for the OpenAPI document. */
-  summary: string;
-  handle: (call: Call) => HttpResponse | Promise<HttpResponse>;
-  /** Bodies by media type. */
-  body?: Record<string, z.ZodType | "form">;
-  /** What a 200 holds by media type; files have no schema. */
-  answer: Record<string, z.ZodType | "file">;
-};
+import type { Route } from "./http/routes.js";
 
 export type Match = { route: Route; id: string };
 
@@ -83,9 +56,4 @@ function decode(text: string): string {
   } catch {
     return text;
   }
-}
-
-/** An answer in JSON. */
-export function json(value: unknown, status = 200): HttpResponse {
-  return { status, headers: { "content-type": "application/json; charset=utf-8" }, body: JSON.stringify(value) };
 }

@@ -4,7 +4,7 @@
 import { createHash, randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type DestinationStream, pino } from "pino";
+import { type DestinationStream, type Logger, pino } from "pino";
 import { openTokenizer } from "../engine/checkpoint.js";
 import { loadConfigs } from "../engine/models/flux2/config.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
@@ -17,7 +17,7 @@ import { embeddedModel } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
 import type { TuneMode } from "../node/tune.js";
 import { type App, createApp } from "./app.js";
-import type { ServerContext } from "./context.js";
+import type { ServerContext, ServerOptions } from "./context.js";
 import { JobQueue } from "./drawing/jobs.js";
 import { modelName } from "./drawing/model-name.js";
 import { checkAddress } from "./http/address.js";
@@ -120,43 +120,15 @@ async function start(
   const responses = await ResponseStore.open(store);
   const workers = MediaWorkers.open();
   closers.push(() => workers.close());
-
-  const engine = await EngineProcess.open({
-    model,
-    precision: options.precision,
-    memoryBudgetBytes: options.memoryBudgetBytes,
-    tune: options.tune,
-    expected: defaultSize,
-    onProgress: (event) => {
-      // A log line and a progress line at once would share a line of the terminal.
-      if (event.stage !== "tune" || event.done > 0) return options.onLoading?.(event);
-      log.info({ operations: event.total }, "choosing the fastest kernels for this device, once: about 10 s at most");
-    },
-    onRestart: (reason) => log.error({ err: reason }, "the engine failed and is being replaced"),
-    // Drivers are talkative; what went wrong comes as an error of its own.
-    onLog: (line) => log.debug({ engine: line }, "the engine says"),
-  });
+  const engine = await openEngine(options, { model, expected: defaultSize }, log);
   closers.push(() => engine.close());
   await engine.probe();
 
   const jobs = new JobQueue();
   const context: ServerContext = {
-    options: {
-      modelName: options.modelName ?? name,
-      defaultSize,
-      publicUrl: options.publicUrl?.replace(/\/+$/, ""),
-      trustProxy: options.trustProxy ?? false,
-      corsOrigins: options.corsOrigins ?? [],
-      imageHosts: options.imageHosts ?? [],
-      keys,
-      protectMedia: options.protectMedia ?? false,
-      metadata: options.metadata ?? true,
-      logPrompts: options.logPrompts ?? false,
-      stateKey:
-        options.stateKey === undefined ? randomBytes(32) : createHash("sha256").update(options.stateKey).digest(),
-      version: packageManifest().version,
-    },
+    options: serverOptions(options, { modelName: options.modelName ?? name, defaultSize, keys }),
     ...{ engine, tokenizer, defaults, store, workers, jobs, responses, log },
+    heldBytes: { count: 0 },
     metrics: createMetrics({
       jobs: () => jobs,
       mediaBytes: () => store.totalBytes,
@@ -170,34 +142,78 @@ async function start(
   closers.push(() => listener.close());
   const host = options.host.includes(":") ? `[${options.host}]` : options.host;
   const url = `http://${host}:${listener.port}`;
-  log.info({ url, listener: listener.name, model: context.options.modelName, adapter: engine.info.adapter }, "serving");
+  const { modelName } = context.options;
+  log.info({ url, listener: listener.name, model: modelName, adapter: engine.info.adapter }, "serving");
 
-  const shutDown = async (grace_ms: number) => {
-    listener.stop();
-    await Promise.race([jobs.drain(), sleep(Math.min(grace_ms, longestTimer_ms), undefined, { ref: false })]);
-    const stopped = app.stopAll();
-    await Promise.race([stopped, sleep(step_ms, undefined, { ref: false })]);
-    await engine.close();
-    await stopped;
-    await sleep(farewell_ms);
-    await closeAll();
-    log.info("stopped");
-  };
   let closing: Promise<void> | undefined;
   return {
     url,
     listener: listener.name,
     adapter: engine.info.adapter,
-    modelName: context.options.modelName,
+    modelName,
     app,
     get enginePid() {
       return engine.pid;
     },
     close(grace_ms) {
-      closing ??= shutDown(grace_ms);
+      closing ??= shutDown(context, { app, listener, closeAll }, grace_ms);
       return closing;
     },
   };
+}
+
+function openEngine(
+  options: StartOptions,
+  served: { model: string; expected: { width: number; height: number } },
+  log: Logger,
+): Promise<EngineProcess> {
+  const { precision, memoryBudgetBytes, tune, onLoading } = options;
+  return EngineProcess.open({
+    ...{ ...served, precision, memoryBudgetBytes, tune },
+    onProgress: (event) => {
+      // A log line and a progress line at once would share a line of the terminal.
+      if (event.stage !== "tune" || event.done > 0) return onLoading?.(event);
+      log.info({ operations: event.total }, "choosing the fastest kernels for this device, once: about 10 s at most");
+    },
+    onRestart: (reason) => log.error({ err: reason }, "the engine failed and is being replaced"),
+    // Drivers are talkative; what went wrong comes as an error of its own.
+    onLog: (line) => log.debug({ engine: line }, "the engine says"),
+  });
+}
+
+/** What was asked for, with everything filled in. */
+function serverOptions(
+  options: StartOptions,
+  known: Pick<ServerOptions, "modelName" | "defaultSize" | "keys">,
+): ServerOptions {
+  const { stateKey } = options;
+  return {
+    ...known,
+    publicUrl: options.publicUrl?.replace(/\/+$/, ""),
+    trustProxy: options.trustProxy ?? false,
+    corsOrigins: options.corsOrigins ?? [],
+    imageHosts: options.imageHosts ?? [],
+    protectMedia: options.protectMedia ?? false,
+    metadata: options.metadata ?? true,
+    logPrompts: options.logPrompts ?? false,
+    stateKey: stateKey === undefined ? randomBytes(32) : createHash("sha256").update(stateKey).digest(),
+    version: packageManifest().version,
+  };
+}
+
+type Open = { app: App; listener: Listener; closeAll: () => Promise<void> };
+
+async function shutDown(context: ServerContext, { app, listener, closeAll }: Open, grace_ms: number): Promise<void> {
+  const { engine, jobs, log } = context;
+  listener.stop();
+  await Promise.race([jobs.drain(), sleep(Math.min(grace_ms, longestTimer_ms), undefined, { ref: false })]);
+  const stopped = app.stopAll();
+  await Promise.race([stopped, sleep(step_ms, undefined, { ref: false })]);
+  await engine.close();
+  await stopped;
+  await sleep(farewell_ms);
+  await closeAll();
+  log.info("stopped");
 }
 
 /** What the serving process needs of a checkpoint: no weights. */

@@ -1,41 +1,96 @@
-// The routes about the server itself: models, health, metrics, version, the OpenAPI document, the studio page.
+// The routes about the server itself: models, health, metrics, version.
 
+import { defaultGuidance, defaultSteps, maxPixels, maxPromptTokens, sizeMultiple } from "../engine/request.js";
 import type { ServerContext } from "./context.js";
-import { checkModel, describeModel } from "./drawing/models.js";
+import {
+  maxDistilledSteps,
+  maxFramesPerSecond,
+  maxServedFrames,
+  maxServedImages,
+  maxServedReferences,
+  maxServedSide,
+  maxServedSteps,
+  minServedSide,
+} from "./drawing/limits.js";
+import { checkModel } from "./drawing/model-name.js";
+import { json, unixSeconds } from "./http/answers.js";
 import { ApiError } from "./http/api-error.js";
 import type { HttpResponse } from "./http/messages.js";
-import { seconds } from "./responses/request.js";
-import { json, type Route } from "./routing.js";
-import { health, model, modelList, readiness, version } from "./service-schema.js";
-import { studioFiles } from "./studio.js";
+import type { Route } from "./http/routes.js";
+import { health, type Model, model, modelList, readiness, version } from "./service-schema.js";
 
 export function serviceRoutes(context: ServerContext): Route[] {
-  const { engine, options, metrics } = context;
-  const started = seconds();
-  const healthy: HttpResponse = json({ status: "ok" });
+  return [...modelRoutes(context), ...stateRoutes(context)];
+}
+
+function modelRoutes(context: ServerContext): Route[] {
+  const { modelName } = context.options;
+  const described = describeModel(context, unixSeconds());
+  const one: Route = {
+    method: "GET",
+    path: "/v1/models/{id}",
+    access: "key",
+    summary: "What the served model can do, its defaults and limits",
+    handle: ({ id }) => {
+      if (id !== "") checkModel(modelName, id);
+      return json(described);
+    },
+    answer: { "application/json": model },
+  };
   return [
     {
       method: "GET",
       path: "/v1/models",
       access: "key",
       summary: "The served model, in a list",
-      handle: () => json({ object: "list", data: [describeModel(context, started)] }),
+      handle: () => json({ object: "list", data: [described] }),
       answer: { "application/json": modelList },
     },
-    // Names with a slash come escaped or as they are.
-    ...["/v1/models/{id}", ...(options.modelName.includes("/") ? [`/v1/models/${options.modelName}`] : [])].map(
-      (path): Route => ({
-        method: "GET",
-        path,
-        access: "key",
-        summary: "What the served model can do, its defaults and limits",
-        handle: ({ id }) => {
-          if (id !== "") checkModel(options.modelName, id);
-          return json(describeModel(context, started));
-        },
-        answer: { "application/json": model },
-      }),
-    ),
+    one,
+    // A name with a slash comes escaped or as it is.
+    ...(modelName.includes("/") ? [{ ...one, path: `/v1/models/${modelName}` }] : []),
+  ];
+}
+
+/** @param created Unix time of the server's start */
+function describeModel({ options, defaults }: ServerContext, created: number): Model {
+  const { isDistilled } = defaults;
+  return {
+    id: options.modelName,
+    object: "model",
+    created,
+    owned_by: options.modelName.includes("/") ? options.modelName.split("/")[0]! : "daybreak",
+    capabilities: {
+      input: ["text", "image"],
+      output: ["image", "video"],
+      guidance: !isDistilled,
+      video_method: "latent_walk",
+    },
+    defaults: {
+      ...options.defaultSize,
+      steps: defaultSteps(defaults),
+      guidance_scale: defaultGuidance(defaults),
+      output_format: "png",
+      response_format: "url",
+    },
+    limits: {
+      min_side: minServedSide,
+      max_side: maxServedSide,
+      side_multiple: sizeMultiple,
+      max_area: Math.min(maxPixels, maxServedSide ** 2),
+      max_steps: isDistilled ? maxDistilledSteps : maxServedSteps,
+      max_images: maxServedImages,
+      max_references: maxServedReferences,
+      max_prompt_tokens: maxPromptTokens,
+      max_frames: maxServedFrames,
+      max_frames_per_second: maxFramesPerSecond,
+    },
+  };
+}
+
+function stateRoutes({ engine, options, metrics }: ServerContext): Route[] {
+  const healthy: HttpResponse = json({ status: "ok" });
+  return [
     {
       method: "GET",
       path: "/healthz",
@@ -82,27 +137,5 @@ export function serviceRoutes(context: ServerContext): Route[] {
       handle: () => json({ version: options.version, model: options.modelName, adapter: engine.info.adapter }),
       answer: { "application/json": version },
     },
-    ...studioFiles.map(
-      ({ path, type, text }): Route => ({
-        method: "GET",
-        path,
-        access: "open",
-        summary: "A file of the studio page",
-        handle: () => ({
-          status: 200,
-          headers: { "content-type": type, "cache-control": "no-cache", ...studioHeaders },
-          body: text(),
-        }),
-        answer: { [type.split(";")[0] as string]: "file" },
-      }),
-    ),
   ];
 }
-
-/** The page loads nothing from elsewhere and runs no inline code; pictures also come as data and blobs. */
-const studioHeaders = {
-  "content-security-policy":
-    "default-src 'self'; img-src 'self' data: blob:; media-src 'self' data: blob:; frame-ancestors 'none'; base-uri 'none'",
-  "x-content-type-options": "nosniff",
-  "referrer-policy": "no-referrer",
-};

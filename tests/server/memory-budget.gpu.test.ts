@@ -2,7 +2,7 @@
 
 import { afterAll, beforeAll, expect, test } from "vitest";
 import { DaybreakError } from "../../src/errors.js";
-import { toApiError } from "../../src/server/http/api-error.js";
+import { toApiError } from "../../src/server/drawing/errors.js";
 import { openServer, parseEvents, postJson, smallRequest, type TestServer } from "./running.js";
 import { metric } from "./served-program.js";
 

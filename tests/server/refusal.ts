@@ -1,8 +1,8 @@
 // What tests expect of a refusal, and the requests and callers that unit tests begin with.
 
 import { expect } from "vitest";
-import type { Caller } from "../../src/server/context.js";
 import { ApiError } from "../../src/server/http/api-error.js";
+import type { Caller } from "../../src/server/http/caller.js";
 import type { HttpRequest } from "../../src/server/http/messages.js";
 
 /** The ApiError that a call throws or rejects with; fails if it does neither. */

@@ -2,7 +2,9 @@
 
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { createRouter, json, type Route } from "../../src/server/routing.js";
+import { json } from "../../src/server/http/answers.js";
+import type { Route } from "../../src/server/http/routes.js";
+import { createRouter } from "../../src/server/routing.js";
 import { refusal } from "./refusal.js";
 
 const route = (method: Route["method"], path: string): Route => ({

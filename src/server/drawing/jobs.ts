@@ -15,7 +15,7 @@ export type JobOptions = {
   caller: string | undefined;
   /** Takes a waiting job out of the queue, and tells a running one. */
   signal: AbortSignal;
-  /** Memory that the job holds until it is over: its reference images. */
+  /** Of its reference images, which it holds until it is over. */
   bytes: number;
 };
 
@@ -24,8 +24,8 @@ export type Job<T> = { isWaiting: boolean; result: Promise<T> };
 
 type Waiting = { start: () => void; cancel: (reason: unknown) => void };
 
-/** Of all jobs' memory together. */
-const maxHeldBytes = 512 * 1024 * 1024;
+/** Of the reference images of all jobs together. */
+const maxReferenceBytes = 512 * 1024 * 1024;
 
 /** Weight of the newest job in the running mean of durations. */
 const smoothing = 0.3;
@@ -40,7 +40,7 @@ export class JobQueue {
   #running = 0;
   #isClosed = false;
   #mean_ms = firstGuess_ms;
-  #heldBytes = 0;
+  #referenceBytes = 0;
   #whenIdle: (() => void)[] = [];
   /** Of every job that waits or runs. */
   readonly #stops = new Set<AbortController>();
@@ -88,12 +88,12 @@ export class JobQueue {
    */
   submit<T>(work: (signal: AbortSignal) => Promise<T>, { caller, signal, bytes }: JobOptions): Job<T> {
     this.checkRoom(caller);
-    if (this.#running > 0 && this.#heldBytes + bytes > maxHeldBytes) {
+    if (this.#running > 0 && this.#referenceBytes + bytes > maxReferenceBytes) {
       const message =
         "the reference images of waiting jobs fill the memory that is set aside for them: try again later";
       throw new ApiError("overloaded", "too_many_bytes", message, { headers: this.#retryAfter() });
     }
-    this.#heldBytes += bytes;
+    this.#referenceBytes += bytes;
     const stop = new AbortController();
     const pass = () => stop.abort(signal.reason);
     signal.addEventListener("abort", pass);
@@ -110,7 +110,7 @@ export class JobQueue {
       .finally(() => {
         signal.removeEventListener("abort", pass);
         this.#stops.delete(stop);
-        this.#heldBytes -= bytes;
+        this.#referenceBytes -= bytes;
       });
     return { isWaiting, result };
   }

@@ -1,7 +1,9 @@
-// The name under which a checkpoint folder is served when nobody gave one.
+// The name under which a checkpoint is served: how one is called that nobody named, and the check that a request means
+// it.
 
 import { basename, resolve } from "node:path";
 import { type CheckpointSource, readJson } from "../../engine/weights/source.js";
+import { ApiError } from "../http/api-error.js";
 
 const repositoryName = /^[\w.-]+\/[\w.-]+$/;
 
@@ -16,4 +18,11 @@ export async function modelName(folder: string, source: CheckpointSource): Promi
   const index = (await readJson(source, "model_index.json")) as { _name_or_path?: unknown };
   const stated = index._name_or_path;
   return typeof stated === "string" && repositoryName.test(stated) ? stated : basename(path);
+}
+
+/** Refuses a name that is not served. Throws ApiError `model_not_found`, 404. */
+export function checkModel(served: string, requested: string | null | undefined): void {
+  if (requested === undefined || requested === null || requested === served) return;
+  const message = `the model ${JSON.stringify(requested.slice(0, 200))} is not served here: currently serving ${JSON.stringify(served)}`;
+  throw new ApiError("not_found", "model_not_found", message, { param: "model" });
 }

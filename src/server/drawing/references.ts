@@ -4,20 +4,25 @@
 
 import type { RgbImage } from "../../engine/request.js";
 import { DaybreakError } from "../../errors.js";
-import type { Asset } from "../../media/store.js";
-import type { Caller, ServerContext } from "../context.js";
-import { ApiError, toApiError } from "../http/api-error.js";
-import type { ImageSource } from "../responses/conversation.js";
-import { fetchRemoteImage, maxUrlLength } from "./remote-images.js";
+import { ApiError } from "../http/api-error.js";
+import type { Caller } from "../http/caller.js";
+import type { DrawingContext } from "./context.js";
+import { toApiError } from "./errors.js";
+import { assetOfUrl } from "./files.js";
+import { fetchRemoteImage } from "./remote-images.js";
 
-const assetPath = /^\/v1\/images\/(img_[0-9a-f]{32})\/content$/;
+/** Where an image is to be read from, and the member of the request that said so. */
+export type ImageSource =
+  | { from: "base64"; data: string; param: string }
+  | { from: "url"; url: string; param: string }
+  | { from: "asset"; id: string; param: string };
 
 /**
  * Reads images in order. Throws ApiError with the param of the image at fault: `reference_not_allowed`,
  * `media_not_found`, and what decoding refuses.
  */
 export async function readReferences(
-  context: ServerContext,
+  context: DrawingContext,
   sources: readonly ImageSource[],
   caller: Caller,
 ): Promise<RgbImage[]> {
@@ -35,22 +40,8 @@ export async function readReferences(
   return images;
 }
 
-/** Where a stored picture or video can be fetched. */
-export function assetUrl(baseUrl: string, { id, kind }: Asset): string {
-  return `${baseUrl}/v1/${kind === "vid" ? "videos" : "images"}/${id}/content`;
-}
-
-/** Which of this server's pictures a URL names, if it does. */
-export function assetOfUrl(url: string, caller: Caller): string | undefined {
-  if (url.length > maxUrlLength) return undefined;
-  if (!URL.canParse(url)) return assetPath.exec(url)?.[1];
-  const { protocol, host, pathname, search } = new URL(url);
-  const isOwn = /^https?:$/.test(protocol) && caller.hosts.includes(host) && search === "";
-  return isOwn ? assetPath.exec(pathname)?.[1] : undefined;
-}
-
 /** The bytes of an image, whatever they are. Throws ApiError. */
-export async function readSource(context: ServerContext, source: ImageSource, caller: Caller): Promise<Uint8Array> {
+export async function readSource(context: DrawingContext, source: ImageSource, caller: Caller): Promise<Uint8Array> {
   const { param } = source;
   if (source.from === "base64") return decodeBase64(source.data, param);
   if (source.from === "asset") return readAsset(context, source.id, param);
@@ -61,7 +52,7 @@ export async function readSource(context: ServerContext, source: ImageSource, ca
   return fetchRemoteImage(url, { hosts: context.options.imageHosts, param, signal: caller.signal });
 }
 
-async function readAsset(context: ServerContext, id: string, param: string): Promise<Uint8Array> {
+async function readAsset(context: DrawingContext, id: string, param: string): Promise<Uint8Array> {
   const bytes = await context.store.read(id);
   if (bytes) return bytes;
   const message = `the image ${id} is not here: it has expired or was evicted or deleted`;

@@ -7,7 +7,8 @@ const idBytes = 16;
 const pool = Buffer.alloc(256 * idBytes);
 let used = pool.length;
 
-export function newId(prefix: "resp" | "msg" | "img" | "vid" | "ig" | "cmp" | "req"): string {
+/** Such as `req_…` for the prefix `req`. */
+export function newId(prefix: string): string {
   if (used === pool.length) {
     randomFillSync(pool);
     used = 0;

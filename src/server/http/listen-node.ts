@@ -46,6 +46,8 @@ type Context = {
   isStopping: boolean;
   /** The requests under way on each open connection. */
   connections: Map<Duplex, Set<Exchange>>;
+  /** WebSockets that have not answered the last ping. */
+  silent: WeakSet<WebSocket>;
 };
 
 /**
@@ -69,7 +71,15 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
   // its default drops further headers silently
   server.maxHeadersCount = 0;
   const webSockets = new WebSocketServer({ noServer: true, maxPayload: maxFrameBytes, perMessageDeflate: false });
-  const context: Context = { app, server, webSockets, idle_ms, isStopping: false, connections: new Map() };
+  const context: Context = {
+    app,
+    server,
+    webSockets,
+    idle_ms,
+    isStopping: false,
+    connections: new Map(),
+    silent: new WeakSet(),
+  };
   server.on("connection", (socket) => trackConnection(context, socket));
   server.on("request", (req, res) => serve(context, req, res));
   // any expectation but 100-continue: a request like others
@@ -88,7 +98,7 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
     throw addressError(error as Error, host, port);
   }
   const closed = new Promise<void>((resolve) => server.once("close", resolve));
-  const pings = setInterval(() => pingAll(webSockets), idle_ms);
+  const pings = setInterval(() => pingAll(context), idle_ms);
   return {
     name: "node",
     port: (server.address() as AddressInfo).port,
@@ -372,7 +382,7 @@ function upgrade(context: Context, req: IncomingMessage, socket: Duplex, head: B
   }
   if (typeof outcome === "function") {
     const connect = outcome;
-    context.webSockets.handleUpgrade(req, socket, head, (ws) => open(ws, socket as Socket, context.idle_ms, connect));
+    context.webSockets.handleUpgrade(req, socket, head, (ws) => open(context, ws, socket as Socket, connect));
   } else {
     answerOn(socket, res);
     exchange.answer(() => outcome as HttpResponse | Promise<HttpResponse>);
@@ -390,11 +400,8 @@ function upgradeOutcome(context: Context, exchange: Exchange, req: IncomingMessa
   return handshakeRefusal(exchange) ?? context.app.upgrade(exchange);
 }
 
-/** Sockets that have not answered the last ping. */
-const silent = new WeakSet<WebSocket>();
-
-function pingAll({ clients }: WebSocketServer): void {
-  for (const ws of clients) {
+function pingAll({ webSockets, silent }: Context): void {
+  for (const ws of webSockets.clients) {
     if (silent.has(ws)) ws.terminate();
     // behind unsent data a ping would come late; that case has its own clock
     else if (ws.bufferedAmount === 0 && ws.readyState === ws.OPEN) {
@@ -404,7 +411,12 @@ function pingAll({ clients }: WebSocketServer): void {
   }
 }
 
-function open(ws: WebSocket, socket: Socket, idle_ms: number, connect: (c: WebSocketConnection) => WebSocketEvents) {
+function open(
+  { idle_ms, silent }: Context,
+  ws: WebSocket,
+  socket: Socket,
+  connect: (c: WebSocketConnection) => WebSocketEvents,
+): void {
   let isClosing = false;
   let unsent = 0;
   const send = (text: string) =>

@@ -1,19 +1,22 @@
 // Server-sent events: objects to text, one write an event. Knows neither what the events mean nor the socket.
 
+import type { HttpResponse } from "./messages.js";
+
 /** Between events a comment is sent this often, so that proxies and clients see that the connection lives. */
 const keepAlive_ms = 15_000;
 
-export const sseHeaders: Record<string, string> = {
-  "content-type": "text/event-stream; charset=utf-8",
-  "cache-control": "no-store",
-  "x-accel-buffering": "no",
-};
+/** An answer that is a stream of events, which ends with the line `data: [DONE]`. */
+export function eventStream(events: AsyncIterable<{ type: string }>): HttpResponse {
+  const headers = {
+    "content-type": "text/event-stream; charset=utf-8",
+    "cache-control": "no-store",
+    "x-accel-buffering": "no",
+  };
+  return { status: 200, headers, body: sseText(events) };
+}
 
-/**
- * The text of a stream of events, each item one whole event with its blank line: a well-known client loses events that
- * are split over network chunks. The last line is `data: [DONE]`.
- */
-export async function* sseText(events: AsyncIterable<{ type: string }>): AsyncGenerator<string, void> {
+/** Each item is one whole event with its blank line: a well-known client loses events split over network chunks. */
+async function* sseText(events: AsyncIterable<{ type: string }>): AsyncGenerator<string, void> {
   const iterator = events[Symbol.asyncIterator]();
   try {
     let next = iterator.next();

@@ -2,21 +2,25 @@
 // partial images. The same drawings as those of `/v1/responses`, in OpenAI's words. They answer b64_json by default,
 // because both official clients read that.
 
-import type { RgbImage } from "../../engine/request.js";
-import type { Caller, ServerContext } from "../context.js";
-import { type Drawing, type ImageFile, imageFacts, logPrompt, planDrawing, submitDrawing } from "../drawing/draw.js";
-import { checkModel } from "../drawing/models.js";
-import { assetUrl, readReferences } from "../drawing/references.js";
-import { ApiError, errorPayload, schemaError, toApiError } from "../http/api-error.js";
-import { type KeepHeld, mediaType, unsupportedType, withForm, withJson } from "../http/body.js";
+import type { DrawingContext } from "../drawing/context.js";
+import { logPrompt, submitDrawing } from "../drawing/draw.js";
+import { toApiError } from "../drawing/errors.js";
+import { assetUrl, type ImageFile, imageFacts } from "../drawing/files.js";
+import { type Drawing, type DrawingRequest, judgeDrawing } from "../drawing/judge.js";
+import { maxServedReferences } from "../drawing/limits.js";
+import { checkModel } from "../drawing/model-name.js";
+import type { ImageSource } from "../drawing/references.js";
+import { json, toBase64, unixSeconds } from "../http/answers.js";
+import { ApiError, errorPayload } from "../http/api-error.js";
+import { type HeldBytes, type KeepHeld, mediaType, unsupportedType } from "../http/body.js";
+import type { Caller } from "../http/caller.js";
 import { EventLog } from "../http/event-log.js";
+import { withForm } from "../http/forms.js";
+import { takesJson, withJson } from "../http/json.js";
 import type { HttpResponse } from "../http/messages.js";
-import { sseHeaders, sseText } from "../http/sse.js";
-import type { ImageSource } from "../responses/conversation.js";
-import { toBase64 } from "../responses/output.js";
-import { parseSize, seconds } from "../responses/request.js";
-import { maxReferences } from "../responses/request-schema.js";
-import { type Call, json, type Route } from "../routing.js";
+import type { Call, Route } from "../http/routes.js";
+import { readAs } from "../http/schema.js";
+import { eventStream } from "../http/sse.js";
 import {
   type ImageEditBody,
   type ImageGenerationBody,
@@ -28,22 +32,21 @@ import {
   imagesStreamEvent,
 } from "./schema.js";
 
+type ImagesContext = DrawingContext & { heldBytes: HeldBytes };
+type Body = ImageGenerationBody | ImageEditBody;
+
 const answer = { "application/json": imagesResponse, "text/event-stream": imagesStreamEvent };
 
-export function imageRoutes(context: ServerContext): Route[] {
+export function imageRoutes(context: ImagesContext): Route[] {
   return [
     {
       method: "POST",
       path: "/v1/images/generations",
       access: "key",
       summary: "OpenAI's image generation",
-      handle: ({ request, caller }) =>
-        withJson(request, async (body, keepHeld) => {
-          const parsed = imageGenerationBody.safeParse(body);
-          if (!parsed.success) throw schemaError(parsed.error, body);
-          return draw(context, caller, { kind: "image_generation", body: parsed.data, sources: [] }, keepHeld);
-        }),
-      body: { "application/json": imageGenerationBody },
+      ...takesJson(context.heldBytes, imageGenerationBody, (body, { caller }, keepHeld) =>
+        create(context, caller, body, keepHeld),
+      ),
       answer,
     },
     {
@@ -58,35 +61,28 @@ export function imageRoutes(context: ServerContext): Route[] {
   ];
 }
 
-async function edit(context: ServerContext, { request, caller }: Call): Promise<HttpResponse> {
+async function edit(context: ImagesContext, { request, caller }: Call): Promise<HttpResponse> {
   const type = mediaType(request);
-  const use = (body: unknown, keepHeld: KeepHeld) => editImages(context, caller, body, keepHeld);
-  if (type === "application/json") return withJson(request, use);
+  const use = async (body: ImageEditBody, keepHeld: KeepHeld) => {
+    checkEdit(body);
+    return create(context, caller, body, keepHeld);
+  };
+  if (type === "application/json") return withJson(request, context.heldBytes, imageEditBody, use);
   if (type !== "multipart/form-data") throw unsupportedType(request, "multipart/form-data or application/json");
-  return withForm(request, async (form, keepHeld) => use(await formBody(form), keepHeld));
+  return withForm(request, context.heldBytes, async (form, keepHeld) =>
+    use(readAs(imageEditBody, await formBody(form)), keepHeld),
+  );
 }
 
-async function editImages(
-  context: ServerContext,
-  caller: Caller,
-  body: unknown,
-  keepHeld: KeepHeld,
-): Promise<HttpResponse> {
-  const parsed = imageEditBody.safeParse(body);
-  if (!parsed.success) throw schemaError(parsed.error, body);
-  const { images, mask } = parsed.data;
+function checkEdit({ images, mask }: ImageEditBody): void {
   if (mask !== undefined && mask !== null) {
     const message = "got a mask, which this model cannot use: say in the prompt what to change";
     throw new ApiError("invalid_request", "unsupported_mask", message, { param: "mask" });
   }
-  if (images.length > maxReferences) {
-    const message = `got ${images.length} images, this model takes at most ${maxReferences}`;
+  if (images.length > maxServedReferences) {
+    const message = `got ${images.length} images, this model takes at most ${maxServedReferences}`;
     throw new ApiError("invalid_request", "too_many_images", message, { param: "images" });
   }
-  const sources = images.map(
-    ({ image_url }, i): ImageSource => ({ from: "url", url: image_url, param: `images[${i}].image_url` }),
-  );
-  return draw(context, caller, { kind: "image_edit", body: parsed.data, sources }, keepHeld);
 }
 
 /** A form as the JSON body that says the same: files become data: URIs, `image` and `image[]` become `images`. */
@@ -109,27 +105,42 @@ async function formBody(form: FormData): Promise<Record<string, unknown>> {
   return { ...body, images };
 }
 
-type Kind = "image_generation" | "image_edit";
-type Body = ImageGenerationBody | ImageEditBody;
-
-type Order = { kind: Kind; body: Body; sources: ImageSource[] };
-
-async function draw(
-  context: ServerContext,
-  caller: Caller,
-  { kind, body, sources }: Order,
-  keepHeld: KeepHeld,
-): Promise<HttpResponse> {
+async function create(context: ImagesContext, caller: Caller, body: Body, keepHeld: KeepHeld): Promise<HttpResponse> {
   checkModel(context.options.modelName, body.model);
   if (body.background === "transparent") {
     const message = "got a transparent background, expected opaque or auto: this model draws opaque pictures";
     throw new ApiError("invalid_request", "unsupported_background", message, { param: "background" });
   }
   context.jobs.checkRoom(caller.key);
-  const references = await readReferences(context, sources, caller);
-  const drawing = plan(context, body, references);
-  if (context.options.logPrompts) logPrompt(context, caller, drawing.prompt);
-  if (body.stream) return stream(context, caller, { kind, drawing }, keepHeld);
+  const drawing = await judgeDrawing(context, drawingRequest(body), caller);
+  logPrompt(context, caller, drawing.prompt);
+  if (body.stream)
+    return stream(context, caller, "images" in body ? "image_edit" : "image_generation", drawing, keepHeld);
+  return whole(context, caller, body.response_format === "url", drawing);
+}
+
+function drawingRequest(body: Body): DrawingRequest {
+  const given = "images" in body ? body.images : [];
+  return {
+    prompt: body.prompt,
+    truncation: "disabled",
+    size: body.size,
+    seed: body.seed,
+    numImages: body.n ?? 1,
+    partialImages: body.stream ? (body.partial_images ?? 0) : 0,
+    images: given.map(({ image_url: url }, i): ImageSource => ({ from: "url", url, param: `images[${i}].image_url` })),
+    output: { type: "image", format: body.output_format ?? "png", quality: body.output_compression ?? 90 },
+    param: (option) => (option === "width" ? "size" : option),
+  };
+}
+
+/** All pictures in one answer; if one fails, none of them is kept. */
+async function whole(
+  context: ImagesContext,
+  caller: Caller,
+  isStored: boolean,
+  drawing: Drawing,
+): Promise<HttpResponse> {
   const data = new Array<ImagesResponse["data"][number]>(drawing.numImages);
   const kept: string[] = [];
   try {
@@ -137,11 +148,11 @@ async function draw(
       caller: caller.key,
       signal: caller.signal,
       onImage: async (file, i) => {
-        if (body.response_format !== "url") {
+        if (!isStored) {
           data[i] = { b64_json: toBase64(file.bytes), seed: file.seed };
           return;
         }
-        const asset = await context.store.put("img", file.bytes, imageFacts(file, drawing));
+        const asset = await context.store.put("img", file.bytes, imageFacts(file, drawing.prompt));
         kept.push(asset.id);
         data[i] = { url: assetUrl(caller.baseUrl, asset), seed: file.seed };
       },
@@ -152,39 +163,25 @@ async function draw(
     throw error;
   }
   return json({
-    created: seconds(),
+    created: unixSeconds(),
     data,
     ...description(drawing),
     usage: imagesUsage(drawing),
   } satisfies ImagesResponse);
 }
 
-function plan(context: ServerContext, body: Body, references: RgbImage[]): Drawing {
-  const size = body.size && body.size !== "auto" ? parseSize(body.size, "size") : undefined;
-  return planDrawing(context, {
-    prompt: body.prompt,
-    truncation: "disabled",
-    ...size,
-    seed: body.seed,
-    numImages: body.n ?? 1,
-    partialImages: body.stream ? (body.partial_images ?? 0) : 0,
-    references,
-    output: { type: "image", format: body.output_format ?? "png", quality: body.output_compression ?? 90 },
-    param: (option) => (option === "width" ? "size" : option),
-  });
-}
-
 /** Events as they come; the client's going away ends the job. */
 function stream(
-  context: ServerContext,
+  context: ImagesContext,
   caller: Caller,
-  { kind, drawing }: { kind: Kind; drawing: Drawing },
+  kind: "image_generation" | "image_edit",
+  drawing: Drawing,
   keepHeld: KeepHeld,
 ): HttpResponse {
   const events = new EventLog<ImagesStreamEvent | StreamError>();
   const base = (file: ImageFile) => ({
     b64_json: toBase64(file.bytes),
-    created_at: seconds(),
+    created_at: unixSeconds(),
     ...description(drawing),
   });
   const { result } = submitDrawing(context, drawing, {
@@ -199,7 +196,7 @@ function stream(
       .catch((error) => events.add({ type: "error", error: errorPayload(toApiError(error)) }))
       .finally(() => events.end()),
   );
-  return { status: 200, headers: { ...sseHeaders }, body: sseText(events.follow(-1, caller.signal)) };
+  return eventStream(events.follow(-1, caller.signal));
 }
 
 type StreamError = { type: "error"; error: ReturnType<typeof errorPayload> };

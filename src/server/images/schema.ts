@@ -2,10 +2,13 @@
 // OpenAI in one thing: multipart forms carry strings, which are read as the numbers and booleans they spell.
 
 import { z } from "zod";
-import { maxNumImages, maxPartialImages, optional, outputFormat } from "../responses/request-schema.js";
+import { maxServedImages, maxServedPartialImages } from "../drawing/limits.js";
+import { optional, outputFormat } from "../drawing/schema.js";
 
-const maxPromptLength = 32_000;
-export const maxEditImages = 16;
+/** OpenAI's own; what may be drawn is shorter. */
+const maxOpenaiPromptLength = 32_000;
+/** OpenAI's own; the model takes fewer. */
+const maxOpenaiImages = 16;
 
 /** A number that a form may have sent as text. */
 const integer = (least: number, most: number) =>
@@ -22,16 +25,16 @@ const boolean = z.preprocess(
 const size = z.string().regex(/^(auto|\d{1,5}x\d{1,5})$/, 'expected "auto" or WIDTHxHEIGHT, such as 512x512');
 
 const shared = {
-  prompt: z.string().regex(/\S/, "expected a text that says what to draw").max(maxPromptLength),
+  prompt: z.string().regex(/\S/, "expected a text that says what to draw").max(maxOpenaiPromptLength),
   model: optional(z.string()),
-  n: optional(integer(1, maxNumImages)),
+  n: optional(integer(1, maxServedImages)),
   size: optional(size),
   response_format: optional(z.enum(["url", "b64_json"])),
   output_format: optional(outputFormat),
   output_compression: optional(integer(0, 100)),
   background: optional(z.enum(["auto", "opaque", "transparent"])),
   stream: optional(boolean),
-  partial_images: optional(integer(0, maxPartialImages)),
+  partial_images: optional(integer(0, maxServedPartialImages)),
   user: optional(z.string()),
   quality: optional(z.string()),
   // extension
@@ -52,7 +55,7 @@ export const imageEditBody = z.object({
   images: z
     .array(z.object({ image_url: z.string() }))
     .min(1, "expected at least one image")
-    .max(maxEditImages, `expected at most ${maxEditImages} images`),
+    .max(maxOpenaiImages, `expected at most ${maxOpenaiImages} images`),
   mask: optional(z.unknown()),
   input_fidelity: optional(z.string()),
 });

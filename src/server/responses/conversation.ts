@@ -2,14 +2,11 @@
 // which a conversation becomes one picture, not how an image is read. Of earlier turns two things go on: the style
 // messages and the last image; a turn carries both, so that no chain of responses has to be walked.
 
+import { wholeCharacters } from "../../text.js";
+import { maxServedReferences } from "../drawing/limits.js";
+import type { ImageSource } from "../drawing/references.js";
 import { ApiError } from "../http/api-error.js";
-import { type InputItem, type InputPart, maxReferences } from "./request-schema.js";
-
-/** Where an image is to be read from, and the member of the request that said so. */
-export type ImageSource =
-  | { from: "base64"; data: string; param: string }
-  | { from: "url"; url: string; param: string }
-  | { from: "asset"; id: string; param: string };
+import type { InputItem, InputPart } from "./request-schema.js";
 
 /** What of a conversation goes on in later turns. */
 export type Carried = {
@@ -96,8 +93,8 @@ export async function readTurn(
       throw new ApiError("invalid_request", "unknown_call_id", message, { param: `${param}.call_id` });
     }
   }
-  if (images.length > maxReferences) {
-    const message = `got ${images.length} images in the last user message, at most ${maxReferences} are allowed`;
+  if (images.length > maxServedReferences) {
+    const message = `got ${images.length} images in the last user message, at most ${maxServedReferences} are allowed`;
     throw new ApiError("invalid_request", "too_many_images", message, { param: `input[${last}].content` });
   }
   const style = [...(instructions ? [instructions] : []), ...carried.style];
@@ -111,7 +108,7 @@ export async function readTurn(
 
 /** The last texts that fit; of one that is too long by itself, its beginning. */
 function newest(texts: readonly string[], most: number): string[] {
-  const cut = texts.map((text) => text.slice(0, maxCarriedCharacters).replace(/[\ud800-\udbff]$/, ""));
+  const cut = texts.map((text) => wholeCharacters(text, maxCarriedCharacters));
   let characters = 0;
   const tooMuch = cut.findLastIndex((text) => {
     characters += text.length;

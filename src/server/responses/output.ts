@@ -1,19 +1,18 @@
 // Finished pictures as items of a response, in the three profiles of the contract. Knows shapes, not how they are sent.
 
 import type { Asset } from "../../media/store.js";
-import type { Drawing, DrawingTimings, ImageFile, Video } from "../drawing/draw.js";
+import type { DrawingTimings } from "../drawing/draw.js";
+import type { ImageFile, VideoFile } from "../drawing/files.js";
+import type { Drawing } from "../drawing/judge.js";
 import { newId } from "../http/ids.js";
 import type { Presentation } from "./request.js";
 import type { OutputItem, OutputPart, OutputTextPart, Usage } from "./response-schema.js";
 
 /** A picture or a video that is finished: its facts, and where its bytes are. */
-export type Result = {
-  width: number;
-  height: number;
-  seed: number;
+export type Result = (({ type: "image" } & Omit<ImageFile, "bytes">) | ({ type: "video" } & VideoFile)) & {
   /** Where it can be fetched, with `asset`, or its bytes in base64. */
   place: { url: string; asset: Asset } | { base64: string };
-} & ({ type: "image"; format: ImageFile["format"] } | ({ type: "video" } & Video));
+};
 
 /**
  * All items of a finished response.
@@ -131,10 +130,6 @@ function publicSource(result: Result, format: Presentation["format"]): { url?: s
   if ("url" in place) return { url: place.url };
   if (format === "b64_json") return { data: place.base64 };
   return { url: dataUri(result.type === "video" ? "video/mp4" : `image/${result.format}`, place.base64) };
-}
-
-export function toBase64(bytes: Uint8Array): string {
-  return Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength).toString("base64");
 }
 
 export function dataUri(mime: string, base64: string): string {

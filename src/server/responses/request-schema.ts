@@ -4,23 +4,20 @@
 // everywhere, never kept: what is echoed or stored later has a known shape and depth.
 
 import { z } from "zod";
+import {
+  maxFramesPerSecond,
+  maxServedFrames,
+  maxServedImages,
+  maxServedPartialImages,
+  maxServedSide,
+  maxServedSteps,
+  minServedSide,
+} from "../drawing/limits.js";
+import { optional, outputFormat } from "../drawing/schema.js";
 
 const maxTextLength = 10 * 1024 * 1024;
 /** A body's limit; a data URI of a whole picture has to fit into one string. */
 const maxImageUrlLength = 100 * 1024 * 1024;
-export const maxReferences = 8;
-export const maxSteps = 100;
-/** A distilled model was taught few steps; more make the picture worse. */
-export const maxDistilledSteps = 8;
-export const minOutputSide = 128;
-export const maxOutputSide = 2048;
-export const maxNumImages = 10;
-export const maxPartialImages = 3;
-export const maxFrames = 241;
-export const maxFramesPerSecond = 60;
-
-/** null means absent, as everywhere in this API. */
-export const optional = <T extends z.ZodType>(schema: T) => schema.nullish();
 
 const text = z.string().max(maxTextLength);
 const id = optional(z.string());
@@ -170,22 +167,15 @@ const integer = (least: number, most: number) =>
     .min(least, `expected at least ${least}`)
     .max(most, `expected at most ${most}`);
 
-const side = integer(minOutputSide, maxOutputSide).multipleOf(16, "expected a multiple of 16");
+const side = integer(minServedSide, maxServedSide).multipleOf(16, "expected a multiple of 16");
 
 const responseFormat = z.enum(["url", "b64_json", "data_url"]);
 const outputItem = z.enum(["message", "max", "openai"]);
 
-/** Case does not count, and jpg is jpeg. */
-export const outputFormat = z.preprocess(
-  (value) => (typeof value === "string" ? value.toLowerCase().replace(/^jpg$/, "jpeg") : value),
-  z.enum(["png", "jpeg", "webp"]),
-);
-export type OutputFormat = z.infer<typeof outputFormat>;
-
 const drawingOptions = {
   width: optional(side),
   height: optional(side),
-  steps: optional(integer(1, maxSteps)),
+  steps: optional(integer(1, maxServedSteps)),
   guidance_scale: optional(z.number().min(0).max(1000)),
   negative_prompt: optional(text),
   response_format: optional(responseFormat),
@@ -195,15 +185,15 @@ const drawingOptions = {
 
 const imageOptions = z.strictObject({
   ...drawingOptions,
-  num_images: optional(integer(1, maxNumImages)),
+  num_images: optional(integer(1, maxServedImages)),
   output_format: optional(outputFormat),
   output_compression: optional(integer(0, 100)),
-  partial_images: optional(integer(0, maxPartialImages)),
+  partial_images: optional(integer(0, maxServedPartialImages)),
 });
 
 const videoOptions = z.strictObject({
   ...drawingOptions,
-  num_frames: optional(integer(1, maxFrames)),
+  num_frames: optional(integer(1, maxServedFrames)),
   frames_per_second: optional(integer(1, maxFramesPerSecond)),
 });
 
@@ -221,8 +211,8 @@ const imageGenerationTool = z.object({
   size: optional(z.string()),
   output_format: optional(outputFormat),
   output_compression: optional(integer(0, 100)),
-  partial_images: optional(integer(0, maxPartialImages)),
-  n: optional(integer(1, maxNumImages)),
+  partial_images: optional(integer(0, maxServedPartialImages)),
+  n: optional(integer(1, maxServedImages)),
 });
 export type ImageGenerationTool = z.infer<typeof imageGenerationTool>;
 
@@ -297,7 +287,7 @@ export const createResponseBody = z.object({
   top_logprobs: optional(integer(0, 20)),
   // extensions
   seed: optional(integer(0, Number.MAX_SAFE_INTEGER)),
-  n: optional(integer(1, maxNumImages)),
+  n: optional(integer(1, maxServedImages)),
   provider_options: optional(providerOptions),
 });
 export type CreateResponseBody = z.infer<typeof createResponseBody>;

@@ -1,14 +1,10 @@
-// From the body of `POST /v1/responses` to what will be done: judges everything that can be refused before a job
-// exists, and builds the resource that the answer starts from. The rules are those of the contract, one function each.
+// What the body of `POST /v1/responses` asks for: what is to be drawn, and how the answer is to look. Refuses what is
+// wrong by the body alone. The rules are those of the contract, one function each.
 
-import { type RgbImage, sizeMultiple } from "../../engine/request.js";
-import type { ServerContext } from "../context.js";
-import { type Drawing, planDrawing } from "../drawing/draw.js";
-import { checkModel } from "../drawing/models.js";
+import type { DrawingRequest } from "../drawing/judge.js";
+import { checkModel } from "../drawing/model-name.js";
 import { ApiError } from "../http/api-error.js";
-import { newId } from "../http/ids.js";
-import { type CreateResponseBody, type ImageGenerationTool, maxOutputSide, minOutputSide } from "./request-schema.js";
-import type { ResponseResource } from "./response-schema.js";
+import type { CreateResponseBody, ImageGenerationTool } from "./request-schema.js";
 
 export type OutputProfile = "message" | "max" | "openai";
 export type ResponseFormat = "url" | "b64_json" | "data_url";
@@ -25,11 +21,25 @@ const defaultFrames = 25;
 const defaultFramesPerSecond = 16;
 const defaultQuality = 90;
 
+/** What a body asks for. */
+export type ResponseRequest = {
+  presentation: Presentation;
+  /** All but what the conversation says. */
+  drawing: Omit<DrawingRequest, "prompt" | "images">;
+};
+
 /**
- * The checks that need nothing but the body. Throws ApiError: `model_not_found` (404), else `invalid_request`.
+ * Reads a body as far as nothing else is needed for that.
+ * Throws ApiError: `model_not_found` (404), else `invalid_request`.
+ * @param served the name of the served model
  */
-export function checkBody(context: ServerContext, body: CreateResponseBody): void {
-  checkModel(context.options.modelName, body.model);
+export function readRequest(served: string, body: CreateResponseBody): ResponseRequest {
+  checkBody(served, body);
+  return { presentation: presentation(body), drawing: drawingOptions(body) };
+}
+
+function checkBody(served: string, body: CreateResponseBody): void {
+  checkModel(served, body.model);
   if (body.background && body.store === false) {
     throw refuse(
       "background",
@@ -69,7 +79,7 @@ function checkTools({ tools, tool_choice: choice }: CreateResponseBody): void {
 }
 
 /** How the answer is to look. */
-export function presentation(body: CreateResponseBody): Presentation {
+function presentation(body: CreateResponseBody): Presentation {
   const { image, video } = body.provider_options ?? {};
   const block = video ?? image;
   const profile = block?.output_item ?? (imageTool(body) && !video ? "openai" : "message");
@@ -80,30 +90,22 @@ function imageTool(body: CreateResponseBody): ImageGenerationTool | undefined {
   return (body.tools ?? []).find((tool): tool is ImageGenerationTool => tool.type === "image_generation");
 }
 
-/** What is to be drawn. Throws ApiError. */
-export function planResponse(
-  context: ServerContext,
-  body: CreateResponseBody,
-  prompt: string,
-  references: RgbImage[],
-): Drawing {
+function drawingOptions(body: CreateResponseBody): ResponseRequest["drawing"] {
   const { image, video } = body.provider_options ?? {};
   const tool = imageTool(body);
-  const size = toolSize(tool, body);
   const block = video ?? image;
   const room = video ? "video" : "image";
-  return planDrawing(context, {
-    prompt,
+  return {
     truncation: body.truncation ?? "disabled",
     negativePrompt: block?.negative_prompt,
-    width: block?.width ?? size?.width,
-    height: block?.height ?? size?.height,
+    width: block?.width,
+    height: block?.height,
+    size: tool?.size,
     steps: block?.steps,
     guidance: block?.guidance_scale,
     seed: body.seed,
     numImages: video ? 1 : (image?.num_images ?? body.n ?? tool?.n ?? 1),
     partialImages: video ? 0 : (image?.partial_images ?? tool?.partial_images ?? 0),
-    references,
     output: video
       ? {
           type: "video",
@@ -115,70 +117,12 @@ export function planResponse(
           format: image?.output_format ?? tool?.output_format ?? "png",
           quality: image?.output_compression ?? tool?.output_compression ?? defaultQuality,
         },
-    param: (option) => (option === "prompt" ? "input" : `provider_options.${room}.${option}`),
-  });
-}
-
-/** The size that the tool asks for; "auto" and nothing leave it open. */
-function toolSize(tool: ImageGenerationTool | undefined, body: CreateResponseBody) {
-  if (!tool?.size || tool.size === "auto") return undefined;
-  return parseSize(tool.size, `tools[${(body.tools ?? []).indexOf(tool)}].size`);
-}
-
-/** A size such as 512x768, within the bounds that `width` and `height` have. Throws ApiError. */
-export function parseSize(text: string, param: string): { width: number; height: number } {
-  const [width = 0, height = 0] = /^(\d{1,5})x(\d{1,5})$/.exec(text)?.slice(1).map(Number) ?? [];
-  if ([width, height].every((side) => side >= minOutputSide && side <= maxOutputSide && side % sizeMultiple === 0)) {
-    return { width, height };
-  }
-  const expected = `WIDTHxHEIGHT in multiples of ${sizeMultiple} from ${minOutputSide} to ${maxOutputSide}, or auto`;
-  const message = `got the size ${JSON.stringify(text.slice(0, 40))}, expected ${expected}`;
-  throw new ApiError("invalid_request", "request_size_invalid", message, { param });
-}
-
-/** The resource as it is before anything has been drawn: what the caller sent is echoed, the rest has its constants. */
-export function newResource(context: ServerContext, body: CreateResponseBody): ResponseResource {
-  const isOpenai = presentation(body).profile === "openai";
-  return {
-    id: newId("resp"),
-    object: "response",
-    created_at: seconds(),
-    completed_at: null,
-    status: "queued",
-    incomplete_details: null,
-    model: context.options.modelName,
-    previous_response_id: body.previous_response_id ?? null,
-    instructions: body.instructions ?? null,
-    output: [],
-    error: null,
-    tools: isOpenai ? (body.tools ?? []) : [],
-    tool_choice: isOpenai ? (body.tool_choice ?? "auto") : "auto",
-    truncation: body.truncation ?? "disabled",
-    parallel_tool_calls: body.parallel_tool_calls ?? true,
-    text: { format: { type: "text" }, ...(body.text?.verbosity && { verbosity: body.text.verbosity }) },
-    top_p: body.top_p ?? 1,
-    presence_penalty: body.presence_penalty ?? 0,
-    frequency_penalty: body.frequency_penalty ?? 0,
-    top_logprobs: body.top_logprobs ?? 0,
-    temperature: body.temperature ?? 1,
-    reasoning: body.reasoning
-      ? { effort: body.reasoning.effort ?? null, summary: body.reasoning.summary ?? null }
-      : null,
-    usage: null,
-    max_output_tokens: body.max_output_tokens ?? null,
-    max_tool_calls: body.max_tool_calls ?? null,
-    store: body.store ?? true,
-    background: body.background ?? false,
-    service_tier: body.service_tier ?? "default",
-    metadata: body.metadata ?? {},
-    safety_identifier: body.safety_identifier ?? null,
-    prompt_cache_key: body.prompt_cache_key ?? null,
+    param: (option) => {
+      if (option === "prompt") return "input";
+      if (option === "size") return `tools[${tool && body.tools?.indexOf(tool)}].size`;
+      return `provider_options.${room}.${option}`;
+    },
   };
-}
-
-/** Unix time. */
-export function seconds(): number {
-  return Math.floor(Date.now() / 1000);
 }
 
 function refuse(param: string, message: string): ApiError {

@@ -3,6 +3,7 @@
 // run time. In the default profile and without the opt-in events every answer also fits the Open Responses schemas.
 
 import { z } from "zod";
+import { errorMember } from "../http/api-error.js";
 
 const urlCitation = z.object({
   type: z.literal("url_citation"),
@@ -172,16 +173,6 @@ export const responseResource = z.object({
 });
 export type ResponseResource = z.infer<typeof responseResource>;
 
-const errorPayload = z.object({
-  message: z.string(),
-  type: z.string(),
-  param: z.string().nullable(),
-  code: z.string(),
-});
-
-/** The body of every refusal, on every route. */
-export const errorBody = z.object({ error: errorPayload });
-
 const numbered = { sequence_number: z.int() };
 const inItem = { ...numbered, item_id: z.string(), output_index: z.int() };
 const inPart = { ...inItem, content_index: z.int() };
@@ -211,7 +202,7 @@ export const responseEvent = z.discriminatedUnion("type", [
     logprobs: z.array(z.never()),
   }),
   z.object({ type: z.literal("response.output_text.done"), ...inPart, text: z.string(), logprobs: z.array(z.never()) }),
-  z.object({ type: z.literal("error"), ...numbered, error: errorPayload }),
+  z.object({ type: z.literal("error"), ...numbered, error: errorMember }),
   // opt-in: strict clients fail on types that the specification lacks
   z.object({
     type: z.literal("daybreak:image.progress"),
@@ -235,9 +226,6 @@ export const responseEvent = z.discriminatedUnion("type", [
   }),
 ]);
 export type ResponseEvent = z.infer<typeof responseEvent>;
-
-/** Over a WebSocket: what HTTP would refuse before a job exists. */
-export const webSocketError = z.object({ type: z.literal("error"), status: z.int(), error: errorPayload });
 
 export const deletedResponse = z.object({
   id: z.string(),

@@ -1,44 +1,37 @@
 // The routes below `/v1/responses`: bodies in, resources and streams out. What a response is and how it comes about is
 // not known here.
 
-import type { Caller, ServerContext } from "../context.js";
-import { beginning, checkRuns, maxPromptLength } from "../drawing/draw.js";
-import { checkModel } from "../drawing/models.js";
-import { assetOfUrl, readSource } from "../drawing/references.js";
-import { ApiError, schemaError } from "../http/api-error.js";
-import { withJson } from "../http/body.js";
-import type { EventLog } from "../http/event-log.js";
-import { newId } from "../http/ids.js";
+import { json } from "../http/answers.js";
+import { ApiError } from "../http/api-error.js";
+import type { KeepHeld } from "../http/body.js";
+import { takesJson } from "../http/json.js";
 import type { HttpResponse } from "../http/messages.js";
-import { sseHeaders, sseText } from "../http/sse.js";
-import { type Call, json, type Route } from "../routing.js";
-import type { ImageSource } from "./conversation.js";
-import { seconds } from "./request.js";
-import { type CompactBody, compactBody, createResponseBody } from "./request-schema.js";
+import type { Call, Route } from "../http/routes.js";
+import { eventStream } from "../http/sse.js";
+import { compact } from "./compaction.js";
+import type { ResponsesContext } from "./context.js";
+import { type CreateResponseBody, compactBody, createResponseBody } from "./request-schema.js";
 import {
-  type CompactionResource,
   compactionResource,
   deletedResponse,
   inputItemList,
-  type ResponseEvent,
   responseEvent,
   responseResource,
 } from "./response-schema.js";
 import type { ResponseRuns } from "./runs.js";
-import { seal } from "./sealed-state.js";
 
 const maxListedItems = 100;
 const defaultListedItems = 20;
 
-export function responseRoutes(context: ServerContext, runs: ResponseRuns): Route[] {
+export function responseRoutes(context: ResponsesContext, runs: ResponseRuns): Route[] {
+  const { heldBytes } = context;
   return [
     {
       method: "POST",
       path: "/v1/responses",
       access: "key",
       summary: "Draw pictures or a video from a prompt",
-      handle: (call) => create(runs, call),
-      body: { "application/json": createResponseBody },
+      ...takesJson(heldBytes, createResponseBody, (body, call, keepHeld) => create(runs, body, call, keepHeld)),
       answer: { "application/json": responseResource, "text/event-stream": responseEvent },
     },
     {
@@ -46,8 +39,9 @@ export function responseRoutes(context: ServerContext, runs: ResponseRuns): Rout
       path: "/v1/responses/compact",
       access: "key",
       summary: "Seal a conversation, to go on from it later",
-      handle: (call) => compact(context, runs, call),
-      body: { "application/json": compactBody },
+      ...takesJson(heldBytes, compactBody, async (body, { caller }) =>
+        json(await compact(context, runs, body, caller)),
+      ),
       answer: { "application/json": compactionResource },
     },
     {
@@ -88,25 +82,20 @@ export function responseRoutes(context: ServerContext, runs: ResponseRuns): Rout
   ];
 }
 
-async function create(runs: ResponseRuns, { request, caller }: Call): Promise<HttpResponse> {
-  const { run, stream, background } = await withJson(request, async (body, keepHeld) => {
-    const parsed = createResponseBody.safeParse(body);
-    if (!parsed.success) throw schemaError(parsed.error, body);
-    const { stream, background } = parsed.data;
-    const run = await runs.start(parsed.data, caller);
-    // Its input, pictures among it, is kept until it is stored.
-    keepHeld(run.done);
-    return { run, stream, background };
-  });
-  if (stream) return eventStream(run.log, -1, caller);
-  if (background) return json(run.resource);
+async function create(
+  runs: ResponseRuns,
+  body: CreateResponseBody,
+  { caller }: Call,
+  keepHeld: KeepHeld,
+): Promise<HttpResponse> {
+  const run = await runs.start(body, caller);
+  // Its input, pictures among it, is kept until it is stored.
+  keepHeld(run.done);
+  if (body.stream) return eventStream(run.log.follow(-1, caller.signal));
+  if (body.background) return json(run.resource);
   await run.done;
   if (run.failure) throw run.failure;
   return json(run.resource);
-}
-
-function eventStream(log: EventLog<ResponseEvent>, after: number, { signal }: Caller): HttpResponse {
-  return { status: 200, headers: { ...sseHeaders }, body: sseText(log.follow(after, signal)) };
 }
 
 async function retrieve(runs: ResponseRuns, { id, query, caller }: Call): Promise<HttpResponse> {
@@ -114,7 +103,8 @@ async function retrieve(runs: ResponseRuns, { id, query, caller }: Call): Promis
   const stream = query.get("stream") ?? "false";
   if (stream !== "true" && stream !== "false") throw badQuery("stream", stream, "true or false");
   if (stream === "false") return json(resource);
-  return eventStream(log, queryInteger(query, "starting_after", 0, Number.MAX_SAFE_INTEGER) ?? -1, caller);
+  const after = queryInteger(query, "starting_after", 0, Number.MAX_SAFE_INTEGER) ?? -1;
+  return eventStream(log.follow(after, caller.signal));
 }
 
 async function listInput(runs: ResponseRuns, { id, query, caller }: Call): Promise<HttpResponse> {
@@ -147,58 +137,4 @@ function queryInteger(query: URLSearchParams, name: string, least: number, most:
 function badQuery(name: string, got: string, expected: string): ApiError {
   const message = `got ${name}=${got.slice(0, 80)}, expected ${expected}`;
   return new ApiError("invalid_request", "invalid_value", message, { param: name });
-}
-
-function compact(context: ServerContext, runs: ResponseRuns, { request, caller }: Call): Promise<HttpResponse> {
-  return withJson(request, async (body) => {
-    const parsed = compactBody.safeParse(body);
-    if (!parsed.success) throw schemaError(parsed.error, body);
-    return json(await compaction(context, runs, parsed.data, caller));
-  });
-}
-
-async function compaction(
-  context: ServerContext,
-  runs: ResponseRuns,
-  body: CompactBody,
-  caller: Caller,
-): Promise<CompactionResource> {
-  const { tokenizer, options } = context;
-  checkModel(options.modelName, body.model);
-  const read = await runs.readConversation(body, caller);
-  if (read.prompts.length === 0 && read.image === null) {
-    const message = "got neither input nor previous_response_id with a conversation, expected one to compact";
-    throw new ApiError("invalid_request", "nothing_to_compact", message, { param: "input" });
-  }
-  const carried = { ...read, image: read.image && (await keepImage(context, read.image, caller)) };
-  // Of a long history the usage counts the tokens of its beginning.
-  const history = beginning([...carried.style, ...carried.prompts].join("\n"), maxPromptLength);
-  checkRuns(history, "input");
-  const tokens = tokenizer.truncate(history).total;
-  return {
-    id: newId("resp"),
-    object: "response.compaction",
-    created_at: seconds(),
-    output: [{ type: "compaction", id: newId("cmp"), encrypted_content: seal(options.stateKey, carried) }],
-    usage: {
-      input_tokens: tokens,
-      output_tokens: 0,
-      total_tokens: tokens,
-      input_tokens_details: { cached_tokens: 0 },
-      output_tokens_details: { reasoning_tokens: 0 },
-    },
-  };
-}
-
-/** The image as an asset: pixels have no place in a sealed text. */
-async function keepImage(context: ServerContext, source: ImageSource, caller: Caller): Promise<ImageSource> {
-  const { param } = source;
-  const known =
-    source.from === "asset" ? source.id : source.from === "url" ? assetOfUrl(source.url, caller) : undefined;
-  if (known !== undefined) return { from: "asset", id: known, param };
-  const bytes = await readSource(context, source, caller);
-  const { width, height } = await context.workers.decodeReference(bytes);
-  const facts = { mime: "application/octet-stream", isPublic: false, width, height };
-  const { id } = await context.store.put("img", bytes, facts);
-  return { from: "asset", id, param };
 }

@@ -3,22 +3,19 @@
 
 import { readFile, rm } from "node:fs/promises";
 import type { Asset } from "../../media/store.js";
-import type { Caller, ServerContext } from "../context.js";
-import {
-  type Drawing,
-  type DrawingTimings,
-  type ImageFile,
-  imageFacts,
-  promptHash,
-  submitDrawing,
-} from "../drawing/draw.js";
-import { assetUrl } from "../drawing/references.js";
-import { ApiError, errorPayload, toApiError } from "../http/api-error.js";
+import { type DrawingTimings, submitDrawing } from "../drawing/draw.js";
+import { toApiError } from "../drawing/errors.js";
+import { assetUrl, type ImageFile, imageFacts, videoFacts } from "../drawing/files.js";
+import type { Drawing } from "../drawing/judge.js";
+import { toBase64, unixSeconds } from "../http/answers.js";
+import { ApiError, errorPayload } from "../http/api-error.js";
+import type { Caller } from "../http/caller.js";
 import { EventLog } from "../http/event-log.js";
 import { newId } from "../http/ids.js";
+import type { ResponsesContext } from "./context.js";
 import type { Carried } from "./conversation.js";
-import { dataUri, imageCall, outputItems, type Result, toBase64, usage } from "./output.js";
-import { type Presentation, seconds } from "./request.js";
+import { dataUri, imageCall, outputItems, type Result, usage } from "./output.js";
+import type { Presentation } from "./request.js";
 import type { OutputItem, ResponseEvent, ResponseResource } from "./response-schema.js";
 import { itemImage, type StoredItem, type StoredResponse } from "./store.js";
 
@@ -38,13 +35,11 @@ export type RunPlan = {
 /** A response that is being made. */
 export class ResponseRun {
   readonly log = new EventLog<ResponseEvent>();
-  /** Fulfilled when it is over and stored. */
-  readonly done: Promise<void>;
   /** Why it failed or was cancelled, for those who answer with an error instead of a resource. */
   failure: ApiError | undefined;
   /** Of a conversation that goes on from here; complete when the run is over. */
   carried: Carried;
-  readonly #context: ServerContext;
+  readonly #context: ResponsesContext;
   readonly #plan: RunPlan;
   readonly #stop = new AbortController();
   readonly #results: Result[] = [];
@@ -53,18 +48,23 @@ export class ResponseRun {
   /** Ids of profile openai's items, which begin before their pictures are finished. */
   readonly #callIds: string[];
   #resource: ResponseResource;
+  #done: Promise<void> = Promise.resolve();
   #recorded: Promise<void> | undefined;
 
-  /** Queues the drawing. Throws ApiError if the queue is full; then nothing has happened. */
-  constructor(context: ServerContext, plan: RunPlan) {
-    const { drawing, caller, presentation } = plan;
+  constructor(context: ResponsesContext, plan: RunPlan) {
+    const { drawing, presentation, resource, carried } = plan;
     this.#context = context;
     this.#plan = plan;
-    this.#resource = plan.resource;
-    this.carried = plan.carried;
+    this.#resource = resource;
+    this.carried = carried;
     this.#callIds = presentation.profile === "openai" ? drawing.seeds.map(() => newId("ig")) : [];
-    // The work begins after this constructor, so the events of its beginning come after those of the queue.
-    const { isWaiting, result } = submitDrawing(context, drawing, {
+  }
+
+  /** Queues the drawing. Throws ApiError if the queue is full; then nothing has happened. */
+  start(): void {
+    const { drawing, caller, presentation } = this.#plan;
+    // The work begins after this function, so the events of its beginning come after those of the queue.
+    const { isWaiting, result } = submitDrawing(this.#context, drawing, {
       caller: caller.key,
       signal: this.#stop.signal,
       onStart: () => this.#begin(),
@@ -76,7 +76,12 @@ export class ResponseRun {
     this.#resource = { ...this.#resource, status: isWaiting ? "queued" : "in_progress" };
     this.#add({ type: "response.created", response: this.#resource });
     if (isWaiting) this.#add({ type: "response.queued", response: this.#resource });
-    this.done = this.#finish(result);
+    this.#done = this.#finish(result);
+  }
+
+  /** Fulfilled when what was started is over and stored. */
+  get done(): Promise<void> {
+    return this.#done;
   }
 
   /** As it is now. */
@@ -184,43 +189,35 @@ export class ResponseRun {
 
   /** Begins to write a picture; the next one is drawn meanwhile, unless this one fails. */
   #storeImage(file: ImageFile) {
-    const { asset, stored } = this.#context.store.begin("img", file.bytes, imageFacts(file, this.#plan.drawing));
+    const { asset, stored } = this.#context.store.begin("img", file.bytes, imageFacts(file, this.#plan.drawing.prompt));
     this.#writing.push(stored);
     stored.catch((error) => this.stop(toApiError(error)));
     return this.#place(asset);
   }
 
   async #keepVideo(path: string): Promise<void> {
-    const { width, height, output, seeds } = this.#plan.drawing;
-    const [seed = 0] = seeds;
+    const { prompt, width, height, output, seeds } = this.#plan.drawing;
     if (output.type !== "video") return;
     const { frames, framesPerSecond } = output;
+    const [seed = 0] = seeds;
+    const file = { width, height, seed, frames, framesPerSecond };
     let place: Result["place"];
     if (this.#isInline) {
       place = { base64: (await readFile(path)).toString("base64") };
       await rm(path);
     } else {
-      const facts = {
-        ...{ mime: "video/mp4", isPublic: true, seed: String(seed) },
-        promptHash: promptHash(this.#plan.drawing.prompt),
-        width,
-        height,
-        format: "mp4",
-        facts: { frames, framesPerSecond },
-      };
-      place = this.#place(await this.#context.store.putFile("vid", path, facts));
+      place = this.#place(await this.#context.store.putFile("vid", path, videoFacts(file, prompt)));
     }
-    this.#results[0] = { type: "video", width, height, seed, frames, framesPerSecond, place };
+    this.#results[0] = { type: "video", ...file, place };
   }
 
   #place(asset: Asset) {
     return { url: assetUrl(this.#plan.caller.baseUrl, asset), asset };
   }
 
-  async #finish(result: Promise<{ timings: DrawingTimings; warnings: string[] }>): Promise<void> {
+  async #finish(result: Promise<DrawingTimings>): Promise<void> {
     try {
-      const { timings, warnings } = await result;
-      await this.#complete(timings, warnings);
+      await this.#complete(await result);
     } catch (error) {
       await this.#fail(error);
     } finally {
@@ -228,13 +225,14 @@ export class ResponseRun {
     }
   }
 
-  async #complete(timings: DrawingTimings, warnings: string[]): Promise<void> {
+  async #complete(timings: DrawingTimings): Promise<void> {
+    const { warnings } = this.#plan.drawing;
     const output = outputItems(this.#results, this.#plan.presentation, this.#callIds);
     this.carried = { ...this.carried, image: newestImage(output) ?? this.carried.image };
     const resource: ResponseResource = {
       ...this.#resource,
       status: "completed",
-      completed_at: seconds(),
+      completed_at: unixSeconds(),
       output,
       usage: usage(this.#plan.drawing, timings),
       ...(warnings.length > 0 && { warnings }),

@@ -1,26 +1,20 @@
 // All responses of this server: those that are being made and those that are stored. Starts them, finds them, ends
 // them. HTTP and WebSockets both come through here; neither bodies nor frames are known.
 
-import type { Caller, ServerContext } from "../context.js";
 import { logPrompt } from "../drawing/draw.js";
-import { readReferences } from "../drawing/references.js";
+import { judgeDrawing } from "../drawing/judge.js";
 import { ApiError } from "../http/api-error.js";
+import type { Caller } from "../http/caller.js";
 import { EventLog } from "../http/event-log.js";
-import {
-  type Carried,
-  checkPrompt,
-  type ImageSource,
-  inputItems,
-  type Lookups,
-  nothingCarried,
-  readTurn,
-} from "./conversation.js";
-import { checkBody, newResource, planResponse, presentation } from "./request.js";
+import type { ResponsesContext } from "./context.js";
+import { type Carried, checkPrompt, inputItems, type Lookups, nothingCarried, readTurn } from "./conversation.js";
+import { readRequest } from "./request.js";
 import type { CompactBody, CreateResponseBody } from "./request-schema.js";
+import { newResource, storedItems } from "./resource.js";
 import type { ResponseEvent, ResponseResource } from "./response-schema.js";
 import { ResponseRun } from "./run.js";
 import { unseal } from "./sealed-state.js";
-import { type StoredItem, storedItems } from "./store.js";
+import type { StoredItem } from "./store.js";
 
 /** A response as it is known now. */
 export type KnownResponse = {
@@ -35,10 +29,10 @@ export type KnownResponse = {
 export type Remembered = (id: string) => Carried | undefined;
 
 export class ResponseRuns {
-  readonly #context: ServerContext;
+  readonly #context: ResponsesContext;
   readonly #running = new Map<string, ResponseRun>();
 
-  constructor(context: ServerContext) {
+  constructor(context: ResponsesContext) {
     this.#context = context;
   }
 
@@ -48,23 +42,21 @@ export class ResponseRuns {
    */
   async start(body: CreateResponseBody, caller: Caller, remembered?: Remembered): Promise<ResponseRun> {
     const context = this.#context;
-    checkBody(context, body);
+    const { modelName } = context.options;
+    const { presentation, drawing: asked } = readRequest(modelName, body);
     context.jobs.checkRoom(caller.key);
     const items = inputItems(body.input);
-    const before = await this.carriedBy(body.previous_response_id, caller, remembered);
+    const before = await this.#carriedBy(body.previous_response_id, caller, remembered);
     const turn = await readTurn(items, before, body.instructions, this.#lookups(caller));
     checkPrompt(turn);
-    const references = await this.#readReferences(turn.images, caller);
-    const run = new ResponseRun(context, {
-      resource: newResource(context, body),
-      drawing: planResponse(context, body, turn.prompt, references),
-      presentation: presentation(body),
-      input: storedItems(items),
-      carried: turn.carried,
-      caller,
-    });
-    const { id, background } = run.resource;
-    if (context.options.logPrompts) logPrompt(context, caller, turn.prompt, id);
+    const { prompt, images, carried } = turn;
+    const drawing = await judgeDrawing(context, { ...asked, prompt, images }, caller);
+    const resource = newResource(modelName, body, presentation);
+    const input = storedItems(items);
+    const run = new ResponseRun(context, { resource, drawing, presentation, input, carried, caller });
+    run.start();
+    const { id, background } = resource;
+    logPrompt(context, caller, prompt, id);
     this.#running.set(id, run);
     const leave = () => run.stop("abandoned");
     if (!background) caller.signal.addEventListener("abort", leave);
@@ -80,23 +72,9 @@ export class ResponseRuns {
 
   /** A conversation as far as its input goes, for a compaction. Throws ApiError. */
   async readConversation(body: CompactBody, caller: Caller): Promise<Carried> {
-    const before = await this.carriedBy(body.previous_response_id, caller);
+    const before = await this.#carriedBy(body.previous_response_id, caller);
     const { carried } = await readTurn(inputItems(body.input), before, undefined, this.#lookups(caller));
     return carried;
-  }
-
-  /**
-   * What goes on from an earlier response. Throws ApiError `previous_response_not_found` for one that was not stored, is
-   * gone, or is not over.
-   */
-  async carriedBy(id: string | null | undefined, caller: Caller, remembered?: Remembered): Promise<Carried> {
-    if (id === undefined || id === null) return nothingCarried;
-    const param = "previous_response_id";
-    const record = this.#running.has(id) ? undefined : await this.#context.responses.find(id, caller.key);
-    const carried = remembered?.(id) ?? record?.carried;
-    if (carried) return { ...carried, image: carried.image && { ...carried.image, param } };
-    const message = `the response ${JSON.stringify(id.slice(0, 80))} cannot be continued: it was not stored, is not over, or is gone`;
-    throw new ApiError("invalid_request", "previous_response_not_found", message, { param });
   }
 
   /** A response of this caller, running or stored. Throws ApiError `response_not_found`, 404. */
@@ -139,15 +117,25 @@ export class ResponseRuns {
     await Promise.all(runs.map((run) => run.done));
   }
 
+  /**
+   * What goes on from an earlier response. Throws ApiError `previous_response_not_found` for one that was not stored, is
+   * gone, or is not over.
+   */
+  async #carriedBy(id: string | null | undefined, caller: Caller, remembered?: Remembered): Promise<Carried> {
+    if (id === undefined || id === null) return nothingCarried;
+    const param = "previous_response_id";
+    const record = this.#running.has(id) ? undefined : await this.#context.responses.find(id, caller.key);
+    const carried = remembered?.(id) ?? record?.carried;
+    if (carried) return { ...carried, image: carried.image && { ...carried.image, param } };
+    const message = `the response ${JSON.stringify(id.slice(0, 80))} cannot be continued: it was not stored, is not over, or is gone`;
+    throw new ApiError("invalid_request", "previous_response_not_found", message, { param });
+  }
+
   #lookups(caller: Caller): Lookups {
     const { responses, options } = this.#context;
     return {
       itemImage: (id, param) => responses.itemImage(id, caller.key, param),
       unseal: (text, param) => unseal(options.stateKey, text, param),
     };
-  }
-
-  async #readReferences(images: ImageSource[], caller: Caller) {
-    return readReferences(this.#context, images, caller);
   }
 }

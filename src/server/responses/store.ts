@@ -4,9 +4,9 @@
 
 import { DaybreakError } from "../../errors.js";
 import type { MediaStore } from "../../media/store.js";
+import type { ImageSource } from "../drawing/references.js";
 import { ApiError, errorPayload } from "../http/api-error.js";
-import { newId } from "../http/ids.js";
-import type { Carried, ImageSource } from "./conversation.js";
+import type { Carried } from "./conversation.js";
 import type { InputItem } from "./request-schema.js";
 import type { OutputItem, ResponseEvent, ResponseResource } from "./response-schema.js";
 
@@ -161,13 +161,6 @@ function lastImage(parts: readonly AnyPart[], param: string): ImageSource | null
   if (part.asset_id) return { from: "asset", id: part.asset_id, param };
   if (part.image_data) return { from: "base64", data: part.image_data, param };
   return part.image_url ? { from: "url", url: part.image_url, param } : null;
-}
-
-/** Items with the ids that lists of them need; those that came without get one. */
-export function storedItems(items: readonly InputItem[]): StoredItem[] {
-  return items.map(
-    (item) => ({ ...item, id: item.id ?? newId(item.type === "compaction" ? "cmp" : "msg") }) as StoredItem,
-  );
 }
 
 const longString = 512;

@@ -1,10 +1,13 @@
 // One WebSocket's conversation: turns in as text frames, events out, one turn at a time. Knows no socket library. What
 // was not stored lives here, as long as the connection does.
 
-import type { Caller } from "../context.js";
-import { ApiError, errorPayload, schemaError, toApiError } from "../http/api-error.js";
-import { parseJson, whileHeld } from "../http/body.js";
+import { toApiError } from "../drawing/errors.js";
+import { ApiError, errorPayload } from "../http/api-error.js";
+import { type HeldBytes, whileHeld } from "../http/body.js";
+import type { Caller } from "../http/caller.js";
+import { parseJson } from "../http/json.js";
 import type { WebSocketConnection, WebSocketEvents } from "../http/messages.js";
+import { readAs } from "../http/schema.js";
 import type { Carried } from "./conversation.js";
 import { createResponseBody, transportMembers } from "./request-schema.js";
 import type { ResponseRuns } from "./runs.js";
@@ -20,6 +23,7 @@ const maxRemembered = 16;
 /** Serves a socket that has just been opened, for the caller who opened it. */
 export function openSession(
   runs: ResponseRuns,
+  held: HeldBytes,
   caller: Omit<Caller, "signal">,
   connection: WebSocketConnection,
 ): WebSocketEvents {
@@ -82,7 +86,9 @@ export function openSession(
       if (waiting >= maxWaitingTurns) return refuseTurn();
       waiting++;
       const before = turns;
-      const turn = whileHeld(data.length, () => before.then(() => (closed.signal.aborted ? undefined : runTurn(data))));
+      const turn = whileHeld(held, data.length, () =>
+        before.then(() => (closed.signal.aborted ? undefined : runTurn(data))),
+      );
       turns = Promise.all([before, turn.catch(sendError)]).then(() => {
         waiting--;
       });
@@ -120,7 +126,5 @@ function readFrame(data: string | Uint8Array) {
     const message = `got ${param}, which has no meaning over a WebSocket: leave it out`;
     throw new ApiError("invalid_request", "invalid_value", message, { param });
   }
-  const parsed = createResponseBody.safeParse(frame);
-  if (!parsed.success) throw schemaError(parsed.error, frame);
-  return parsed.data;
+  return readAs(createResponseBody, frame);
 }

@@ -2,8 +2,7 @@
 
 import { expect, test } from "vitest";
 import type { CheckpointSource } from "../../../src/engine/weights/source.js";
-import { modelName } from "../../../src/server/drawing/model-name.js";
-import { checkModel } from "../../../src/server/drawing/models.js";
+import { checkModel, modelName } from "../../../src/server/drawing/model-name.js";
 import { refusal } from "../refusal.js";
 
 const source = (index: unknown): CheckpointSource => {

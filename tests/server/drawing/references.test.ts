@@ -3,9 +3,9 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { DaybreakError } from "../../../src/errors.js";
-import type { ServerContext } from "../../../src/server/context.js";
-import { assetOfUrl, readReferences, readSource } from "../../../src/server/drawing/references.js";
-import type { ImageSource } from "../../../src/server/responses/conversation.js";
+import type { DrawingContext } from "../../../src/server/drawing/context.js";
+import { assetOfUrl } from "../../../src/server/drawing/files.js";
+import { type ImageSource, readReferences, readSource } from "../../../src/server/drawing/references.js";
 import { callerOf, refusal } from "../refusal.js";
 
 const id = `img_${"0123456789abcdef".repeat(2)}`;
@@ -23,7 +23,7 @@ const context = {
       return { width: 1, height: 1, data: bytes };
     },
   },
-} as unknown as ServerContext;
+} as unknown as DrawingContext;
 
 const url = (value: string): ImageSource => ({ from: "url", url: value, param: "p" });
 

@@ -5,11 +5,8 @@ import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import {
-  fetchRemoteImage,
-  isPublicAddress,
-  type RemoteImageOptions,
-} from "../../../src/server/drawing/remote-images.js";
+import { isPublicAddress } from "../../../src/server/drawing/public-addresses.js";
+import { fetchRemoteImage, type RemoteImageOptions } from "../../../src/server/drawing/remote-images.js";
 import { refusal } from "../refusal.js";
 
 const mebibyte = Buffer.alloc(2 ** 20);

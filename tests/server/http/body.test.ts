@@ -2,17 +2,32 @@
 
 import fc from "fast-check";
 import { describe, expect, test, vi } from "vitest";
-import { maxBodyBytes, parseJson, whileHeld, withBody, withForm, withJson } from "../../../src/server/http/body.js";
+import { z } from "zod";
+import { type HeldBytes, whileHeld, withBody } from "../../../src/server/http/body.js";
+import { withForm } from "../../../src/server/http/forms.js";
+import { parseJson, withJson } from "../../../src/server/http/json.js";
+import type { HttpRequest } from "../../../src/server/http/messages.js";
 import { refusal, requestOf } from "../refusal.js";
 
+const maxBodyBytes = 100 * 2 ** 20;
 const mebibyte = new Uint8Array(2 ** 20);
 const json = { "content-type": "application/json" };
+
+const nothingHeld = (): HeldBytes => ({ count: 0 });
+/** Reads a body as its bytes. */
+const readBody = (request: HttpRequest, held = nothingHeld()) =>
+  withBody(
+    request,
+    held,
+    (bytes) => bytes,
+    async (bytes) => bytes,
+  );
 
 describe("reading", () => {
   test("the bytes come whole, in order", async () => {
     const chunks = [Buffer.from("ab"), Buffer.from("c"), Buffer.from("")];
-    expect(String(await withBody(requestOf(chunks), async (bytes) => bytes))).toBe("abc");
-    expect(await withBody(requestOf([]), async ({ length }) => length)).toBe(0);
+    expect(String(await readBody(requestOf(chunks)))).toBe("abc");
+    expect((await readBody(requestOf([]))).length).toBe(0);
   });
 
   test("one byte above the limit is refused before the rest is asked for", async () => {
@@ -23,13 +38,13 @@ describe("reading", () => {
         yield mebibyte;
       }
     };
-    const error = await refusal(() => withBody(requestOf(endless()), async () => 0));
+    const error = await refusal(() => readBody(requestOf(endless())));
     expect([error.status, error.code]).toEqual([413, "body_too_large"]);
     expect(given).toBe(maxBodyBytes + mebibyte.length);
     const most = Array.from({ length: 100 }, () => mebibyte);
-    expect(await withBody(requestOf(most), async ({ length }) => length)).toBe(maxBodyBytes);
+    expect((await readBody(requestOf(most))).length).toBe(maxBodyBytes);
     const announced = requestOf(endless(), { "content-length": String(maxBodyBytes + 1) });
-    expect((await refusal(() => withBody(announced, async () => 0))).status).toBe(413);
+    expect((await refusal(() => readBody(announced))).status).toBe(413);
   });
 
   test("a body that breaks off, and one that drips", async () => {
@@ -37,7 +52,7 @@ describe("reading", () => {
       yield mebibyte;
       throw new Error("gone");
     };
-    const error = await refusal(() => withBody(requestOf(broken()), async () => 0));
+    const error = await refusal(() => readBody(requestOf(broken())));
     expect([error.status, error.code]).toEqual([400, "body_incomplete"]);
     let now = 0;
     const clock = vi.spyOn(performance, "now").mockImplementation(() => now);
@@ -47,26 +62,32 @@ describe("reading", () => {
         yield Buffer.from(" ");
       }
     };
-    const slow = await refusal(() => withBody(requestOf(dripping()), async () => 0));
+    const slow = await refusal(() => readBody(requestOf(dripping())));
     clock.mockRestore();
     expect([slow.status, slow.code]).toEqual([408, "body_too_slow"]);
   });
 
   test("all bodies together are bounded, as long as they are worked on", async () => {
     const ends: (() => void)[] = [];
-    const held = Array.from({ length: 5 }, () =>
-      withBody(requestOf(Array.from({ length: 100 }, () => mebibyte)), async (_, keepHeld) => {
-        keepHeld(new Promise<void>((resolve) => ends.push(resolve)));
-      }),
+    const held = nothingHeld();
+    const bodies = Array.from({ length: 5 }, () =>
+      withBody(
+        requestOf(Array.from({ length: 100 }, () => mebibyte)),
+        held,
+        (bytes) => bytes.length,
+        async (_, keepHeld) => {
+          keepHeld(new Promise<void>((resolve) => ends.push(resolve)));
+        },
+      ),
     );
-    await Promise.all(held);
-    const error = await refusal(() => withBody(requestOf(Array.from({ length: 13 }, () => mebibyte)), async () => 0));
+    await Promise.all(bodies);
+    const error = await refusal(() => readBody(requestOf(Array.from({ length: 13 }, () => mebibyte)), held));
     expect([error.status, error.code, error.headers["retry-after"]]).toEqual([503, "too_many_bytes", "5"]);
-    expect((await refusal(() => whileHeld(13 * 2 ** 20, async () => 0))).code).toBe("too_many_bytes");
-    expect(await whileHeld(12 * 2 ** 20, async () => "fits")).toBe("fits");
+    expect((await refusal(() => whileHeld(held, 13 * 2 ** 20, async () => 0))).code).toBe("too_many_bytes");
+    expect(await whileHeld(held, 12 * 2 ** 20, async () => "fits")).toBe("fits");
     for (const end of ends) end();
     await new Promise(setImmediate);
-    expect(await whileHeld(512 * 2 ** 20, async () => "all is free again")).toBe("all is free again");
+    expect(await whileHeld(held, 512 * 2 ** 20, async () => "all is free again")).toBe("all is free again");
   });
 });
 
@@ -115,8 +136,10 @@ describe("JSON", () => {
 
   test("another type is refused unread", async () => {
     const request = requestOf([Buffer.from("{}")], { "content-type": "text/json" });
-    expect((await refusal(() => withJson(request, async () => 0))).status).toBe(415);
-    expect(await withJson(requestOf([Buffer.from("{}")], json), async (body) => body)).toEqual({});
+    expect((await refusal(() => withJson(request, nothingHeld(), z.looseObject({}), async () => 0))).status).toBe(415);
+    expect(
+      await withJson(requestOf([Buffer.from("{}")], json), nothingHeld(), z.looseObject({}), async (body) => body),
+    ).toEqual({});
   });
 });
 
@@ -124,7 +147,9 @@ describe("forms", () => {
   const part = (name: string, value: string) =>
     `--x\r\ncontent-disposition: form-data; name="${name}"\r\n\r\n${value}\r\n`;
   const form = (text: string, type = "multipart/form-data; boundary=x") =>
-    withForm(requestOf([Buffer.from(text)], { "content-type": type }), async (read) => [...read.entries()]);
+    withForm(requestOf([Buffer.from(text)], { "content-type": type }), nothingHeld(), async (read) => [
+      ...read.entries(),
+    ]);
 
   test("fields in order; a boundary in quotes", async () => {
     const text = `${part("a", "1")}${part("a", "2")}--x--\r\n`;

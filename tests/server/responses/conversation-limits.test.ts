@@ -2,10 +2,10 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import type { ImageSource } from "../../../src/server/drawing/references.js";
 import {
   type Carried,
   checkPrompt,
-  type ImageSource,
   inputItems,
   nothingCarried,
   readTurn,

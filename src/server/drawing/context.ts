@@ -1,0 +1,43 @@
+// What drawing needs of the server: the engine, the queue, the store, and the options that are about pictures.
+
+import type { Logger } from "pino";
+import type { Tokenizer } from "../../engine/models/qwen3/tokenizer.js";
+import type { RequestDefaults } from "../../engine/request.js";
+import type { MediaStore } from "../../media/store.js";
+import type { MediaWorkers } from "../../media/workers.js";
+import type { EngineProcess } from "../../node/engine-process.js";
+import type { JobQueue } from "./jobs.js";
+
+export type DrawingOptions = {
+  /** The name that requests have to give, if they give one. */
+  modelName: string;
+  /** Pixels; what is drawn where neither the request nor a reference says. */
+  defaultSize: { width: number; height: number };
+  /** Hosts that references may be fetched from. */
+  imageHosts: string[];
+  /** Whether PNG files say how they were made. */
+  metadata: boolean;
+  logPrompts: boolean;
+  /** This program's. */
+  version: string;
+};
+
+/** What is counted while drawing; times in seconds. */
+export type DrawingMetrics = {
+  queueWait: { observe(seconds: number): void };
+  stages: { observe(labels: { stage: string }, seconds: number): void };
+  images: { inc(): void };
+};
+
+export type DrawingContext = {
+  options: DrawingOptions;
+  engine: EngineProcess;
+  /** The served checkpoint's. */
+  tokenizer: Tokenizer;
+  defaults: RequestDefaults;
+  store: MediaStore;
+  workers: MediaWorkers;
+  jobs: JobQueue;
+  metrics: DrawingMetrics;
+  log: Logger;
+};

@@ -1,0 +1,63 @@
+// What drawing can fail with, as clients see it: the engine's and the store's errors in the words of the API. What is
+// not foreseen becomes a bare "internal error": no path, no stack and no message of a library leaves the server.
+
+import { DaybreakError } from "../../errors.js";
+import { ApiError } from "../http/api-error.js";
+
+/** Codes of the engine that are about a member of the request, and the member where nothing nearer is known. */
+const requestParams: Readonly<Record<string, string>> = {
+  "request.steps_invalid": "provider_options.image.steps",
+  "request.guidance_invalid": "provider_options.image.guidance_scale",
+  "request.num_images_invalid": "provider_options.image.num_images",
+  "request.seed_invalid": "seed",
+};
+
+/**
+ * Any thrown value as an ApiError. What the engine refuses is the client's mistake (400), and so is a picture that its
+ * device has no room for. What it computed wrongly or failed to compute is `model_error`, which clients must not repeat
+ * by themselves. What does not fit on the disk is 507.
+ * @param sizeParam the member of the request that says the picture's size
+ */
+export function toApiError(error: unknown, sizeParam = "provider_options.image.width"): ApiError {
+  if (error instanceof ApiError) return error;
+  if (!(error instanceof DaybreakError)) {
+    return new ApiError(
+      "server_error",
+      "internal_error",
+      "the server failed in a way that nobody foresaw; see its log",
+      {
+        cause: error,
+      },
+    );
+  }
+  const { code, message } = error;
+  const [room] = code.split(".");
+  const apiCode = code.replaceAll(".", "_");
+  if (code === "request.cancelled") {
+    return new ApiError("overloaded", "cancelled", "the request was cancelled before it was done", { cause: error });
+  }
+  if (room === "request" || room === "reference" || code === "output.format_unsupported") {
+    const param = code === "request.size_invalid" ? sizeParam : (requestParams[code] ?? "input");
+    return new ApiError("invalid_request", apiCode, message, { param, cause: error });
+  }
+  if (code === "device.memory_budget_exceeded" || code === "device.limit_exceeded") {
+    return new ApiError("invalid_request", apiCode, message, { param: sizeParam, cause: error });
+  }
+  if (code === "media.too_large" || code === "media.storage_full" || code === "media.unwritable") {
+    const text = code === "media.too_large" ? message : "the server has no room left to store the result";
+    return new ApiError("insufficient_storage", apiCode, text, { headers: noRetry, cause: error });
+  }
+  if (room === "numerics") return new ApiError("model_error", apiCode, message, { headers: noRetry, cause: error });
+  if (code === "device.out_of_memory") {
+    const text = "the GPU has no memory left for this: ask for a smaller picture, or try again later";
+    return new ApiError("model_error", apiCode, text, { headers: noRetry, cause: error });
+  }
+  if (room === "device" || room === "engine") {
+    const text = "the engine failed while it worked on this request; it is being restarted where that helps";
+    return new ApiError("model_error", apiCode, text, { headers: noRetry, cause: error });
+  }
+  return new ApiError("server_error", apiCode, "the server could not do this; see its log", { cause: error });
+}
+
+/** Official clients repeat a 5xx twice; a failed drawing would be drawn three times. */
+const noRetry = { "x-should-retry": "false" };

@@ -1,0 +1,18 @@
+// What a server takes of one request. Tighter than what its engine could do, because everybody waits for everybody's
+// pictures.
+
+export const maxServedReferences = 8;
+export const maxServedSteps = 100;
+/** A distilled model was taught few steps; more make the picture worse. */
+export const maxDistilledSteps = 8;
+/** Pixels of a side. */
+export const minServedSide = 128;
+export const maxServedSide = 2048;
+export const maxServedImages = 10;
+export const maxServedPartialImages = 3;
+export const maxServedFrames = 241;
+export const maxFramesPerSecond = 60;
+/** Of a prompt, in UTF-16 units: far more than 512 tokens of any language. Tokenising longer ones blocks everybody. */
+export const maxServedPromptLength = 16_384;
+/** Of a reference's URL. A longer one is none of ours and is not parsed. */
+export const maxUrlLength = 8192;
