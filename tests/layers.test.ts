@@ -96,6 +96,14 @@ describe("rooms", () => {
     ]);
     expect(roomOf(resolved("src/engine/ops/norm.ts", "../models/flux2/vae.js"))).toEqual({ room: "models", height: 5 });
     expect(roomOf("src/node/dawn.ts")?.height).toBe(roomOf("src/media/png.ts")?.height);
+    expect(roomOf("src/server/images/routes.ts")?.height).toBe(roomOf("src/server/responses/run.ts")?.height);
+  });
+
+  test("only the command line runs benchmarks", () => {
+    const importers = [...sources].filter(([path, text]) =>
+      importsOf(text).some((specifier) => resolved(path, specifier).startsWith("bench/")),
+    );
+    expect([...new Set(importers.map(([path]) => roomOf(path)?.room))].sort()).toEqual(["bench", "cli"]);
   });
 });
 
