@@ -119,7 +119,7 @@ function drawingOptions(body: CreateResponseBody): ResponseRequest["drawing"] {
         },
     param: (option) => {
       if (option === "prompt") return "input";
-      if (option === "size") return `tools[${tool && body.tools?.indexOf(tool)}].size`;
+      if (option === "size") return `tools[${body.tools?.indexOf(tool as ImageGenerationTool)}].size`;
       return `provider_options.${room}.${option}`;
     },
   };

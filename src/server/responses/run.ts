@@ -22,7 +22,8 @@ import { itemImage, type StoredItem, type StoredResponse } from "./store.js";
 /** An event before it got its number. */
 type NewEvent = ResponseEvent extends infer E ? (E extends unknown ? Omit<E, "sequence_number"> : never) : never;
 
-export type RunPlan = {
+/** What a run starts from: nothing of it is wrong. */
+export type JudgedResponse = {
   resource: ResponseResource;
   drawing: Drawing;
   presentation: Presentation;
@@ -40,7 +41,7 @@ export class ResponseRun {
   /** Of a conversation that goes on from here; complete when the run is over. */
   carried: Carried;
   readonly #context: ResponsesContext;
-  readonly #plan: RunPlan;
+  readonly #judged: JudgedResponse;
   readonly #stop = new AbortController();
   readonly #results: Result[] = [];
   /** Pictures that are being written, or are. */
@@ -51,10 +52,10 @@ export class ResponseRun {
   #done: Promise<void> = Promise.resolve();
   #recorded: Promise<void> | undefined;
 
-  constructor(context: ResponsesContext, plan: RunPlan) {
-    const { drawing, presentation, resource, carried } = plan;
+  constructor(context: ResponsesContext, judged: JudgedResponse) {
+    const { drawing, presentation, resource, carried } = judged;
     this.#context = context;
-    this.#plan = plan;
+    this.#judged = judged;
     this.#resource = resource;
     this.carried = carried;
     this.#callIds = presentation.profile === "openai" ? drawing.seeds.map(() => newId("ig")) : [];
@@ -62,7 +63,7 @@ export class ResponseRun {
 
   /** Queues the drawing. Throws ApiError if the queue is full; then nothing has happened. */
   start(): void {
-    const { drawing, caller, presentation } = this.#plan;
+    const { drawing, caller, presentation } = this.#judged;
     // The work begins after this function, so the events of its beginning come after those of the queue.
     const { isWaiting, result } = submitDrawing(this.#context, drawing, {
       caller: caller.key,
@@ -90,11 +91,11 @@ export class ResponseRun {
   }
 
   get owner(): string | undefined {
-    return this.#plan.caller.key;
+    return this.#judged.caller.key;
   }
 
   get input(): StoredItem[] {
-    return this.#plan.input;
+    return this.#judged.input;
   }
 
   get isOver(): boolean {
@@ -184,19 +185,23 @@ export class ResponseRun {
   }
 
   get #isInline(): boolean {
-    return this.#plan.presentation.format !== "url" || this.#plan.presentation.profile === "openai";
+    return this.#judged.presentation.format !== "url" || this.#judged.presentation.profile === "openai";
   }
 
   /** Begins to write a picture; the next one is drawn meanwhile, unless this one fails. */
   #storeImage(file: ImageFile) {
-    const { asset, stored } = this.#context.store.begin("img", file.bytes, imageFacts(file, this.#plan.drawing.prompt));
+    const { asset, stored } = this.#context.store.begin(
+      "img",
+      file.bytes,
+      imageFacts(file, this.#judged.drawing.prompt),
+    );
     this.#writing.push(stored);
     stored.catch((error) => this.stop(toApiError(error)));
     return this.#place(asset);
   }
 
   async #keepVideo(path: string): Promise<void> {
-    const { prompt, width, height, output, seeds } = this.#plan.drawing;
+    const { prompt, width, height, output, seeds } = this.#judged.drawing;
     if (output.type !== "video") return;
     const { frames, framesPerSecond } = output;
     const [seed = 0] = seeds;
@@ -212,7 +217,7 @@ export class ResponseRun {
   }
 
   #place(asset: Asset) {
-    return { url: assetUrl(this.#plan.caller.baseUrl, asset), asset };
+    return { url: assetUrl(this.#judged.caller.baseUrl, asset), asset };
   }
 
   async #finish(result: Promise<DrawingTimings>): Promise<void> {
@@ -226,15 +231,15 @@ export class ResponseRun {
   }
 
   async #complete(timings: DrawingTimings): Promise<void> {
-    const { warnings } = this.#plan.drawing;
-    const output = outputItems(this.#results, this.#plan.presentation, this.#callIds);
+    const { warnings } = this.#judged.drawing;
+    const output = outputItems(this.#results, this.#judged.presentation, this.#callIds);
     this.carried = { ...this.carried, image: newestImage(output) ?? this.carried.image };
     const resource: ResponseResource = {
       ...this.#resource,
       status: "completed",
       completed_at: unixSeconds(),
       output,
-      usage: usage(this.#plan.drawing, timings),
+      usage: usage(this.#judged.drawing, timings),
       ...(warnings.length > 0 && { warnings }),
     };
     // Items of profile openai were told of as their pictures came.
@@ -250,7 +255,7 @@ export class ResponseRun {
         if (kept && "asset" in kept.place) await this.#context.store.delete(kept.place.asset.id).catch(() => false);
       }),
     );
-    this.carried = this.#plan.carried;
+    this.carried = this.#judged.carried;
     const reason: unknown = this.#stop.signal.aborted ? this.#stop.signal.reason : error;
     if (reason === "cancelled" || reason === "abandoned") {
       this.failure = new ApiError("conflict", "cancelled", "the response was cancelled");
@@ -305,7 +310,7 @@ export class ResponseRun {
   }
 
   #snapshot(resource: ResponseResource, last: NewEvent[]): StoredResponse {
-    const { input, caller } = this.#plan;
+    const { input, caller } = this.#judged;
     const events = [...this.log.events, ...last.map((event, i) => numbered(event, this.log.events.length + i))];
     return { resource, input, carried: this.carried, owner: caller.key ?? null, events };
   }
