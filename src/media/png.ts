@@ -1,16 +1,15 @@
-// PNG files: writing with parameters in text chunks, reading those back, and decoding to RGB.
+// PNG files: writing with parameters in text chunks, and decoding to RGB.
 // Knows bytes and pixels, not what they are for. Both are done here: pngjs takes two to three times as long to write
 // files of the same size, and reading, it inflates interlaced files without a bound, rounds 16-bit samples instead of
 // taking the high byte, and blackens transparent colours.
 
-import { constants, crc32, createInflate, deflateSync, inflateSync } from "node:zlib";
+import { constants, crc32, createInflate, deflateSync } from "node:zlib";
 import type { RgbImage } from "../engine/request.js";
 import { assert, DaybreakError } from "../errors.js";
 
 export const pngSignature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** Of the bytes of a row, each how manyth is tried to choose its filter; coprime to 3, so that all channels are. */
 const filterSample = 7;
-const maxTextBytes = 1024 * 1024;
 
 /**
  * An RGB image as a PNG file.
@@ -109,43 +108,6 @@ function chunk(type: string, data: Uint8Array): Buffer {
   bytes.set(data, 8);
   bytes.writeUInt32BE(crc32(bytes.subarray(4, -4)), data.length + 8);
   return bytes;
-}
-
-/**
- * The text chunks (tEXt, zTXt, iTXt) of a PNG file, keyword → value. Text of more than 1 MiB and chunks without a
- * keyword are left out. Errors: `reference.not_an_image`, `.truncated`, `.damaged`.
- */
-export function readPngText(bytes: Uint8Array): Record<string, string> {
-  const texts: [string, string][] = [];
-  for (const { type, data } of readChunks(bytes, /^(tEXt|zTXt|iTXt)$/)) {
-    const text = parseText(type, data);
-    if (text) texts.push(text);
-  }
-  return Object.fromEntries(texts);
-}
-
-function parseText(type: string, data: Buffer): [keyword: string, value: string] | undefined {
-  const nameEnd = data.indexOf(0);
-  if (nameEnd < 1) return undefined;
-  const keyword = data.toString("latin1", 0, nameEnd);
-  if (type === "tEXt") return [keyword, data.toString("latin1", nameEnd + 1)];
-  const compressed = type === "zTXt" || data[nameEnd + 1] === 1;
-  let start = nameEnd + 2;
-  if (type === "iTXt") {
-    // past the compression method, the language and the translated keyword
-    start = data.indexOf(0, data.indexOf(0, start + 1) + 1) + 1;
-    if (start < nameEnd + 5) return undefined;
-  }
-  const body = compressed ? inflateText(data.subarray(start)) : data.subarray(start);
-  return body && [keyword, body.toString(type === "iTXt" ? "utf8" : "latin1")];
-}
-
-function inflateText(data: Buffer): Buffer | undefined {
-  try {
-    return inflateSync(data, { maxOutputLength: maxTextBytes });
-  } catch {
-    return undefined; // text is an extra: a damaged one must not cost the others
-  }
 }
 
 /** Samples per pixel and allowed bits per sample of PNG's colour types. */

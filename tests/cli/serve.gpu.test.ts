@@ -7,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { serve } from "../../src/cli/serve.js";
-import { readPngText } from "../../src/media/png.js";
+import { readPngText } from "../media/png-text.js";
 import { parseEvents, postJson, smallRequest } from "../server/running.js";
 import { type ServedProgram, serveProgram } from "../server/served-program.js";
 import { buildProgram, daybreak, expectFailure, repository } from "./program.js";

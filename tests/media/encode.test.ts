@@ -4,7 +4,7 @@ import { PNG } from "pngjs";
 import { describe, expect, it, vi } from "vitest";
 import { encodeImage, type ImageFormat } from "../../src/media/encode.js";
 import { decodeImage } from "../../src/media/images.js";
-import { readPngText } from "../../src/media/png.js";
+import { readPngText } from "./png-text.js";
 import { psnr, syntheticImage } from "./synthetic.js";
 
 describe.each<[ImageFormat, number, number[]]>([

@@ -2,7 +2,8 @@
 
 import { expect, it } from "vitest";
 import { type PictureParameters, parameterTexts } from "../../src/media/parameters.js";
-import { encodePng, readPngText } from "../../src/media/png.js";
+import { encodePng } from "../../src/media/png.js";
+import { readPngText } from "./png-text.js";
 
 const parameters: PictureParameters = {
   ...{ prompt: "a cat, sitting\nSteps: none", negativePrompt: "dogs", width: 640, height: 384, steps: 50 },

@@ -1,10 +1,10 @@
-// PNG writing, text chunks and their reading back; pngjs is the independent reader.
+// PNG writing, pixels and text chunks; pngjs is the independent reader.
 
 import fc from "fast-check";
 import { PNG } from "pngjs";
 import { describe, expect, it } from "vitest";
-import { DaybreakError } from "../../src/errors.js";
-import { decodePng, encodePng, pngSize, readPngText } from "../../src/media/png.js";
+import { decodePng, encodePng, pngSize } from "../../src/media/png.js";
+import { readPngText } from "./png-text.js";
 
 function noise(width: number, height: number) {
   const data = Uint8Array.from({ length: width * height * 3 }, (_, i) => Math.imul(i + 1, 2654435761) >>> 24);
@@ -80,52 +80,4 @@ describe("text chunks", () => {
   it.each(["", "k".repeat(80), " a", "a ", "a  b", "漢", "a\0b"])("assert the keyword %j", (keyword) => {
     expect(() => encodePng(noise(1, 1), { [keyword]: "x" })).toThrow(/PNG keyword/);
   });
-
-  it("are read as other programs write them, compressed too", () => {
-    // by PIL: PngInfo.add_text and add_itxt with and without zip, on a picture of 1×1
-    const file = new Uint8Array(Buffer.from(pilTexts, "base64"));
-    expect(readPngText(file)).toEqual({
-      plain: "äöü",
-      zipped: "abc ".repeat(50),
-      international: "漢字",
-      "international zipped": "漢字 ".repeat(50),
-    });
-  });
-
-  it("are not read from what is no PNG, or one with damage", () => {
-    const codeOf = (bytes: Uint8Array) => {
-      try {
-        readPngText(bytes);
-      } catch (error) {
-        return (error as DaybreakError).code;
-      }
-      return undefined;
-    };
-    const file = encodePng(noise(3, 3), { prompt: "red" });
-    expect(codeOf(new Uint8Array(10))).toBe("reference.not_an_image");
-    expect(codeOf(file.subarray(0, 50))).toBe("reference.truncated");
-    file[45] = file[45]! ^ 1;
-    expect(codeOf(file)).toBe("reference.damaged");
-  });
-
-  it("never throw anything but a DaybreakError", () => {
-    const file = new Uint8Array(Buffer.from(pilTexts, "base64"));
-    fc.assert(
-      fc.property(fc.nat(file.length - 1), fc.nat(255), fc.nat(file.length), (at, value, cut) => {
-        const bytes = file.slice(0, cut);
-        if (at < cut) bytes[at] = value;
-        try {
-          readPngText(bytes);
-        } catch (error) {
-          expect(error).toBeInstanceOf(DaybreakError);
-        }
-      }),
-      { numRuns: 500 },
-    );
-  });
 });
-
-const pilTexts =
-  "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAACXRFWHRwbGFpbgDk9vzr/69NAAAAF3pUWHR6aXBwZWQAAHicS0xKVkgcBhgAFD" +
-  "c/rXz6nA0AAAAgaVRYdGludGVybmF0aW9uYWwAAAB6aADlm73pmYUA5ryi5a2Xz01RYgAAAC1pVFh0aW50ZXJuYXRpb25hbCB6aXBwZWQAAQAA" +
-  "AHice7Zn0dO10xWejVK0oACH7+OLP6sriQAAAAxJREFUeJxjYGBgAAAABAAB9hc4VQAAAABJRU5ErkJggg==";

@@ -4,7 +4,8 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
-import { decodePng, readPngText } from "../../src/media/png.js";
+import { decodePng } from "../../src/media/png.js";
+import { readPngText } from "../media/png-text.js";
 import { listeners, openServer, parseEvents, type SseEvent, smallRequest, type TestServer } from "./running.js";
 import { OwnDocument, officialErrors, officialEventErrors } from "./schemas.js";
 
