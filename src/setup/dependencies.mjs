@@ -6,24 +6,9 @@ import { spawnSync } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { complaint, isInstalled } from "./npm.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
-
-/**
- * Whether every package of a lock file is installed in the locked version.
- *
- * @param lock parsed package-lock.json
- * @param installed parsed node_modules/.package-lock.json
- */
-export function isInstalled(lock, installed) {
-  return Object.entries(lock.packages).every(([path, wanted]) => {
-    const got = installed.packages[path];
-    if (path === "") return true;
-    // npm leaves out optional packages of other platforms
-    if (!got) return wanted.optional === true || wanted.devOptional === true;
-    return got.version === wanted.version && got.integrity === wanted.integrity;
-  });
-}
 
 /** Installs the locked dependencies if they are not there. Throws an Error with npm's last lines if npm fails. */
 export function installDependencies() {
@@ -58,10 +43,4 @@ function npm() {
   ];
   const cli = candidates.find((path) => path && basename(path) === "npm-cli.js" && existsSync(path));
   return cli ? [process.execPath, [cli], false] : ["npm", [], process.platform === "win32"];
-}
-
-/** What npm says is wrong: its errors come first, its usage text and advertisements after them. */
-export function complaint(text) {
-  const lines = text.split("\n").filter((line) => /^npm error \S/.test(line));
-  return (lines.length > 0 ? lines : text.trim().split("\n")).slice(0, 12).join("\n");
 }

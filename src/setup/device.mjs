@@ -7,12 +7,10 @@ import {
   accessSync,
   constants,
   existsSync,
-  lstatSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
   readFileSync,
-  realpathSync,
   renameSync,
   rmSync,
   statSync,
@@ -21,14 +19,12 @@ import {
 import { basename, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { downloadPackages, hasApt } from "./apt.mjs";
-import { loadOrder, readElf } from "./elf.mjs";
+import { collectDriver } from "./driver-files.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const probe = fileURLToPath(new URL("probe.mjs", import.meta.url));
 const probeLimit_ms = 60_000;
 const abandonedAfter_ms = 3_600_000;
-/** What every Node process has loaded itself: a second copy beside it would be a second heap and a second iostream. */
-const systemLibraries = /^(ld-linux.*|lib(c|m|dl|rt|pthread|util|resolv|gcc_s|stdc\+\+))\.so\.\d+$/;
 
 /**
  * Makes sure of a device and says on stderr what it does, if it does anything.
@@ -114,40 +110,6 @@ function unpackDriver(work, folder, release) {
     folder,
     Object.fromEntries(versions.map(([name, version]) => [name, decodeURIComponent(version)])),
   );
-}
-
-/** Moves the libraries out of a tree of unpacked packages into one folder, and writes the ICD file and the manifest. */
-export function collectDriver(tree, folder, packages) {
-  const files = readdirSync(tree, { recursive: true, withFileTypes: true })
-    .filter((entry) => entry.isFile() || entry.isSymbolicLink())
-    .map((entry) => join(entry.parentPath ?? entry.path, entry.name));
-  const description = files.find((path) => /\/icd\.d\/lvp_icd[^/]*\.json$/.test(path));
-  if (!description) throw new Error("the packages hold no lavapipe");
-  const icd = JSON.parse(readFileSync(description, "utf8"));
-  const driver = basename(icd.ICD.library_path);
-  const libraries = librariesBySoname(files);
-  const neededBy = new Map([...libraries].map(([soname, { needed }]) => [soname, needed]));
-  const kept = loadOrder([driver, "libvulkan.so.1"], neededBy).filter((name) => !systemLibraries.test(name));
-  for (const name of [driver, "libvulkan.so.1"])
-    if (!kept.includes(name)) throw new Error(`the packages hold no ${name}`);
-  for (const soname of kept) renameSync(libraries.get(soname).path, join(folder, soname));
-  // relative to the description itself: the folder may be moved
-  icd.ICD.library_path = `./${driver}`;
-  writeFileSync(join(folder, "lvp_icd.json"), `${JSON.stringify(icd, null, 2)}\n`);
-  // the Vulkan loader opens the driver by its path, so only what the driver needs is opened beforehand
-  const manifest = { format: 1, icd: "lvp_icd.json", libraries: kept.filter((name) => name !== driver), packages };
-  writeFileSync(join(folder, "driver.json"), `${JSON.stringify(manifest, null, 2)}\n`);
-}
-
-function librariesBySoname(files) {
-  const libraries = new Map();
-  for (const path of files) {
-    if (!/\.so(\.|$)/.test(basename(path)) || lstatSync(path).isSymbolicLink()) continue;
-    const elf = readElf(path);
-    const soname = elf?.soname ?? basename(path); // drivers are opened by path and may have no soname
-    if (elf && !libraries.has(soname)) libraries.set(soname, { path: realpathSync(path), needed: elf.needed });
-  }
-  return libraries;
 }
 
 function replaceFolder(from, to) {

@@ -1,17 +1,19 @@
 // The reading of apt's sources and the private configuration made from them, on the forms that machines really have.
 
 import { describe, expect, it } from "vitest";
-import {
-  networkSettings,
-  parseLines,
-  parseStanzas,
-  privateSources,
-  readSources,
-  statusOfLoaded,
-} from "../../src/setup/apt.mjs";
+import { networkSettings, privateSources, readSources, statusOfLoaded } from "../../src/setup/apt-settings.mjs";
 import { temporaryFolder } from "./temporary-folder.js";
 
-describe("parseLines", () => {
+/** The sources in a file of this name. */
+function sourcesIn(name: string, text: string) {
+  const folder = temporaryFolder();
+  folder.write(name, text);
+  return readSources(folder.path);
+}
+const parseLines = (text: string) => sourcesIn("sources.list", text);
+const parseStanzas = (text: string) => sourcesIn("sources.list.d/some.sources", text);
+
+describe("sources.list", () => {
   it("reads options, several components and comments", () => {
     const text = `
 # deb http://off.example/debian bookworm main
@@ -30,7 +32,7 @@ deb http://plain.example/debian bookworm-updates main`;
   });
 });
 
-describe("parseStanzas", () => {
+describe("a .sources file", () => {
   it("reads the file of Debian's container images, whose stanzas hold comments", () => {
     const text = `Types: deb
 # http://snapshot.example/archive/debian/20250520T000000Z

@@ -11,7 +11,7 @@ import {
   readOsRelease,
   softwareDriver,
 } from "../../src/node/software-driver.js";
-import { collectDriver } from "../../src/setup/device.mjs";
+import { collectDriver } from "../../src/setup/driver-files.mjs";
 import { readElf } from "../../src/setup/elf.mjs";
 import { type ElfNames, elfFile } from "./elf-file.js";
 import { type TemporaryFolder, temporaryFolder } from "./temporary-folder.js";

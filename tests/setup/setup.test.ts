@@ -6,8 +6,8 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
 import { kernelModule, writeKernelModule } from "../../src/setup/build.mjs";
-import { complaint, isInstalled } from "../../src/setup/dependencies.mjs";
 import { nodeIsNewEnough } from "../../src/setup/node-version.mjs";
+import { complaint, isInstalled } from "../../src/setup/npm.mjs";
 import { temporaryFolder } from "./temporary-folder.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
