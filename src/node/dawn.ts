@@ -4,8 +4,8 @@
 // Drivers are looked for once, at an instance's first requestAdapter; what Dawn thinks of them it prints to the process's
 // stderr itself (two lines "… artificially reduced from …" for most drivers), and no option or toggle of 0.6 stops it.
 
-import { reachesMatrixUnits } from "../engine/gpu/device.js";
 import { DaybreakError } from "../errors.js";
+import { type Backend, checkedBackend, preferMatrixUnits } from "./backends.js";
 import { packageManifest } from "./package.js";
 import { type SoftwareDriver, softwareDriver } from "./software-driver.js";
 
@@ -22,18 +22,6 @@ const defaultToggles = ["disable_workgroup_init", "allow_unsafe_apis", "vulkan_e
 export function dawnFacts(): string[] {
   return [`webgpu ${packageManifest().dependencies.webgpu}`, ...defaultToggles, ...backendOptions(activeBackend)];
 }
-
-/** Dawn's names of its backends, and what people call them. */
-export const backendNames = {
-  vulkan: "Vulkan",
-  d3d12: "Direct3D 12",
-  d3d11: "Direct3D 11",
-  metal: "Metal",
-  opengl: "OpenGL",
-  opengles: "OpenGL ES",
-};
-
-export type Backend = keyof typeof backendNames;
 
 let activeDriver: SoftwareDriver | null = null;
 let activeBackend: Backend | undefined;
@@ -71,23 +59,6 @@ export async function createGpu({ toggles = [], backend }: CreateGpuOptions = {}
   // The machine has changed since set-up looked. An instance keeps what it found, so the driver needs another one.
   useDriver(driver);
   return newInstance();
-}
-
-/**
- * Dawn takes Direct3D 12 on Windows, whose shaders reach no matrix units. Vulkan is taken where its adapter is a GPU that
- * does, else what Dawn takes.
- */
-export async function preferMatrixUnits(newInstance: (backend?: Backend) => GPU): Promise<GPU> {
-  const vulkan = newInstance("vulkan");
-  const adapter = await vulkan.requestAdapter({ powerPreference: "high-performance" });
-  return adapter && reachesMatrixUnits(adapter) ? vulkan : newInstance();
-}
-
-function checkedBackend(name: string | undefined): Backend | undefined {
-  if (!name) return undefined;
-  if (Object.hasOwn(backendNames, name)) return name as Backend;
-  const known = Object.keys(backendNames).join(", ");
-  throw new DaybreakError("request.option_invalid", `got the backend ${name}, expected one of ${known}`);
 }
 
 /** What Dawn's `create` takes. */

@@ -25,7 +25,7 @@ export type CachedTuning = {
 export type MeasuredCase = { begun_ms: number; isDone: boolean };
 
 /** The folder of all choices; it need not exist. */
-export function tuningFolder(): string {
+function tuningFolder(): string {
   return join(cacheFolder(), "tuning");
 }
 

@@ -1,7 +1,7 @@
 // Which of Dawn's backends is taken on Windows, with adapters that say what drivers there say.
 
 import { expect, it } from "vitest";
-import { type Backend, preferMatrixUnits } from "../../src/node/dawn.js";
+import { type Backend, preferMatrixUnits } from "../../src/node/backends.js";
 
 const f16 = { M: 16, N: 16, K: 16, componentType: "f16", resultComponentType: "f32" };
 const sums = { ...f16, resultComponentType: "f16" };

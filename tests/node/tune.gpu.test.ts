@@ -3,13 +3,13 @@
 
 import { readdirSync, readFileSync } from "node:fs";
 import { homedir } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
 import { EngineProcess, type OpenEngineOptions, openEngine } from "../../src/node/index.js";
 import { choicesFor, deviceKey, tuneAndKeep, tuneMode } from "../../src/node/tune.js";
-import { addTuning, readTuning, tuningFolder } from "../../src/node/tuning-cache.js";
+import { addTuning, readTuning, tuningFile } from "../../src/node/tuning-cache.js";
 import { buildProgram } from "../cli/program.js";
 import { tinySource } from "../engine/checkpoints.js";
 import { small, testGpu } from "../engine/open.js";
@@ -160,7 +160,7 @@ describe("auto", () => {
 it("cached, the default, measures nothing and takes what was measured; off does not", async () => {
   const key = (await deviceKey(await testGpu(), true)) as string;
   expect((await open()).stages).toEqual(["load"]);
-  expect(() => readdirSync(tuningFolder())).toThrow(/ENOENT/);
+  expect(() => readdirSync(dirname(tuningFile(key)))).toThrow(/ENOENT/);
   if (!(await hasChoice())) return;
   const { problems } = (await table())!;
   const ends = Object.values(problems).map(({ candidates }) => [candidates[0]!, candidates.at(-1)!].map(stemOf));
