@@ -68,7 +68,7 @@ export function nextContentName(contentName: string): string {
   return `${id}.${Number(generation) + 1}`;
 }
 
-export function sideCarName(id: string): string {
+function sideCarName(id: string): string {
   return `${id}.json`;
 }
 

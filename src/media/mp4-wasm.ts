@@ -107,7 +107,7 @@ function words(table: Buffer, skipped: number): number[] {
 }
 
 /** The frames of an MP4 file with one H.264 track. Source: ISO/IEC 14496-12, §8.5 to §8.7. */
-export function readMp4(file: Uint8Array): { avcc: Uint8Array; frames: CompressedFrame[] } {
+function readMp4(file: Uint8Array): { avcc: Uint8Array; frames: CompressedFrame[] } {
   const bytes = Buffer.from(file.buffer, file.byteOffset, file.byteLength);
   const table = box(bytes, "moov", "trak", "mdia", "minf", "stbl");
   const avc1 = box(box(table, "stsd").subarray(8), "avc1");

@@ -13,6 +13,9 @@ import type { VideoOptions, VideoWriter } from "./mp4.js";
 import { closedError, type Outcome, ownBytes } from "./transfer.js";
 import { openVideoThread } from "./video-thread.js";
 
+/** The functions of task-worker.ts, which the pool calls by their names. */
+type Task = keyof typeof import("./task-worker.js");
+
 const maxThreads = 2;
 /** A PNG of so few pixels is made in 2 ms; to hand it to a thread and back takes longer. */
 const maxPixelsHere = 256 * 256;
@@ -35,7 +38,7 @@ export class MediaWorkers {
   private constructor() {
     this.#pool = new Tinypool({
       filename: workerFile("task-worker"),
-      name: "encodeImageTask",
+      name: "encodeImageTask" satisfies Task,
       runtime: "worker_threads",
       minThreads: 1,
       maxThreads,
@@ -52,8 +55,8 @@ export class MediaWorkers {
   }
 
   /**
-   * {@link import("./encode.js").encodeImage} in another thread, but for small PNG files. `image.data` is handed over where it can be: the caller
-   * must not use it any more. Errors: those of that function, `media.closed`.
+   * {@link encodeImage} in another thread, but for small PNG files. `image.data` is handed over where it can be: the
+   * caller must not use it any more. Errors: those of that function, `media.closed`.
    */
   async encodeImage(image: RgbImage, options: EncodeOptions): Promise<Uint8Array> {
     if (options.format === "png" && image.width * image.height <= maxPixelsHere) {
@@ -65,7 +68,7 @@ export class MediaWorkers {
   }
 
   /**
-   * {@link import("./references.js").decodeAnyReference} in another thread; `bytes` stay the caller's.
+   * `decodeAnyReference` of references.ts in another thread; `bytes` stay the caller's.
    * Errors: those of that function, `media.closed`.
    */
   decodeReference(bytes: Uint8Array, limits: ReferenceLimits): Promise<RgbImage> {
@@ -73,7 +76,7 @@ export class MediaWorkers {
     return this.#run("decodeReferenceTask", { bytes: copy, limits }, copy.buffer);
   }
 
-  async #run<T>(name: string, task: object, buffer: ArrayBuffer): Promise<T> {
+  async #run<T>(name: Task, task: object, buffer: ArrayBuffer): Promise<T> {
     this.#checkOpen();
     let outcome: Outcome<T>;
     try {
@@ -87,7 +90,7 @@ export class MediaWorkers {
   }
 
   /**
-   * {@link import("./mp4.js").openVideo} in a thread of its own. The data of frames is handed over where it can be.
+   * `openVideo` of mp4.ts in a thread of its own. The data of frames is handed over where it can be.
    * `write` resolves as soon as another frame may follow: one is encoded while the next is drawn. A frame's error
    * comes with that write or a later call. Errors: those of that function, `media.closed`.
    */
