@@ -88,16 +88,19 @@ export type ErrorCode = (typeof errorCodes)[number];
 /** An operating error: bad input, a bad file, a device that failed. */
 export class DaybreakError extends Error {
   readonly code: ErrorCode;
+  /** The member of a request that is at fault, where the code alone does not tell. */
+  readonly field: string | undefined;
 
   /**
    * @param code one of {@link errorCodes}
    * @param message what was got, what was expected, what to do; one line
-   * @param options `cause`: the error underneath, if any
+   * @param options `cause`: the error underneath, if any; `field`: see {@link field}
    */
-  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
-    super(message, options);
+  constructor(code: ErrorCode, message: string, options: { cause?: unknown; field?: string } = {}) {
+    super(message, "cause" in options ? { cause: options.cause } : undefined);
     this.name = "DaybreakError";
     this.code = code;
+    this.field = options.field;
   }
 }
 

@@ -225,12 +225,22 @@ export function judgeRequest(
   return {
     ...{ width, height, steps, seed, guidance, references, latents, warnings },
     prompt: { text, ids, length },
-    negativePrompt: isGuided ? tokenizer.encode(negativePrompt) : undefined,
+    negativePrompt: isGuided ? inField("negativePrompt", () => tokenizer.encode(negativePrompt)) : undefined,
     numImages: walk?.frames ?? numImages,
     isWalk: walk !== undefined,
     // After the last step there is nothing to guess.
     partialImages: Math.min(partialImages, steps - 1),
   };
+}
+
+/** Says of errors which member of the request holds the text that is wrong. */
+function inField<T>(field: keyof GenerateRequest, read: () => T): T {
+  try {
+    return read();
+  } catch (error) {
+    if (!(error instanceof DaybreakError)) throw error;
+    throw new DaybreakError(error.code, error.message, { cause: error.cause, field });
+  }
 }
 
 /** Whether a request was judged already, perhaps in another process. */

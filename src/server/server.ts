@@ -5,10 +5,8 @@ import { createHash, randomBytes } from "node:crypto";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type DestinationStream, type Logger, pino } from "pino";
-import { openTokenizer } from "../engine/checkpoint.js";
-import { loadConfigs } from "../engine/models/flux2/config.js";
+import { openModel } from "../engine/checkpoint.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
-import { requestDefaults } from "../engine/request.js";
 import { MediaStore } from "../media/store.js";
 import { MediaWorkers } from "../media/workers.js";
 import { folderSource } from "../node/checkpoint-folder.js";
@@ -109,10 +107,10 @@ async function start(
   const log = pino({ level: options.logLevel ?? "info" }, options.log ?? stderrLog());
   const keys = options.apiKeyFile === undefined ? undefined : await readApiKeys(options.apiKeyFile);
   await checkAddress(options.host, options.port); // before a model is loaded for nothing
-  const model = options.model ?? embeddedModel();
-  const { tokenizer, defaults, name } = await readModel(model);
-  const side = defaults.sampleSize;
-  const defaultSize = options.defaultSize ?? { width: side, height: side };
+  const checkpoint = options.model ?? embeddedModel();
+  const { model, name } = await readModel(checkpoint);
+  const { width, height } = model.bounds.defaults;
+  const defaultSize = options.defaultSize ?? { width, height };
 
   const folder = join(options.dataDir, "store");
   const store = await MediaStore.open({ folder, budgetBytes: options.mediaBudgetBytes, ttl_ms: options.mediaTtl_ms });
@@ -120,14 +118,14 @@ async function start(
   const responses = await ResponseStore.open(store);
   const workers = MediaWorkers.open();
   closers.push(() => workers.close());
-  const engine = await openEngine(options, { model, expected: defaultSize }, log);
+  const engine = await openEngine(options, { model: checkpoint, expected: defaultSize }, log);
   closers.push(() => engine.close());
   await engine.probe();
 
   const jobs = new JobQueue();
   const context: ServerContext = {
     options: serverOptions(options, { modelName: options.modelName ?? name, defaultSize, keys }),
-    ...{ engine, tokenizer, defaults, store, workers, jobs, responses, log },
+    ...{ engine, model, store, workers, jobs, responses, log },
     heldBytes: { count: 0 },
     metrics: createMetrics({
       jobs: () => jobs,
@@ -216,13 +214,11 @@ async function shutDown(context: ServerContext, { app, listener, closeAll }: Ope
   log.info("stopped");
 }
 
-/** What the serving process needs of a checkpoint: no weights. */
-async function readModel(model: string) {
-  const source = await folderSource(model);
+/** What the serving process needs of a checkpoint, no weights, and its name. */
+async function readModel(folder: string) {
+  const source = await folderSource(folder);
   try {
-    const configs = await loadConfigs(source);
-    const name = await modelName(model, source);
-    return { tokenizer: await openTokenizer(source), defaults: requestDefaults(configs), name };
+    return { model: await openModel(source), name: await modelName(folder, source) };
   } finally {
     await source.close();
   }

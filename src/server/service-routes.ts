@@ -1,6 +1,6 @@
 // The routes about the server itself: models, health, metrics, version.
 
-import { defaultGuidance, defaultSteps, maxPixels, maxPromptTokens, sizeMultiple } from "../engine/request.js";
+import { maxPixels } from "../engine/request.js";
 import type { ServerContext } from "./context.js";
 import {
   maxDistilledSteps,
@@ -53,8 +53,8 @@ function modelRoutes(context: ServerContext): Route[] {
 }
 
 /** @param created Unix time of the server's start */
-function describeModel({ options, defaults }: ServerContext, created: number): Model {
-  const { isDistilled } = defaults;
+function describeModel({ options, model: { bounds } }: ServerContext, created: number): Model {
+  const { isDistilled, defaults, sizeMultiple, promptTokens } = bounds;
   return {
     id: options.modelName,
     object: "model",
@@ -68,8 +68,8 @@ function describeModel({ options, defaults }: ServerContext, created: number): M
     },
     defaults: {
       ...options.defaultSize,
-      steps: defaultSteps(defaults),
-      guidance_scale: defaultGuidance(defaults),
+      steps: defaults.steps,
+      guidance_scale: defaults.guidance,
       output_format: "png",
       response_format: "url",
     },
@@ -81,7 +81,7 @@ function describeModel({ options, defaults }: ServerContext, created: number): M
       max_steps: isDistilled ? maxDistilledSteps : maxServedSteps,
       max_images: maxServedImages,
       max_references: maxServedReferences,
-      max_prompt_tokens: maxPromptTokens,
+      max_prompt_tokens: promptTokens,
       max_frames: maxServedFrames,
       max_frames_per_second: maxFramesPerSecond,
     },

@@ -1,8 +1,7 @@
 // What drawing needs of the server: the engine, the queue, the store, and the options that are about pictures.
 
 import type { Logger } from "pino";
-import type { Tokenizer } from "../../engine/models/qwen3/tokenizer.js";
-import type { RequestDefaults } from "../../engine/request.js";
+import type { Judge } from "../../engine/request.js";
 import type { MediaStore } from "../../media/store.js";
 import type { MediaWorkers } from "../../media/workers.js";
 import type { EngineProcess } from "../../node/engine-process.js";
@@ -32,9 +31,8 @@ export type DrawingMetrics = {
 export type DrawingContext = {
   options: DrawingOptions;
   engine: EngineProcess;
-  /** The served checkpoint's. */
-  tokenizer: Tokenizer;
-  defaults: RequestDefaults;
+  /** What requests are judged by: the served checkpoint's bounds and tokenizer. */
+  model: Judge;
   store: MediaStore;
   workers: MediaWorkers;
   jobs: JobQueue;

@@ -2,7 +2,7 @@
 // through here. Knows no bodies, no events, no URLs.
 
 import type { GeneratedImage, RgbImage, Timings } from "../../engine/request.js";
-import { imageSeed } from "../../engine/rng.js";
+import { imageSeed } from "../../engine/sampling/noise.js";
 import type { ImageFormat } from "../../media/encode.js";
 import { parameterTexts } from "../../media/parameters.js";
 import type { Caller } from "../http/caller.js";
@@ -61,7 +61,7 @@ export function submitDrawing(context: DrawingContext, drawing: Drawing, hooks: 
     }
     return timings;
   };
-  const bytes = drawing.references.reduce((sum, { data }) => sum + data.length, 0);
+  const bytes = drawing.request.references.reduce((sum, { data }) => sum + data.length, 0);
   const job = context.jobs.submit(work, { caller, signal: hooks.signal, bytes });
   const result = job.result.catch((error: unknown) => {
     throw toApiError(error, drawing.sizeParam);
@@ -98,12 +98,12 @@ async function drawImages(
     keep(encode(image, image.seed).then((file) => hooks.onImage?.(file, index)));
   };
   try {
-    const { timings } = await context.engine.draw(engineRequest(drawing), {
+    const { timings } = await context.engine.generate(drawing.request, {
       signal: AbortSignal.any([hooks.signal, failure.signal]),
       onProgress: stepWatcher(hooks),
       onImage,
       onPartialImage: async (image, { image: i, index }) => {
-        hooks.onPartial?.(await encode(image, imageSeed(drawing.seed, i)), { image: i, index });
+        hooks.onPartial?.(await encode(image, imageSeed(drawing.request.seed, i)), { image: i, index });
       },
     });
     await Promise.all(pending);
@@ -122,7 +122,7 @@ async function drawVideo(
   hooks: DrawingHooks,
 ): Promise<Drawn> {
   const { workers, store, metrics } = context;
-  const { width, height } = drawing;
+  const { width, height } = drawing.request;
   const path = store.temporaryPath("mp4");
   const writer = await workers.openVideo({ path, width, height, framesPerSecond });
   let encode_file = 0;
@@ -132,7 +132,7 @@ async function drawVideo(
     encode_file += performance.now() - began;
   };
   try {
-    const { timings } = await context.engine.draw(engineRequest(drawing), {
+    const { timings } = await context.engine.generate(drawing.request, {
       signal: hooks.signal,
       onProgress: stepWatcher(hooks),
       onImage: async (frame) => {
@@ -147,17 +147,6 @@ async function drawVideo(
     await writer.abort();
     throw error;
   }
-}
-
-function engineRequest(drawing: Drawing) {
-  const { prompt, negativePrompt, width, height, steps, guidance, seed, numImages, references, partialImages } =
-    drawing;
-  const walk = drawing.output.type === "video" ? { frames: drawing.output.frames } : undefined;
-  return {
-    ...{ prompt, negativePrompt, width, height, steps, guidance, seed, references, walk },
-    numImages: walk ? 1 : numImages,
-    partialImages: partialImages > 0 ? partialImages : undefined,
-  };
 }
 
 /** Turns the engine's progress into steps and an estimate of what is left of the denoising of all pictures. */
@@ -182,11 +171,11 @@ function texts(
   seed: bigint,
 ): Record<string, string> | undefined {
   if (!options.metadata) return undefined;
-  const { prompt, negativePrompt, width, height, steps, guidance, isGuided, references } = drawing;
+  const { prompt, negativePrompt, width, height, steps, guidance, references } = drawing.request;
   const parameters = {
-    ...{ prompt, width, height, steps, seed },
-    negativePrompt: isGuided ? negativePrompt : undefined,
-    guidance: isGuided ? guidance : 1,
+    ...{ prompt: prompt.text, width, height, steps, seed },
+    negativePrompt: negativePrompt?.text,
+    guidance: negativePrompt ? guidance : 1,
     model: options.modelName,
     precision: engine.info.precision,
     references: references.length,

@@ -1,18 +1,17 @@
 // Judges what a request wants drawn, once for all that comes after: everything that can be refused is refused here,
 // before a job exists, and nothing is left open. Every API comes through here. Knows no bodies, no events.
 
-import { type ResolvedRequest, type RgbImage, resolveRequest, sizeMultiple } from "../../engine/request.js";
-import { imageSeed } from "../../engine/rng.js";
+import { type JudgedRequest, judgeRequest, type RgbImage, type Size } from "../../engine/request.js";
+import { imageSeed } from "../../engine/sampling/noise.js";
+import { DaybreakError } from "../../errors.js";
 import type { ImageFormat } from "../../media/encode.js";
 import { ApiError } from "../http/api-error.js";
 import type { Caller } from "../http/caller.js";
 import type { DrawingContext } from "./context.js";
 import { toApiError } from "./errors.js";
 import { maxDistilledSteps, maxServedSide, minServedSide } from "./limits.js";
-import { countTokens, fitPrompt } from "./prompt.js";
+import { guardPrompts } from "./prompt.js";
 import { type ImageSource, readReferences } from "./references.js";
-
-type Size = { width: number; height: number };
 
 export type Video = { type: "video"; frames: number; framesPerSecond: number };
 
@@ -38,12 +37,10 @@ export type DrawingRequest = {
 };
 
 /** What the served model will draw. */
-export type Drawing = ResolvedRequest & {
-  /** At most 1024² of area. */
-  references: RgbImage[];
-  partialImages: number;
+export type Drawing = {
+  /** As the engine takes it; its references have at most the area that the model uses. */
+  request: JudgedRequest;
   output: DrawingRequest["output"];
-  promptTokens: number;
   /** Latent tokens of the references, and of all pictures or frames. */
   referenceTokens: number;
   outputTokens: number;
@@ -54,44 +51,47 @@ export type Drawing = ResolvedRequest & {
 };
 
 /**
- * Reads a request's references and judges all of it against the served model.
+ * Reads a request's references and judges all of it against the served model, once.
  * Throws ApiError: `invalid_request`, and what references are refused with.
  */
-export async function judgeDrawing(context: DrawingContext, request: DrawingRequest, caller: Caller): Promise<Drawing> {
-  const { tokenizer, defaults } = context;
-  const { numImages, partialImages, output, param } = request;
-  const references = await readReferences(context, request.images, caller);
-  const size = chooseSize(request, references[0], context.options.defaultSize);
-  const { prompt, tokens, warnings } = fitPrompt(tokenizer, request);
-  checkSteps(context, request);
-  const resolved = resolve(context, { ...request, ...size, prompt }, references);
-  const promptTokens = tokens ?? countTokens(tokenizer, prompt, param("prompt"));
-  if (resolved.isGuided) countTokens(tokenizer, resolved.negativePrompt, param("negative_prompt"));
-  const latentTokens = ({ width, height }: Size) =>
-    Math.floor(width / defaults.tokenPixels) * Math.floor(height / defaults.tokenPixels);
+export async function judgeDrawing(context: DrawingContext, asked: DrawingRequest, caller: Caller): Promise<Drawing> {
+  const { bounds } = context.model;
+  const references = await readReferences(context, asked.images, caller);
+  const size = chooseSize(context, asked, references[0]);
+  const prompt = guardPrompts(context.model, asked);
+  checkSteps(context, asked);
+  const request = judge(context, { ...asked, ...size, prompt }, references);
   return {
-    ...resolved,
-    warnings: [...warnings, ...resolved.warnings],
-    references,
-    partialImages,
-    output,
-    promptTokens,
-    referenceTokens: references.reduce((sum, image) => sum + latentTokens(image), 0),
-    outputTokens: latentTokens(resolved) * resolved.numImages,
-    seeds: Array.from({ length: numImages }, (_, i) => Number(imageSeed(resolved.seed, i))),
-    sizeParam: param("width"),
+    request: prompt === asked.prompt ? request : withCutTold(request, prompt),
+    output: asked.output,
+    referenceTokens: references.reduce((sum, image) => sum + bounds.latentTokens(image), 0),
+    outputTokens: bounds.latentTokens(request) * request.numImages,
+    seeds: Array.from({ length: asked.numImages }, (_, i) => Number(imageSeed(request.seed, i))),
+    sizeParam: asked.param("width"),
   };
 }
 
+/** The request whose prompt was cut to so many characters, with a warning that says so, unless its judgement did. */
+function withCutTold(request: JudgedRequest, cut: string): JudgedRequest {
+  const { prompt, warnings } = request;
+  if (prompt.text !== cut) return request;
+  return { ...request, warnings: [`the prompt was cut to its first ${prompt.length} tokens`, ...warnings] };
+}
+
 /** What the request says, else the first reference's size, else the server's. Throws ApiError `request_size_invalid`. */
-function chooseSize({ width, height, size, param }: DrawingRequest, first: RgbImage | undefined, fallback: Size): Size {
-  const asked = size && size !== "auto" ? parseSize(size, param("size")) : undefined;
-  const open = asked ?? (first ? boundedSize(first) : fallback);
+function chooseSize(
+  { options, model }: DrawingContext,
+  { width, height, size, param }: DrawingRequest,
+  first: RgbImage | undefined,
+): Size {
+  const { sizeMultiple } = model.bounds;
+  const asked = size && size !== "auto" ? parseSize(size, sizeMultiple, param("size")) : undefined;
+  const open = asked ?? (first ? boundedSize(first, sizeMultiple) : options.defaultSize);
   return { width: width ?? open.width, height: height ?? open.height };
 }
 
 /** A size such as 512x768, within the bounds that `width` and `height` have. Throws ApiError. */
-function parseSize(text: string, param: string): Size {
+function parseSize(text: string, sizeMultiple: number, param: string): Size {
   const [width = 0, height = 0] = /^(\d{1,5})x(\d{1,5})$/.exec(text)?.slice(1).map(Number) ?? [];
   if ([width, height].every((side) => side >= minServedSide && side <= maxServedSide && side % sizeMultiple === 0)) {
     return { width, height };
@@ -102,38 +102,37 @@ function parseSize(text: string, param: string): Size {
 }
 
 /** A reference's size, brought into the bounds of outputs without changing its shape more than it must. */
-function boundedSize({ width, height }: Size): Size {
+function boundedSize({ width, height }: Size, sizeMultiple: number): Size {
   const scale = Math.max(1, minServedSide / Math.min(width, height));
   const bound = (side: number) =>
     Math.min(maxServedSide, Math.max(minServedSide, Math.round((side * scale) / sizeMultiple) * sizeMultiple));
   return { width: bound(width), height: bound(height) };
 }
 
-function checkSteps({ defaults }: DrawingContext, { steps, param }: DrawingRequest): void {
-  if (!defaults.isDistilled || !steps || steps <= maxDistilledSteps) return;
+function checkSteps({ model }: DrawingContext, { steps, param }: DrawingRequest): void {
+  if (!model.bounds.isDistilled || !steps || steps <= maxDistilledSteps) return;
   const message = `got ${steps} steps, this distilled model takes 1 to ${maxDistilledSteps}`;
   throw new ApiError("invalid_request", "request_steps_invalid", message, { param: param("steps") });
 }
 
-/** The engine's own judgement, in the words of the API. */
-function resolve(
-  { defaults }: DrawingContext,
-  request: DrawingRequest & Size,
-  references: RgbImage[],
-): ResolvedRequest {
-  const { prompt, width, height, numImages, partialImages, output, param } = request;
-  const asked = {
+/** The engine's own judgement, its errors in the words of the API. */
+function judge({ model }: DrawingContext, asked: DrawingRequest & Size, references: RgbImage[]): JudgedRequest {
+  const { prompt, width, height, numImages, partialImages, output, param } = asked;
+  const request = {
     ...{ prompt, width, height, numImages, partialImages, references },
-    negativePrompt: request.negativePrompt ?? undefined,
-    steps: request.steps ?? undefined,
-    guidance: request.guidance ?? undefined,
-    seed: BigInt(request.seed ?? randomSafeSeed()),
+    negativePrompt: asked.negativePrompt ?? undefined,
+    steps: asked.steps ?? undefined,
+    guidance: asked.guidance ?? undefined,
+    seed: BigInt(asked.seed ?? randomSafeSeed()),
     walk: output.type === "video" ? { frames: output.frames } : undefined,
   };
   try {
-    return resolveRequest(asked, defaults);
+    return judgeRequest(request, model, { truncates: asked.truncation === "auto" });
   } catch (error) {
-    throw toApiError(error, param("width"));
+    const { type, code, message, param: member } = toApiError(error, param("width"));
+    const isPrompt = error instanceof DaybreakError && error.code.startsWith("request.prompt_");
+    const holder = isPrompt ? param(error.field === "negativePrompt" ? "negative_prompt" : "prompt") : member;
+    throw new ApiError(type, code, message, { param: holder, cause: error });
   }
 }
 

@@ -1,8 +1,7 @@
-// Prompts before they are drawn: what a tokeniser would work on for too long, what is too long, what has to be cut. The
-// only file of the server that calls the tokenizer.
+// Prompts before they are judged: what a tokeniser would work on for too long, what is too long, what has to be cut. Knows
+// texts; their tokens are the judgement's, but for those of a history, which is only counted.
 
-import type { Tokenizer } from "../../engine/models/qwen3/tokenizer.js";
-import { maxPromptTokens } from "../../engine/request.js";
+import type { Judge, RequestBounds } from "../../engine/request.js";
 import { wholeCharacters } from "../../text.js";
 import { ApiError } from "../http/api-error.js";
 import { toApiError } from "./errors.js";
@@ -20,39 +19,21 @@ export type PromptRequest = {
   param: (option: "prompt" | "negative_prompt") => string;
 };
 
-/** The prompt that will be drawn. `tokens`: how many, if they had to be counted for that. */
-export type FittedPrompt = { prompt: string; tokens?: number; warnings: string[] };
-
 /**
- * Refuses prompts that must not come before a tokeniser; cuts one that is too long, if the request wants that.
+ * Refuses prompts that must not come before a tokeniser. Returns the prompt to judge: of one that may be cut, no more
+ * characters than a prompt may have.
  * Throws ApiError `request_prompt_invalid`, `request_prompt_too_long`.
  */
-export function fitPrompt(tokenizer: Tokenizer, request: PromptRequest): FittedPrompt {
-  const { prompt: given, negativePrompt, truncation, param } = request;
-  checkRuns(given, param("prompt"));
+export function guardPrompts({ bounds }: Judge, request: PromptRequest): string {
+  const { prompt, negativePrompt, truncation, param } = request;
+  checkRuns(prompt, param("prompt"));
   if (negativePrompt) {
-    checkLength(negativePrompt, param("negative_prompt"));
+    checkLength(negativePrompt, bounds, param("negative_prompt"));
     checkRuns(negativePrompt, param("negative_prompt"));
   }
-  if (truncation === "disabled") {
-    checkLength(given, param("prompt"));
-    return { prompt: given, warnings: [] };
-  }
-  const { prompt, length } = located(param("prompt"), () =>
-    tokenizer.truncate(wholeCharacters(given, maxServedPromptLength)),
-  );
-  checkLength(prompt, param("prompt"));
-  const warnings = prompt === given ? [] : [`the prompt was cut to its first ${length} tokens`];
-  return { prompt, tokens: length, warnings };
-}
-
-/**
- * Tokens of a prompt within its chat template.
- * Throws ApiError `request_prompt_invalid`, `request_prompt_too_long`.
- * @param param the member of the request that holds it
- */
-export function countTokens(tokenizer: Tokenizer, prompt: string, param: string): number {
-  return located(param, () => tokenizer.encode(prompt)).length;
+  if (truncation === "auto") return wholeCharacters(prompt, maxServedPromptLength);
+  checkLength(prompt, bounds, param("prompt"));
+  return prompt;
 }
 
 /**
@@ -60,10 +41,15 @@ export function countTokens(tokenizer: Tokenizer, prompt: string, param: string)
  * Throws ApiError `request_prompt_invalid`.
  * @param param the member of the request that holds it
  */
-export function countHistoryTokens(tokenizer: Tokenizer, text: string, param: string): number {
+export function countHistoryTokens({ tokenizer }: Judge, text: string, param: string): number {
   const history = wholeCharacters(text, maxServedPromptLength);
   checkRuns(history, param);
-  return located(param, () => tokenizer.truncate(history)).total;
+  try {
+    return tokenizer.truncate(history).total;
+  } catch (error) {
+    const { type, code, message } = toApiError(error);
+    throw new ApiError(type, code, message, { param, cause: error });
+  }
 }
 
 /** Refuses a text whose beginning a tokeniser would work on for too long. Throws ApiError `request_prompt_invalid`. */
@@ -79,19 +65,9 @@ function checkRuns(text: string, param: string): void {
 }
 
 /** Throws ApiError `request_prompt_too_long`. */
-function checkLength({ length }: string, param: string): void {
+function checkLength({ length }: string, { promptTokens }: RequestBounds, param: string): void {
   if (length <= maxServedPromptLength) return;
-  const most = `${maxPromptTokens} tokens (and never more than ${maxServedPromptLength} characters)`;
+  const most = `${promptTokens} tokens (and never more than ${maxServedPromptLength} characters)`;
   const message = `got a prompt of ${length} characters, expected at most ${most}: shorten it`;
   throw new ApiError("invalid_request", "request_prompt_too_long", message, { param });
-}
-
-/** What is wrong with a text is reported as its member's fault. */
-function located<T>(param: string, read: () => T): T {
-  try {
-    return read();
-  } catch (error) {
-    const { type, code, message } = toApiError(error);
-    throw new ApiError(type, code, message, { param, cause: error });
-  }
 }

@@ -27,10 +27,11 @@ export async function readReferences(
   caller: Caller,
 ): Promise<RgbImage[]> {
   const images: RgbImage[] = [];
+  const { limits } = context.model.bounds.references;
   for (const source of sources) {
     try {
       const bytes = await readSource(context, source, caller);
-      images.push(await context.workers.decodeReference(bytes));
+      images.push(await context.workers.decodeReference(bytes, limits));
     } catch (error) {
       if (!(error instanceof DaybreakError)) throw error;
       const { type, code, message } = toApiError(error);

@@ -113,7 +113,7 @@ async function create(context: ImagesContext, caller: Caller, body: Body, keepHe
   }
   context.jobs.checkRoom(caller.key);
   const drawing = await judgeDrawing(context, drawingRequest(body), caller);
-  logPrompt(context, caller, drawing.prompt);
+  logPrompt(context, caller, drawing.request.prompt.text);
   if (body.stream)
     return stream(context, caller, "images" in body ? "image_edit" : "image_generation", drawing, keepHeld);
   return whole(context, caller, body.response_format === "url", drawing);
@@ -141,7 +141,7 @@ async function whole(
   isStored: boolean,
   drawing: Drawing,
 ): Promise<HttpResponse> {
-  const data = new Array<ImagesResponse["data"][number]>(drawing.numImages);
+  const data = new Array<ImagesResponse["data"][number]>(drawing.request.numImages);
   const kept: string[] = [];
   try {
     const { result } = submitDrawing(context, drawing, {
@@ -152,7 +152,7 @@ async function whole(
           data[i] = { b64_json: toBase64(file.bytes), seed: file.seed };
           return;
         }
-        const asset = await context.store.put("img", file.bytes, imageFacts(file, drawing.prompt));
+        const asset = await context.store.put("img", file.bytes, imageFacts(file, drawing.request.prompt.text));
         kept.push(asset.id);
         data[i] = { url: assetUrl(caller.baseUrl, asset), seed: file.seed };
       },
@@ -201,18 +201,19 @@ function stream(
 
 type StreamError = { type: "error"; error: ReturnType<typeof errorPayload> };
 
-function description({ width, height, output }: Drawing) {
+function description({ request: { width, height }, output }: Drawing) {
   const output_format = output.type === "image" ? output.format : "png";
   return { background: "opaque", output_format, size: `${width}x${height}`, quality: "high" } as const;
 }
 
 /** Latent tokens of the references and of the pictures count as image tokens. */
-function imagesUsage({ promptTokens, referenceTokens: image_tokens, outputTokens: output_tokens }: Drawing) {
-  const input_tokens = promptTokens + image_tokens;
+function imagesUsage({ request, referenceTokens: image_tokens, outputTokens: output_tokens }: Drawing) {
+  const text_tokens = request.prompt.length;
+  const input_tokens = text_tokens + image_tokens;
   return {
     total_tokens: input_tokens + output_tokens,
     input_tokens,
     output_tokens,
-    input_tokens_details: { text_tokens: promptTokens, image_tokens },
+    input_tokens_details: { text_tokens, image_tokens },
   };
 }

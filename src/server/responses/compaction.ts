@@ -21,7 +21,7 @@ export async function compact(
   body: CompactBody,
   caller: Caller,
 ): Promise<CompactionResource> {
-  const { tokenizer, options } = context;
+  const { model, options } = context;
   checkModel(options.modelName, body.model);
   const read = await runs.readConversation(body, caller);
   if (read.prompts.length === 0 && read.image === null) {
@@ -30,7 +30,7 @@ export async function compact(
   }
   const carried = { ...read, image: read.image && (await keepImage(context, read.image, caller)) };
   // Of a long history the usage counts the tokens of its beginning.
-  const tokens = countHistoryTokens(tokenizer, [...carried.style, ...carried.prompts].join("\n"), "input");
+  const tokens = countHistoryTokens(model, [...carried.style, ...carried.prompts].join("\n"), "input");
   return {
     id: newId("resp"),
     object: "response.compaction",
@@ -53,7 +53,7 @@ async function keepImage(context: ResponsesContext, source: ImageSource, caller:
     source.from === "asset" ? source.id : source.from === "url" ? assetOfUrl(source.url, caller) : undefined;
   if (known !== undefined) return { from: "asset", id: known, param };
   const bytes = await readSource(context, source, caller);
-  const { width, height } = await context.workers.decodeReference(bytes);
+  const { width, height } = await context.workers.decodeReference(bytes, context.model.bounds.references.limits);
   const facts = { mime: "application/octet-stream", isPublic: false, width, height };
   const { id } = await context.store.put("img", bytes, facts);
   return { from: "asset", id, param };

@@ -142,11 +142,13 @@ function expiry(asset: Asset): number | null {
 
 /** Tokens in and out: the prompt's, and the latents' of all pictures. */
 export function usage(drawing: Drawing, timings: DrawingTimings): Usage {
-  const { width, height, steps, numImages, promptTokens, outputTokens: output_tokens, seeds } = drawing;
+  const { request, outputTokens: output_tokens, seeds } = drawing;
+  const { width, height, steps, numImages } = request;
+  const input_tokens = request.prompt.length;
   return {
-    input_tokens: promptTokens,
+    input_tokens,
     output_tokens,
-    total_tokens: promptTokens + output_tokens,
+    total_tokens: input_tokens + output_tokens,
     input_tokens_details: { cached_tokens: 0 },
     output_tokens_details: { reasoning_tokens: 0 },
     image_generation_details: {

@@ -193,7 +193,7 @@ export class ResponseRun {
     const { asset, stored } = this.#context.store.begin(
       "img",
       file.bytes,
-      imageFacts(file, this.#judged.drawing.prompt),
+      imageFacts(file, this.#judged.drawing.request.prompt.text),
     );
     this.#writing.push(stored);
     stored.catch((error) => this.stop(toApiError(error)));
@@ -201,7 +201,8 @@ export class ResponseRun {
   }
 
   async #keepVideo(path: string): Promise<void> {
-    const { prompt, width, height, output, seeds } = this.#judged.drawing;
+    const { request, output, seeds } = this.#judged.drawing;
+    const { prompt, width, height } = request;
     if (output.type !== "video") return;
     const { frames, framesPerSecond } = output;
     const [seed = 0] = seeds;
@@ -211,7 +212,7 @@ export class ResponseRun {
       place = { base64: (await readFile(path)).toString("base64") };
       await rm(path);
     } else {
-      place = this.#place(await this.#context.store.putFile("vid", path, videoFacts(file, prompt)));
+      place = this.#place(await this.#context.store.putFile("vid", path, videoFacts(file, prompt.text)));
     }
     this.#results[0] = { type: "video", ...file, place };
   }
@@ -231,7 +232,7 @@ export class ResponseRun {
   }
 
   async #complete(timings: DrawingTimings): Promise<void> {
-    const { warnings } = this.#judged.drawing;
+    const { warnings } = this.#judged.drawing.request;
     const output = outputItems(this.#results, this.#judged.presentation, this.#callIds);
     this.carried = { ...this.carried, image: newestImage(output) ?? this.carried.image };
     const resource: ResponseResource = {
