@@ -13,24 +13,26 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["errors", /^src\/errors\.ts$/, 0],
   ["text", /^src\/text\.ts$/, 0],
-  ["request", /^src\/engine\/(request|rng)\.ts$/, 1],
+  ["sampling", /^src\/engine\/sampling\//, 1],
+  ["request", /^src\/engine\/(images|references|request|sha256)\.ts$/, 2],
   ["gpu", /^src\/engine\/gpu\//, 2],
   ["weights", /^src\/engine\/weights\//, 3],
-  ["ops", /^src\/engine\/ops(\/|\.ts$)/, 4],
-  ["models", /^src\/engine\/models\//, 5],
+  ["ops", /^src\/engine\/ops\//, 4],
+  ["stages", /^src\/engine\/(family|stages|recent-prompts)\.ts$/, 5],
   ["trials", /^src\/engine\/(tuning|device)\//, 5],
-  ["engine", /^src\/engine\/[^/]+\.ts$/, 6],
-  ["index", /^src\/index\.ts$/, 7],
-  ["setup", /^src\/setup\//, 7],
-  ["node", /^src\/node\//, 8],
-  ["media", /^src\/media\//, 8],
-  ["bench", /^bench\//, 9],
-  ["server-http", /^src\/server\/http\//, 9],
-  ["server-drawing", /^src\/server\/drawing\//, 10],
-  ["server-responses", /^src\/server\/responses\//, 11],
-  ["server-images", /^src\/server\/images\//, 11],
-  ["server", /^src\/server\/[^/]+\.ts$/, 12],
-  ["cli", /^src\/cli\//, 13],
+  ["models", /^src\/engine\/models\//, 6],
+  ["engine", /^src\/engine\/[^/]+\.ts$/, 7],
+  ["index", /^src\/index\.ts$/, 8],
+  ["setup", /^src\/setup\//, 8],
+  ["node", /^src\/node\//, 9],
+  ["media", /^src\/media\//, 9],
+  ["bench", /^bench\//, 10],
+  ["server-http", /^src\/server\/http\//, 10],
+  ["server-drawing", /^src\/server\/drawing\//, 11],
+  ["server-responses", /^src\/server\/responses\//, 12],
+  ["server-images", /^src\/server\/images\//, 12],
+  ["server", /^src\/server\/[^/]+\.ts$/, 13],
+  ["cli", /^src\/cli\//, 14],
 ];
 
 /** What the web-standard half may import besides itself; both run in browsers. */
@@ -94,7 +96,7 @@ describe("rooms", () => {
       "../models/a.js",
       "./b.js",
     ]);
-    expect(roomOf(resolved("src/engine/ops/norm.ts", "../models/flux2/vae.js"))).toEqual({ room: "models", height: 5 });
+    expect(roomOf(resolved("src/engine/ops/norm.ts", "../models/flux2/vae.js"))).toEqual({ room: "models", height: 6 });
     expect(roomOf("src/node/dawn.ts")?.height).toBe(roomOf("src/media/png.ts")?.height);
     expect(roomOf("src/server/images/routes.ts")?.height).toBe(roomOf("src/server/responses/run.ts")?.height);
   });
@@ -104,6 +106,23 @@ describe("rooms", () => {
       importsOf(text).some((specifier) => resolved(path, specifier).startsWith("bench/")),
     );
     expect([...new Set(importers.map(([path]) => roomOf(path)?.room))].sort()).toEqual(["bench", "cli"]);
+  });
+});
+
+describe("families of models", () => {
+  const isFamily = (path: string) => /^src\/engine\/models\/[^/]+\//.test(path);
+
+  test("are named by one file outside their folders, which loads them when they are needed", () => {
+    const named = [...sources].flatMap(([path, text]) => {
+      if (isFamily(path)) return [];
+      return importsOf(text)
+        .filter((specifier) => isFamily(resolved(path, specifier)))
+        .map(() => path);
+    });
+    expect([...new Set(named)]).toEqual(["src/engine/models/index.ts"]);
+    const index = withoutComments(sources.get("src/engine/models/index.ts") as string);
+    expect(index).toMatch(/await import\("\.\/\w+\/family\.js"\)/);
+    expect(index).not.toMatch(/\bfrom "\.\//);
   });
 });
 

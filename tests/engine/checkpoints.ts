@@ -1,8 +1,9 @@
 // Checkpoints with something changed: the embedded one with other bytes in a tensor or other fields in a config file.
 // The changed bytes lie over the source; nothing is copied on disk, and what is not changed is shared.
 
-import { openTensorFiles, type TensorFileStem } from "../../src/engine/weights/files/tensor-files.js";
+import { openTensorFiles } from "../../src/engine/weights/files/tensor-files.js";
 import { bytesSource, type CheckpointSource } from "../../src/engine/weights/source.js";
+import type { TensorFileStem } from "../../src/engine/weights/spellings.js";
 import { filesOf, textBytes, tinyShapes } from "./weights/fixtures.js";
 
 /** Changes a tensor's stored bytes in place; all tensors of the embedded checkpoint are BF16 unless `dtype` says more. */

@@ -48,7 +48,13 @@ it.each([join(root, "src/index.ts"), built])("%s reaches no module of Node's and
   expect(existsSync(entry), `${entry} is missing: run \`npm run setup\``).toBe(true);
   const { files, names } = reachedFrom(entry);
   const kind = entry === built ? "js" : "ts";
-  for (const part of ["engine/engine", "engine/pipeline", "engine/gpu/kernel-sources", "engine/weights/source"]) {
+  for (const part of [
+    "engine/engine",
+    "engine/generate",
+    "engine/models/flux2/family",
+    "engine/gpu/kernel-sources",
+    "engine/weights/source",
+  ]) {
     expect(
       [...files].some((file) => file.endsWith(`src/${part}.${kind}`)),
       `${part} is reached`,

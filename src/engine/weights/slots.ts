@@ -5,8 +5,9 @@
 import { assert, DaybreakError, type ErrorCode } from "../../errors.js";
 import { encodingNames, encodingOf } from "./encodings.js";
 import type { TensorEntry } from "./files/container.js";
-import { openTensorFiles, type TensorFileSet, type TensorFileStem } from "./files/tensor-files.js";
+import { openTensorFiles, type TensorFileSet } from "./files/tensor-files.js";
 import { type CheckpointSource, quote } from "./source.js";
+import type { TensorFileStem } from "./spellings.js";
 
 /**
  * What a slot becomes on the device: `matrix` [rows, cols] and `conv` [O, I, kh, kw] a {@link Weight}, `vector` [n] a
@@ -77,9 +78,14 @@ export function slotBuilder(
  * Errors: those of {@link openTensorFiles} and {@link checkTensors}.
  */
 export async function openComponent(source: CheckpointSource, table: SlotTable): Promise<TensorFileSet> {
-  const files = await openTensorFiles(source, table.folder, table.stem);
+  const names = partsOf(table).map(({ name }) => name);
+  const files = await openTensorFiles(source, table.folder, table.stem, new Set(names));
   checkTensors(table, files);
   return files;
+}
+
+function partsOf({ slots }: SlotTable): SlotPart[] {
+  return [...slots.values()].flatMap((slot) => slot.parts);
 }
 
 /** The stored name of a slot of one tensor, for reading it on the CPU. */
@@ -94,7 +100,7 @@ export function tensorName(table: SlotTable, slot: string): string {
  * Errors: `weights.tensor_missing`, `.tensor_unknown`, `.shape_mismatch`, `.dtype_unsupported`, each with the names.
  */
 export function checkTensors(table: SlotTable, files: TensorFileSet): void {
-  const parts = [...table.slots.values()].flatMap((slot) => slot.parts);
+  const parts = partsOf(table);
   const known = new Set([...parts.map((part) => part.name), ...table.unused.keys()]);
   const unknown = [...files.tensors.keys()].filter((name) => !known.has(name)).map(quote);
   const missing: string[] = [];

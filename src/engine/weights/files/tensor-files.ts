@@ -3,14 +3,12 @@
 
 import { assert, DaybreakError } from "../../../errors.js";
 import { type CheckpointSource, isRecord, quote, readJson, readRange, staysInside } from "../source.js";
+import { respelled, type TensorFileStem } from "../spellings.js";
 import { type Container, type TensorEntry, truncated } from "./container.js";
 import { safetensors } from "./safetensors.js";
 
 /** The formats, in the order in which a component's files are looked for. */
 const containers: readonly Container[] = [safetensors];
-
-/** The stem of a component's files: transformers' components are `model`, diffusers' `diffusion_pytorch_model`. */
-export type TensorFileStem = "model" | "diffusion_pytorch_model";
 
 /** The tensors of one component, from one file or from several shards. */
 export type TensorFileSet = {
@@ -25,14 +23,16 @@ export type TensorFileSet = {
 /**
  * Opens a component's tensors: the file `folder/stem` in one of the formats where that exists, else the shards that its
  * index names. Reads the headers and probes each file's end; no tensor is read.
+ * @param wanted names of the tensors that are looked for: they tell how the files spell theirs
  * Errors: `model.part_missing`, `safetensors.*`, and those of the source.
  */
 export async function openTensorFiles(
   source: CheckpointSource,
   folder: string,
   stem: TensorFileStem,
+  wanted: ReadonlySet<string> = new Set(),
 ): Promise<TensorFileSet> {
-  const tensors = await openEntries(source, folder, stem);
+  const tensors = respelled(await openEntries(source, folder, stem), wanted);
   return {
     source,
     folder,
