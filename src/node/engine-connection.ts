@@ -41,7 +41,7 @@ export type ProcessHooks = {
 };
 
 /** Heartbeats come every two seconds; loading and compiling may block them for a while on a slow machine. */
-export const defaultSilenceLimit_ms = 120_000;
+const defaultSilenceLimit_ms = 120_000;
 /** How often it is looked for within that time. */
 const silenceTicks = 4;
 

@@ -4,12 +4,12 @@ import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSyn
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { decodeSafetensors } from "../../src/engine/weights/files/safetensors.js";
 import type { RgbImage } from "../../src/index.js";
 import { decodePng, encodePng } from "../../src/media/png.js";
 import { relativeL2 } from "../difference.js";
 import { sameBytes } from "../engine/weights/fixtures.js";
 import { readPngText } from "../media/png-text.js";
+import { readSafetensors } from "../safetensors.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { CheckpointCopy } from "./checkpoint-copy.js";
 import { buildProgram, daybreak, expectFailure, interrupt, type Run, repository } from "./program.js";
@@ -179,7 +179,7 @@ function psnr(a: Uint8Array, b: Uint8Array): number {
 
 describe("traces", () => {
   const golden = join(repository, "tests/golden/detail-96x64.safetensors");
-  const { tensors: expected, metadata } = decodeSafetensors(fileBytes(golden), golden);
+  const { tensors: expected, metadata } = readSafetensors(fileBytes(golden));
 
   it("--latents takes a reference trace, --trace writes the same stages", async () => {
     const cwd = temporaryFolder().path;
@@ -189,7 +189,7 @@ describe("traces", () => {
     expect(run, run.stderr).toMatchObject({ status: 0, errors: [] });
     expect(readdirSync(cwd).sort()).toEqual(["t.png", "t.safetensors"]);
 
-    const trace = decodeSafetensors(fileBytes(cwd, "t.safetensors"), "t.safetensors");
+    const trace = readSafetensors(fileBytes(cwd, "t.safetensors"));
     const steps = [0, 1, 2, 3].flatMap((i) => [`step.${i}.velocity`, `step.${i}.latents`]);
     const names = ["prompt.input_ids", "prompt.length", "prompt.embeds", "latents.noise", "sigmas", ...steps];
     expect([...trace.tensors.keys()].sort()).toEqual([...names, "vae.input", "vae.output", "image"].sort());

@@ -4,13 +4,13 @@
 
 import { expect, it } from "vitest";
 import type { Precision, TraceTensor } from "../../src/engine/request.js";
-import { encodings } from "../../src/engine/weights/encodings.js";
+
 import { openTensorFiles } from "../../src/engine/weights/files/tensor-files.js";
 import { bounds } from "../golden/run.js";
 import { type Change, scaled, tinySource, withTensors } from "./checkpoints.js";
 import { draw, openTiny, signalToNoise, testGpu } from "./open.js";
 import { spyOn } from "./spied-gpu.js";
-import { sameBytes, widened } from "./weights/fixtures.js";
+import { sameBytes, storedAs, widened } from "./weights/fixtures.js";
 
 /** Sizes of the embedded transformer: width D, MLP width F. */
 const [D, F] = [128, 384];
@@ -97,7 +97,7 @@ it("the products of the test above exceed what an f16 holds", async () => {
   await draw(engine, { trace: { detail: true, write } });
   const files = await openTensorFiles(tinySource(), "transformer", "diffusion_pytorch_model");
   const name = "single_transformer_blocks.0.attn.to_qkv_mlp_proj.weight";
-  const weight = widened(encodings.BF16, await files.read(name, 0, 2 * (3 * D + 2 * F) * D));
+  const weight = widened(storedAs("BF16"), await files.read(name, 0, 2 * (3 * D + 2 * F) * D));
   // The first single block's MLP on the first image token: norm, shift and scale, gate and up.
   const x = traced.get(`step.0.double.${doubleBlocks - 1}.img`)!.subarray(0, D);
   const modulation = traced.get("step.0.mod.single")!;

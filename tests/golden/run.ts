@@ -3,14 +3,14 @@
 
 import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { join } from "node:path";
 import { Engine } from "../../src/engine/engine.js";
 import type { Tuning } from "../../src/engine/gpu/facts.js";
 import type { GenerateRequest, Precision, RgbImage, TraceTensor } from "../../src/engine/request.js";
-import { decodeSafetensors, type RawTensor } from "../../src/engine/weights/files/safetensors.js";
 import type { CheckpointSource } from "../../src/engine/weights/source.js";
 import { decodeImage } from "../../src/media/images.js";
 import { createGpu } from "../../src/node/dawn.js";
+import { type FileTensor, readSafetensors } from "../safetensors.js";
 import { relativeL2 } from "../difference.js";
 
 /** Bounds of a comparison: relative L2 error of every tensor, PSNR of the picture in dB. Integers must be equal. */
@@ -71,7 +71,7 @@ function hideFeatures(gpu: GPU, hidden: readonly string[]): GPU {
 
 /** Repeats the run that the trace file records and compares all of its tensors. */
 export async function compareTrace(engine: Engine, path: string): Promise<TraceResult> {
-  const { tensors: expected, metadata } = decodeSafetensors(readFileSync(path), basename(path));
+  const { tensors: expected, metadata } = readSafetensors(readFileSync(path));
   const detail = [...expected.keys()].some((name) => name.startsWith("step.0.mod"));
   const computed = new Map<string, TraceTensor>();
   const trace: GenerateRequest["trace"] = {
@@ -118,7 +118,7 @@ export function failures({ tensors, psnr, missing }: TraceResult, precision: "f3
 async function requestOf(
   path: string,
   metadata: ReadonlyMap<string, string>,
-  tensors: ReadonlyMap<string, RawTensor>,
+  tensors: ReadonlyMap<string, FileTensor>,
 ): Promise<GenerateRequest> {
   const field = (name: string) => {
     const value = metadata.get(name);
@@ -153,7 +153,7 @@ function integers(bytes: Uint8Array): Int32Array {
 }
 
 /** Relative L2 error; integers are equal (0) or not (infinite): ids that are off by one have a small relative error. */
-function errorOf(got: TraceTensor, expected: RawTensor): number {
+function errorOf(got: TraceTensor, expected: FileTensor): number {
   if (expected.dtype === "F32") return relativeL2(got.data, floats(expected.data));
   const values = expected.dtype === "I32" ? integers(expected.data) : expected.data;
   const isEqual = got.data.length === values.length && values.every((value, i) => value === got.data[i]);

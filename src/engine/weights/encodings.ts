@@ -26,7 +26,7 @@ export type Encoding = {
   widen(bytes: Uint8Array, count: number, target: Uint32Array, offset: number): void;
 };
 
-export const encodings: Readonly<Record<EncodingName, Encoding>> = {
+const encodings: Readonly<Record<EncodingName, Encoding>> = {
   F32: {
     name: "F32",
     elementBytes: 4,

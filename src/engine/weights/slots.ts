@@ -10,7 +10,7 @@ import { type CheckpointSource, quote } from "./source.js";
 import type { TensorFileStem } from "./spellings.js";
 
 /**
- * What a slot becomes on the device: `matrix` [rows, cols] and `conv` [O, I, kh, kw] a {@link Weight}, `vector` [n] a
+ * What a slot becomes on the device: `matrix` [rows, cols] and `conv` [O, I, kh, kw] a weight of upload.ts, `vector` [n] a
  * float32 buffer, `embedding` [rows, cols] nothing: its rows are gathered on the CPU.
  */
 export type SlotKind = "matrix" | "conv" | "vector" | "embedding";

@@ -24,7 +24,7 @@ export type CheckpointSource = {
 };
 
 /** Config and index files are text of a few kilobytes; an index of 10⁵ tensors stays far below this. */
-export const maxJsonBytes = 32 * 1024 * 1024;
+const maxJsonBytes = 32 * 1024 * 1024;
 
 /** Whether `path` is relative, with plain names between `/`: it cannot leave the folder it is joined to. */
 export function staysInside(path: string): boolean {

@@ -2,14 +2,14 @@
 
 import { expect, test } from "vitest";
 import { sampleValues } from "../../../src/engine/tuning/inputs.js";
-import { encodings } from "../../../src/engine/weights/encodings.js";
-import { widened } from "../weights/fixtures.js";
+
+import { storedAs, widened } from "../weights/fixtures.js";
 
 test("f16 and bf16 hold exactly the f32 values", () => {
   const values = sampleValues("x", 70_000);
   const bytes = (dtype: "f16" | "bf16") => new Uint8Array(sampleValues("x", 70_000, dtype).buffer);
-  expect(widened(encodings.F16, bytes("f16"))).toEqual(values);
-  expect(widened(encodings.BF16, bytes("bf16"))).toEqual(values);
+  expect(widened(storedAs("F16"), bytes("f16"))).toEqual(values);
+  expect(widened(storedAs("BF16"), bytes("bf16"))).toEqual(values);
 });
 
 test("values are small, about centred and not periodic in a row", () => {

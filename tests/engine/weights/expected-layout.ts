@@ -1,8 +1,8 @@
 // What a slot's buffer must hold, computed element by element from the definition of the device layout.
 
-import { type DeviceDtype, type EncodingName, encodings } from "../../../src/engine/weights/encodings.js";
+import type { DeviceDtype, EncodingName } from "../../../src/engine/weights/encodings.js";
 import type { Slot } from "../../../src/engine/weights/slots.js";
-import { type FileTensor, widened } from "./fixtures.js";
+import { type FileTensor, storedAs, widened } from "./fixtures.js";
 
 const padded = (n: number) => Math.ceil(n / 8) * 8;
 
@@ -17,7 +17,7 @@ export function expectedLayout(
   // the stack's elements in row-major order, as bit patterns of the device's type
   const elements = stored.flatMap((tensor) => {
     const whole = tensor.data.slice();
-    if (dtype === "f32") return [...new Uint32Array(widened(encodings[tensor.dtype as EncodingName], whole).buffer)];
+    if (dtype === "f32") return [...new Uint32Array(widened(storedAs(tensor.dtype as EncodingName), whole).buffer)];
     return [...new Uint16Array(whole.buffer)];
   });
   const [first = 1, second = 1, kh = 1, kw = 1] = shape;

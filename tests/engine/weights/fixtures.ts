@@ -5,9 +5,10 @@ import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
-import { type Encoding, widen } from "../../../src/engine/weights/encodings.js";
+import { type Encoding, type EncodingName, encodingOf, widen } from "../../../src/engine/weights/encodings.js";
 import { bytesSource, type CheckpointSource } from "../../../src/engine/weights/source.js";
 import { DaybreakError, type ErrorCode } from "../../../src/errors.js";
+import { type FileTensor, readSafetensors } from "../../safetensors.js";
 
 const repository = fileURLToPath(new URL("../../../", import.meta.url));
 const shared = join(repository, "../shared/models");
@@ -61,7 +62,7 @@ export function rawSafetensors(header: unknown, data: Uint8Array = new Uint8Arra
   return file;
 }
 
-export type FileTensor = { dtype: string; shape: number[]; data: Uint8Array };
+export type { FileTensor } from "../../safetensors.js";
 
 /** A valid safetensors file of tensors of any type, in the order given. */
 export function safetensorsOf(tensors: Record<string, FileTensor>): Uint8Array {
@@ -82,15 +83,8 @@ export function safetensorsOf(tensors: Record<string, FileTensor>): Uint8Array {
 
 /** The tensors of a valid file, to be changed and written again with {@link safetensorsOf}. */
 export function tensorsOf(file: Uint8Array): Record<string, FileTensor> {
-  const length = Number(new DataView(file.buffer, file.byteOffset).getBigUint64(0, true));
-  const header = JSON.parse(new TextDecoder().decode(file.subarray(8, 8 + length)));
-  const tensors: Record<string, FileTensor> = {};
-  for (const [name, value] of Object.entries(header)) {
-    if (name === "__metadata__") continue;
-    const { dtype, shape, data_offsets } = value as { dtype: string; shape: number[]; data_offsets: [number, number] };
-    tensors[name] = { dtype, shape, data: file.slice(8 + length + data_offsets[0], 8 + length + data_offsets[1]) };
-  }
-  return tensors;
+  const tensors = [...readSafetensors(file).tensors];
+  return Object.fromEntries(tensors.map(([name, tensor]) => [name, { ...tensor, data: tensor.data.slice() }]));
 }
 
 /** The value of a promise that must fail with a DaybreakError of this code, whose message is one line. */
@@ -115,4 +109,9 @@ export function widened(encoding: Encoding, bytes: Uint8Array): Float32Array {
   const bits = new Uint32Array(bytes.length / encoding.elementBytes);
   widen(encoding, bytes, bits);
   return new Float32Array(bits.buffer);
+}
+
+/** The encoding of that name, which there must be. */
+export function storedAs(name: EncodingName): Encoding {
+  return encodingOf(name) as Encoding;
 }

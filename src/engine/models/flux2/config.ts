@@ -9,13 +9,13 @@ import { type CheckpointSource, quote } from "../../weights/source.js";
 import { parseTextEncoderConfig, promptHiddenStates, type TextEncoderConfig } from "../qwen3/config.js";
 
 /** Patchify takes 2×2 latent pixels into the channels: a token is 2 · scaleFactor pixels wide. */
-export const patchSize = 2;
+const patchSize = 2;
 /** Longest prompt with its chat template, in tokens: the sequence that FLUX.2 [klein] was trained with. */
 export const promptTokens = 512;
 /** Requests ask for multiples of 16 pixels, which a token's width must therefore divide. */
 export const maxTokenPixels = 16;
 /** The pipeline's timestep is 1000·sigma, and the transformer was trained with that. */
-export const numTrainTimesteps = 1000;
+const numTrainTimesteps = 1000;
 
 export type ModelIndex = {
   className: string;
@@ -119,7 +119,7 @@ const componentClasses: Record<string, readonly string[]> = {
  * Reads and checks `model_index.json`.
  * Errors: `model.architecture_unsupported`, `model.part_missing` (a component is null), `model.config_invalid`.
  */
-export function parseModelIndex(fields: ConfigFields): ModelIndex {
+function parseModelIndex(fields: ConfigFields): ModelIndex {
   fields.oneOf("_class_name", ["Flux2KleinPipeline"]);
   for (const [component, classes] of Object.entries(componentClasses)) {
     const value = fields.raw(component) ?? [null, null];
@@ -244,7 +244,7 @@ function checkBlockTypes(fields: ConfigFields, key: string, type: string, levels
  * its sigmas with its own mu.
  * Errors: `model.architecture_unsupported`, `model.config_invalid`.
  */
-export function parseSchedulerConfig(fields: ConfigFields): SchedulerConfig {
+function parseSchedulerConfig(fields: ConfigFields): SchedulerConfig {
   fields.oneOf("_class_name", ["FlowMatchEulerDiscreteScheduler"]);
   fields.oneOf("use_dynamic_shifting", [true]);
   fields.oneOf("time_shift_type", ["exponential", undefined]);

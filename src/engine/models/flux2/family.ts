@@ -13,7 +13,7 @@ import { preparedSize, referenceLimits } from "./reference-image.js";
 import { stagesOf } from "./stages.js";
 import { transformerTable, vaeTable } from "./tensors.js";
 
-/** Opens a checkpoint of the family, see {@link Family.open}; `supported` says what runs here, for messages. */
+/** Opens a checkpoint of the family as `Family.open` does; `supported` says what runs here, for messages. */
 export async function openFlux2(source: CheckpointSource, supported: string): Promise<Omit<Model, "family">> {
   const config = await loadConfigs(source, supported);
   const tokenizer = await openTokenizer(source, promptTokens);

@@ -38,7 +38,7 @@ export function schedule(steps: number, tokens: number): Schedule {
  * The shift that BFL fitted to sequence length and step count (`compute_empirical_mu`).
  * Above 4300 tokens it ignores the step count, and drops discontinuously there: the reference does so too.
  */
-export function empiricalMu(tokens: number, steps: number): number {
+function empiricalMu(tokens: number, steps: number): number {
   const at200 = 0.00016927 * tokens + 0.45666666;
   if (tokens > 4300) return at200;
   const at10 = 8.73809524e-5 * tokens + 1.89833333;

@@ -12,7 +12,7 @@ import { isRecord } from "../../weights/source.js";
  */
 export const promptHiddenStates = [9, 18, 27] as const;
 /** Decoder layers that the prompt's hidden states need; a checkpoint's further layers are not loaded. */
-export const layersNeeded = 27;
+const layersNeeded = 27;
 
 /** Sizes in elements; names are those of config.json. */
 export type TextEncoderConfig = {

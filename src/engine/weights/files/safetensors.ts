@@ -7,9 +7,9 @@ import { type CheckpointSource, isRecord, oneLine, quote, readRange } from "../s
 import { type Container, type TensorEntry, truncated } from "./container.js";
 
 /** The format's own limit on the header. */
-export const maxHeaderBytes = 100_000_000;
+const maxHeaderBytes = 100_000_000;
 /** Bits per element of every type that the format defines; others are kept by name, without a size. */
-export const dtypeBits: ReadonlyMap<string, number> = new Map([
+const dtypeBits: ReadonlyMap<string, number> = new Map([
   ["BOOL", 8],
   ["F4", 4],
   ["F6_E2M3", 6],
@@ -33,31 +33,6 @@ export const dtypeBits: ReadonlyMap<string, number> = new Map([
 ]);
 /** Far above any file, far below 2⁵³: sums of offsets stay exact. */
 const maxFileBytes = 2 ** 48;
-
-/** A tensor in memory: `data` is its little-endian bytes, row-major. */
-export type RawTensor = { dtype: string; shape: number[]; data: Uint8Array };
-
-/**
- * Decodes a whole safetensors file in memory; `path` names it in messages. The tensors share `bytes`' memory.
- * Errors: `safetensors.*`.
- */
-export function decodeSafetensors(
-  bytes: Uint8Array,
-  path: string,
-): { tensors: Map<string, RawTensor>; metadata: Map<string, string> } {
-  const headerBytes = checkHeaderLength(bytes.subarray(0, 8), path);
-  const header = parseHeader(bytes.subarray(8, 8 + headerBytes), headerBytes, path);
-  checkFileEnd(path, header.fileBytes, bytes.length);
-  const tensors = new Map<string, RawTensor>();
-  for (const entry of header.tensors.values()) {
-    tensors.set(entry.name, {
-      dtype: entry.encoding,
-      shape: entry.shape,
-      data: bytes.subarray(entry.begin, entry.end),
-    });
-  }
-  return { tensors, metadata: header.metadata };
-}
 
 /**
  * Encodes tensors as a safetensors file: larger element types first, then by name, as the reference writer does, so

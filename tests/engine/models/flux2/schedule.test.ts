@@ -1,7 +1,7 @@
 // The schedule bit for bit against diffusers, and the timestep sinusoid against its `Timesteps`.
 
 import { describe, expect, it } from "vitest";
-import { empiricalMu, schedule, timestepEmbedding } from "../../../../src/engine/models/flux2/schedule.js";
+import { schedule, timestepEmbedding } from "../../../../src/engine/models/flux2/schedule.js";
 import { difference, floats, numerics, sha256 } from "../numerics.js";
 
 describe("schedule", () => {
@@ -42,9 +42,9 @@ describe("schedule", () => {
   });
 
   it("drops mu above 4300 tokens, where the step count no longer matters", () => {
-    expect(empiricalMu(4300, 4)).toBeGreaterThan(2.2);
-    expect(empiricalMu(4301, 4)).toBeLessThan(1.2);
-    expect(empiricalMu(4301, 4)).toBe(empiricalMu(4301, 50));
+    expect(schedule(4, 4300).mu).toBeGreaterThan(2.2);
+    expect(schedule(4, 4301).mu).toBeLessThan(1.2);
+    expect(schedule(4, 4301).mu).toBe(schedule(50, 4301).mu);
   });
 
   it.each([
