@@ -7,7 +7,7 @@ import type { Device } from "../src/engine/gpu/device.js";
 import { kernel } from "../src/engine/gpu/kernel.js";
 import { Recorder } from "../src/engine/gpu/recorder.js";
 import type { Tensor } from "../src/engine/gpu/tensor.js";
-import { foldWorkgroups } from "../src/engine/ops/bands.js";
+import { foldWorkgroups } from "../src/engine/ops/cut.js";
 
 export type Ceilings = { gflops: number; gbps: number };
 

@@ -16,8 +16,8 @@ import { firstDifference, flippedDevice, type Inputs, normal, runRecorded } from
 
 const workgroups = vi.hoisted(() => ({ perRow: 65535, folded: 0 }));
 
-vi.mock("../../src/engine/ops/bands.js", async (importOriginal) => {
-  const actual = await importOriginal<typeof import("../../src/engine/ops/bands.js")>();
+vi.mock("../../src/engine/ops/cut.js", async (importOriginal) => {
+  const actual = await importOriginal<typeof import("../../src/engine/ops/cut.js")>();
   const foldWorkgroups = (count: number) => {
     const whole = Math.ceil(count);
     if (whole > workgroups.perRow) workgroups.folded += 1;

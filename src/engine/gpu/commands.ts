@@ -2,13 +2,11 @@
 // WebGPU tracks usage per buffer, and a place that a plan assigns is a whole buffer: no dispatch ever sees one buffer both
 // as `read` and as `read_write`.
 
-import { assert } from "../../errors.js";
-import type { DeviceFacts } from "./facts.js";
 import type { Kernel } from "./kernel.js";
 import { elementBytes, rowBytes, type Storage, type Tensor } from "./tensor.js";
 
 /** Storage buffer bindings begin at multiples of this (the default and largest minStorageBufferOffsetAlignment). */
-const bindingAlignment = 256;
+export const bindingAlignment = 256;
 
 /** A range of a storage, aligned as bindings must be. */
 export type Binding = { storage: Storage; offset: number; size: number };
@@ -49,14 +47,4 @@ export function bindBytes(storage: Storage, start: number, length: number): { bi
   const offset = Math.floor(start / bindingAlignment) * bindingAlignment;
   const remainder = start - offset;
   return { binding: { storage, offset, size: Math.ceil((remainder + length) / 4) * 4 }, remainder };
-}
-
-/** How many rows of a tensor one binding can cover. */
-export function rowsPerBinding({ limits }: DeviceFacts, tensor: Tensor): number {
-  const rows = Math.floor((limits.bindingBytes - bindingAlignment) / rowBytes(tensor));
-  assert(
-    rows > 0,
-    `one row of "${tensor.label}" (${rowBytes(tensor)} bytes) exceeds the binding limit ${limits.bindingBytes}`,
-  );
-  return rows;
 }

@@ -3,12 +3,12 @@
 // values once for every few queries.
 
 import { assert } from "../../errors.js";
-import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { byteLength, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Weight } from "../weights/upload.js";
-import { bands, foldWorkgroups, rowsPerDispatch, rowWorkgroup } from "./bands.js";
+import { bands, foldWorkgroups, rowsPerBinding, rowsPerDispatch, rowWorkgroup } from "./cut.js";
 import { matmul } from "./matmul.js";
 
 /** Scores of the queries that are taken at a time, bytes: they are written once and read four times. */

@@ -3,15 +3,15 @@
 // keys where one head's keys exceed it: then maxima and sums pass from dispatch to dispatch in a state tensor.
 
 import { assert } from "../../errors.js";
-import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows } from "../gpu/commands.js";
 import type { DeviceFacts } from "../gpu/facts.js";
-import { kernel } from "../gpu/kernel.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { padded8, rowBytes, type Tensor } from "../gpu/tensor.js";
-import { usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import { type AttentionPart, cutAttention, rowsPerBinding } from "./cut.js";
 import { attentionMatrixVariants } from "./matrix-tiles.js";
 import { tensorRowScales } from "./row-scale.js";
-import { chooseVariant, sizeClass, type Variant, type Workload } from "./variants.js";
+import { chooseVariant, sizeClass, usesSubgroupKernels, type Variant, type Workload } from "./variants.js";
 
 export type AttentionOptions = {
   label?: string;
@@ -31,9 +31,6 @@ export type AttentionOptions = {
 /** Channels of the widest head: more would leave a lane or a subgroup no registers. */
 export const mostHeadSize = 128;
 
-/** Scores are exponents of two, so the scale carries log2(e). */
-const log2e = Math.LOG2E;
-
 /**
  * y[i, h] = Σ_j softmax_j(q[h, i]·k[g, j]/√D)·v[g, j]; q: [heads·tokens, D], k, v: [kvHeads·tokens, D] (row =
  * head·tokens + token), q and k f32 or f16, y: [tokens, heads·D] f32.
@@ -51,10 +48,8 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
   assert(k.cols === headSize && v.cols === headSize && v.rows === k.rows, `${label}: q, k and v differ in head size`);
   assert(heads % kvHeads === 0, `${label}: ${heads} heads on ${kvHeads} key heads`);
   const y = options.into ?? recorder.scratch(label, tokens, heads * headSize);
-  const perKv = heads / kvHeads;
   const shape: AttentionShape = { tokens, heads, headSize, operands: q.dtype === "f16" ? "f16" : "f32" };
   const variant = options.variant ?? chooseVariant(recorder, attentionWorkload(shape));
-  const tileQueries = variant.tileRows;
   const usesMatrixUnits = variant.stem === "attention_subgroup_matrix";
   const types: Record<string, number> = usesMatrixUnits ? {} : { QK_TYPE: q.dtype === "f16" ? 2 : 0 };
   const scales = usesMatrixUnits ? tensorRowScales(recorder, v) : undefined;
@@ -62,92 +57,85 @@ export function attention(recorder: Recorder, q: Tensor, k: Tensor, v: Tensor, o
     tunables: { ...types, GROUPS: padded8(headSize) / 8, ...variant.tunables },
     overrides: { CAUSAL: causal ? 1 : 0, HAS_LIMIT: limit ? 1 : 0 },
   });
-
-  const flopsPerQuery = 4 * keys * headSize;
-  const bindable = Math.min(...[q, k, v, ...(scales ? [scales] : [])].map((x) => rowsPerBinding(facts, x)));
-  const keyStep = Math.min(keys, bindable);
-  const queryStep = Math.min(
-    tokens,
-    bindable,
-    rowsPerBinding(facts, y),
-    wholeTiles(facts.limits.dispatchFlops / flopsPerQuery, tileQueries),
-  );
-  // Several heads in one dispatch only while all of their rows fit into one binding.
-  const headStep =
-    keyStep < keys || queryStep < tokens
-      ? 1
-      : Math.max(
-          1,
-          Math.min(
-            heads,
-            Math.floor(bindable / Math.max(tokens, keys)),
-            Math.floor(facts.limits.dispatchFlops / (flopsPerQuery * tokens)),
-          ),
-        );
-  const state = keyStep < keys ? recorder.scratch(`${label} state`, heads, 2 * tokens) : undefined;
-  for (let head = 0; head < heads; head += headStep) {
-    const headEnd = Math.min(head + headStep, heads);
-    const kvHead = Math.floor(head / perKv);
-    const kvEnd = Math.floor((headEnd - 1) / perKv) + 1;
-    for (let query = 0; query < tokens; query += queryStep) {
-      const queryEnd = Math.min(query + queryStep, tokens);
-      for (let key = 0; key < keys; key += keyStep) {
-        const keyEnd = Math.min(key + keyStep, keys);
-        const qs = bindRows(q, head * tokens + query, (headEnd - 1) * tokens + queryEnd);
-        const ks = bindRows(k, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
-        const vs = bindRows(v, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
-        const vScales = scales && bindRows(scales, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
-        const out = bindRows(y, query, queryEnd);
-        const saved = state ? bindRows(state) : undefined;
-        recorder.dispatch({
-          kernel: chosen,
-          label,
-          bindings: {
-            q: qs.binding,
-            k: ks.binding,
-            v: vs.binding,
-            ...(vScales && { v_scale: vScales.binding }),
-            y: out.binding,
-            ...(limit && { limit: bindRows(limit).binding }),
-            ...(saved && { state: saved.binding }),
-          },
-          params: {
-            queries: queryEnd - query,
-            first_query: query,
-            keys: keyEnd - key,
-            first_key: key,
-            is_first: key === 0 ? 1 : 0,
-            is_last: keyEnd === keys ? 1 : 0,
-            head_size: headSize,
-            first_head: head,
-            heads_per_kv: perKv,
-            first_kv_head: kvHead,
-            scale: log2e / Math.sqrt(headSize),
-            q_offset: qs.offset,
-            q_head_stride: tokens * q.pitch,
-            k_offset: ks.offset,
-            k_head_stride: keys * k.pitch,
-            v_offset: vs.offset,
-            v_head_stride: keys * v.pitch,
-            v_scale_offset: scales && vScales ? vScales.offset / scales.pitch : 0,
-            v_scale_head_stride: keys,
-            y_offset: out.offset,
-            y_pitch: y.pitch,
-            y_cols: y.cols === heads * headSize ? y.pitch : heads * headSize,
-            heads,
-            state_offset: saved ? saved.offset + 2 * query : 0,
-            state_head_stride: state?.pitch ?? 0,
-          },
-          workgroups: [Math.ceil((queryEnd - query) / tileQueries), headEnd - head, 1],
-          flops: 4 * (queryEnd - query) * (keyEnd - key) * headSize * (headEnd - head) * (causal ? 0.5 : 1),
-          bytes:
-            (headEnd - head) *
-            ((queryEnd - query) * (rowBytes(q) + 4 * headSize) + (keyEnd - key) * (rowBytes(k) + rowBytes(v))),
-        });
-      }
-    }
-  }
+  const work = {
+    ...{ heads, queries: tokens, keys, tileQueries: variant.tileRows },
+    bindableRows: Math.min(...[q, k, v, ...(scales ? [scales] : [])].map((x) => rowsPerBinding(facts, x))),
+    bindableQueries: rowsPerBinding(facts, y),
+    flopsPerQuery: 4 * keys * headSize,
+  };
+  const parts = cutAttention(work, facts.limits);
+  const isInSteps = parts.some((part) => part.keys.end < keys);
+  const state = isInSteps ? recorder.scratch(`${label} state`, heads, 2 * tokens) : undefined;
+  const whole: Whole = {
+    ...{ kernel: chosen, label, q, k, v, scales, y, state, limit, causal },
+    ...{ tokens, keys, heads, perKv: heads / kvHeads, tileQueries: variant.tileRows },
+  };
+  for (const part of parts) dispatchPart(recorder, whole, part);
   return y;
+}
+
+/** What all dispatches of one attention have in common. */
+type Whole = {
+  kernel: Kernel;
+  label: string;
+  q: Tensor;
+  k: Tensor;
+  v: Tensor;
+  scales: Tensor | undefined;
+  y: Tensor;
+  /** Maxima and sums, where keys come in several dispatches. */
+  state: Tensor | undefined;
+  limit: Tensor | undefined;
+  causal: boolean;
+  tokens: number;
+  keys: number;
+  heads: number;
+  /** Query heads of a key head. */
+  perKv: number;
+  tileQueries: number;
+};
+
+function dispatchPart(recorder: Recorder, whole: Whole, part: AttentionPart): void {
+  const { label, q, k, v, scales, y, state, limit, causal, tokens, keys, heads, perKv } = whole;
+  const headSize = q.cols;
+  const { begin: head, end: headEnd } = part.heads;
+  const { begin: query, end: queryEnd } = part.queries;
+  const { begin: key, end: keyEnd } = part.keys;
+  const [headCount, queryCount, keyCount] = [headEnd - head, queryEnd - query, keyEnd - key];
+  const kvHead = Math.floor(head / perKv);
+  const kvEnd = Math.floor((headEnd - 1) / perKv) + 1;
+  const bindKeys = (x: Tensor) => bindRows(x, kvHead * keys + key, (kvEnd - 1) * keys + keyEnd);
+  const qs = bindRows(q, head * tokens + query, (headEnd - 1) * tokens + queryEnd);
+  const [ks, vs, vScales] = [bindKeys(k), bindKeys(v), scales && bindKeys(scales)];
+  const out = bindRows(y, query, queryEnd);
+  const saved = state && bindRows(state);
+  recorder.dispatch({
+    kernel: whole.kernel,
+    label,
+    bindings: {
+      ...{ q: qs.binding, k: ks.binding, v: vs.binding, y: out.binding },
+      ...(vScales && { v_scale: vScales.binding }),
+      ...(limit && { limit: bindRows(limit).binding }),
+      ...(saved && { state: saved.binding }),
+    },
+    params: {
+      ...{ queries: queryCount, first_query: query, keys: keyCount, first_key: key },
+      ...{ is_first: key === 0 ? 1 : 0, is_last: keyEnd === keys ? 1 : 0 },
+      ...{ head_size: headSize, first_head: head, heads_per_kv: perKv, first_kv_head: kvHead, heads },
+      // Scores are exponents of two.
+      scale: Math.LOG2E / Math.sqrt(headSize),
+      ...{ q_offset: qs.offset, q_head_stride: tokens * q.pitch },
+      ...{ k_offset: ks.offset, k_head_stride: keys * k.pitch },
+      ...{ v_offset: vs.offset, v_head_stride: keys * v.pitch },
+      ...{ v_scale_offset: scales && vScales ? vScales.offset / scales.pitch : 0, v_scale_head_stride: keys },
+      ...{ y_offset: out.offset, y_pitch: y.pitch },
+      y_cols: y.cols === heads * headSize ? y.pitch : heads * headSize,
+      ...{ state_offset: saved ? saved.offset + 2 * query : 0, state_head_stride: state?.pitch ?? 0 },
+    },
+    workgroups: [Math.ceil(queryCount / whole.tileQueries), headCount, 1],
+    flops: 4 * queryCount * keyCount * headSize * headCount * (causal ? 0.5 : 1),
+    bytes: headCount * (queryCount * (rowBytes(q) + 4 * headSize) + keyCount * (rowBytes(k) + rowBytes(v))),
+  });
 }
 
 /** What decides which kernel is the fastest for attention. */

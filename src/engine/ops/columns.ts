@@ -5,7 +5,7 @@ import { bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
-import { bands, foldWorkgroups, rowsPerDispatch } from "./bands.js";
+import { bands, foldWorkgroups, rowsPerDispatch } from "./cut.js";
 
 /** y[r, column + c] = x[r, c]; x: [R, C] f32, y: [R, ≥ column + C] f32. The other columns of y stay as they are. */
 export function copyColumns(recorder: Recorder, x: Tensor, y: Tensor, column: number, label = "copy_columns"): void {

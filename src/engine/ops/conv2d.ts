@@ -3,17 +3,25 @@
 // binds the input rows that its taps reach.
 
 import { assert } from "../../errors.js";
-import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows } from "../gpu/commands.js";
 import type { DeviceFacts } from "../gpu/facts.js";
-import { kernel } from "../gpu/kernel.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { padded8, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
-import { bindScales, largeFlops, matmul, usesSubgroupKernels, wholeTiles } from "./matmul.js";
+import {
+  type ConvolutionPart,
+  type ConvolutionWork,
+  cutConvolution,
+  rowsPerBinding,
+  type Taps,
+  workgroupsPerSide,
+} from "./cut.js";
+import { largeFlops, matmul } from "./matmul.js";
 import { matrixVariants } from "./matrix-tiles.js";
-import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
-import { tensorRowScales, weightRowScales } from "./row-scale.js";
-import { chooseVariant, sizeClass, type Variant, type Workload } from "./variants.js";
+import { bindVector, bindWeightRows, weightRowBytes, weightRowsPerBinding, weightType } from "./parameters.js";
+import { bindScales, tensorRowScales, weightRowScales } from "./row-scale.js";
+import { chooseVariant, sizeClass, usesSubgroupKernels, type Variant, type Workload } from "./variants.js";
 
 /** An image on the device: [height · width, C] f32. */
 export type ImageTensor = {
@@ -53,6 +61,13 @@ export function imageRows(
   return { tensor: rows, height, width, firstRow: begin };
 }
 
+/** Where taps begin: without a row above, or a column to the left, in the one mode that makes images smaller. */
+const tapsOf: Record<NonNullable<Conv2dOptions["mode"]>, Taps> = {
+  same: { stride: 1, padding: 1, upsample: 1 },
+  upsample: { stride: 1, padding: 1, upsample: 2 },
+  downsample: { stride: 2, padding: 0, upsample: 1 },
+};
+
 /** 3×3 convolution: y[p, o] = bias[o] + Σ x[tap(p)]·weight[o]; weight [O, 3·3·padded8(I)] in the order [O, ky, kx, I]. */
 export function conv2d(
   recorder: Recorder,
@@ -62,114 +77,97 @@ export function conv2d(
   options: Conv2dOptions = {},
 ): ImageTensor {
   const { facts } = recorder;
-  const { label = weight.label, mode = "same", into } = options;
-  const stride = mode === "downsample" ? 2 : 1;
-  const padding = mode === "downsample" ? 0 : 1;
-  const upsample = mode === "upsample" ? 2 : 1;
-  const height = Math.floor((x.height * upsample) / stride);
-  const width = Math.floor((x.width * upsample) / stride);
-  const groups = x.tensor.pitch / 8;
+  const { label = weight.label, mode = "same", into, operands = "f32" } = options;
+  const taps = tapsOf[mode];
+  const height = Math.floor((x.height * taps.upsample) / taps.stride);
+  const width = Math.floor((x.width * taps.upsample) / taps.stride);
   assert(
     weight.pitch === 9 * x.tensor.pitch,
     `${label}: weight rows of ${weight.pitch} elements, the input has ${x.tensor.cols} channels`,
   );
-  const [beginRow, endRow] = options.rows ?? [0, height];
-  const pixels = (endRow - beginRow) * width;
+  const [begin, end] = options.rows ?? [0, height];
+  const pixels = (end - begin) * width;
   const y = into?.tensor ?? recorder.scratch(label, pixels, weight.rows);
   assert(
-    0 <= beginRow && endRow <= height && y.rows === pixels && y.cols === weight.rows,
-    `${label}: rows [${beginRow}, ${endRow}) of [${height}·${width}, ${weight.rows}] into [${y.rows}, ${y.cols}]`,
+    0 <= begin && end <= height && y.rows === pixels && y.cols === weight.rows,
+    `${label}: rows [${begin}, ${end}) of [${height}·${width}, ${weight.rows}] into [${y.rows}, ${y.cols}]`,
   );
-
-  const convolution: Convolution = {
-    ...{ pixels: height * width, inputs: x.tensor.cols, outputs: weight.rows, weight: weight.dtype },
-    operands: options.operands ?? "f32",
-  };
-  const { stem, tunables, tileRows, tileCols } =
-    options.variant ?? chooseVariant(recorder, convolutionWorkload(convolution));
+  const [inputs, outputs] = [x.tensor.cols, weight.rows];
+  const convolution: Convolution = { pixels: height * width, inputs, outputs, weight: weight.dtype, operands };
+  const variant = options.variant ?? chooseVariant(recorder, convolutionWorkload(convolution));
+  const { stem, tunables, tileRows, tileCols } = variant;
   const chosen = kernel(stem, {
     tunables: { WEIGHT_TYPE: weightType(weight), ...tunables },
     overrides: { ACCUMULATE: into?.accumulate ? 1 : 0 },
   });
-  const isNarrowed = stem === "conv2d_subgroup_matrix";
-  const xScales = isNarrowed ? tensorRowScales(recorder, x.tensor) : undefined;
-  const wScales = isNarrowed && weight.dtype !== "f16" ? weightRowScales(recorder, weight, 0, weight.rows) : undefined;
-  const flopsPerPixel = 2 * weight.rows * 9 * x.tensor.cols;
-  const inputRows = Math.floor((facts.limits.bindingBytes - 256) / (x.width * rowBytes(x.tensor)));
-  // Output rows whose taps lie in that many input rows: three taps reach one row further on either side.
-  const bandRows = Math.floor(((inputRows - 2) * upsample) / stride);
-  assert(bandRows >= 1, `${label}: three rows of the input exceed the binding limit ${facts.limits.bindingBytes}`);
+  const isRounded = stem === "conv2d_subgroup_matrix";
+  const scales: Scales = {
+    x: isRounded ? tensorRowScales(recorder, x.tensor) : undefined,
+    weight: isRounded && weight.dtype !== "f16" ? weightRowScales(recorder, weight, 0, outputs) : undefined,
+  };
+  const work = {
+    ...{ label, taps, rows: { begin, end }, width, inputHeight: x.height, cols: outputs, tileRows, tileCols },
+    bindableRows: rowsPerBinding(facts, y),
+    bindableCols: weightRowsPerBinding(facts, weight),
+    bindableInputRows: Math.floor(rowsPerBinding(facts, x.tensor) / x.width),
+    flopsPerPixel: 2 * outputs * 9 * inputs,
+  };
+  const whole: Whole = { ...work, kernel: chosen, x, weight, bias, y, scales };
+  for (const part of cutConvolution(work, facts.limits)) dispatchPart(recorder, whole, part);
+  return { tensor: y, height, width, firstRow: begin };
+}
+
+/** Of operands that are rounded to f16, those that are not in f16 already; see row-scale.ts. */
+type Scales = { x: Tensor | undefined; weight: Tensor | undefined };
+
+/** What all dispatches of a convolution have in common. */
+type Whole = Omit<ConvolutionWork, "bindableRows" | "bindableCols" | "bindableInputRows"> & {
+  kernel: Kernel;
+  x: ImageTensor;
+  weight: Weight;
+  bias: Vector;
+  y: Tensor;
+  scales: Scales;
+};
+
+function dispatchPart(recorder: Recorder, whole: Whole, { rows, cols, inputRows }: ConvolutionPart): void {
+  const { label, x, weight, bias, y, scales, taps, width, tileRows, tileCols } = whole;
+  const [pixels, outputs] = [rows.end - rows.begin, cols.end - cols.begin];
   const { firstRow: storedRow = 0 } = x;
-  const step = Math.min(
-    // A band that does not begin at a row's start reaches one row more.
-    x.height <= inputRows ? pixels : Math.max(1, bandRows - 1) * width,
-    rowsPerBinding(facts, y),
-    wholeTiles(facts.limits.dispatchFlops / flopsPerPixel, tileRows),
-  );
-  const colStep = wholeTiles((facts.limits.bindingBytes - 512) / weightRowBytes(weight), tileCols);
-  for (let n = 0; n < weight.rows; n += colStep) {
-    const nEnd = Math.min(n + colStep, weight.rows);
-    const weights = bindWeightRows(weight, n, nEnd);
-    const wScale = wScales && bindScales(wScales, n, nEnd);
-    // Whoever writes a row's last column writes its padding.
-    const yCols = (nEnd === weight.rows ? y.pitch : nEnd) - n;
-    for (let p = 0; p < pixels; p += step) {
-      const pEnd = Math.min(p + step, pixels);
-      // Places in the whole image.
-      const first = beginRow * width + p;
-      const last = beginRow * width + pEnd - 1;
-      const top = Math.floor((Math.floor(first / width) * stride - padding) / upsample);
-      const bottom = Math.floor((Math.floor(last / width) * stride - padding + 2) / upsample);
-      const firstRow = Math.max(0, top);
-      const inputEnd = Math.min(x.height, bottom + 1);
-      const input = bindRows(x.tensor, (firstRow - storedRow) * x.width, (inputEnd - storedRow) * x.width);
-      const xScale = xScales && bindScales(xScales, (firstRow - storedRow) * x.width, (inputEnd - storedRow) * x.width);
-      const output = bindRows(y, p, pEnd);
-      const tiles = Math.ceil((pEnd - p) / tileRows);
-      recorder.dispatch({
-        kernel: chosen,
-        label,
-        bindings: {
-          x: input.binding,
-          weight: weights.binding,
-          bias: bindVector(bias),
-          ...(xScale && { x_scale: xScale.binding }),
-          ...(wScale && { w_scale: wScale.binding }),
-          y: output.binding,
-        },
-        params: {
-          pixels: pEnd - p,
-          first_pixel: first,
-          out_width: width,
-          cols: nEnd - n,
-          groups,
-          kernel_size: 3,
-          stride,
-          padding,
-          upsample_shift: upsample - 1,
-          in_height: x.height,
-          in_width: x.width,
-          x_first_row: firstRow,
-          x_offset: input.offset,
-          x_pitch: x.tensor.pitch,
-          weight_offset: weights.groups,
-          bias_offset: n,
-          y_offset: output.offset + n,
-          y_pitch: y.pitch,
-          y_cols: yCols,
-          x_scale_offset: xScale?.offset ?? 0,
-          w_scale_offset: wScale?.offset ?? 0,
-        },
-        workgroups: [Math.min(tiles, 65535), Math.ceil(yCols / tileCols), Math.ceil(tiles / 65535)],
-        flops: flopsPerPixel * (pEnd - p) * ((nEnd - n) / weight.rows),
-        bytes:
-          (inputEnd - firstRow) * x.width * rowBytes(x.tensor) +
-          (nEnd - n) * weightRowBytes(weight) +
-          (pEnd - p) * rowBytes(y),
-      });
-    }
-  }
-  return { tensor: y, height, width, firstRow: beginRow };
+  const inputPixels = { begin: (inputRows.begin - storedRow) * x.width, end: (inputRows.end - storedRow) * x.width };
+  const input = bindRows(x.tensor, inputPixels.begin, inputPixels.end);
+  const weights = bindWeightRows(weight, cols.begin, cols.end);
+  const output = bindRows(y, rows.begin, rows.end);
+  const xScale = scales.x && bindScales(scales.x, inputPixels);
+  const wScale = scales.weight && bindScales(scales.weight, cols);
+  // Whoever writes a row's last column writes its padding.
+  const yCols = (cols.end === weight.rows ? y.pitch : cols.end) - cols.begin;
+  const tiles = Math.ceil(pixels / tileRows);
+  recorder.dispatch({
+    kernel: whole.kernel,
+    label,
+    bindings: {
+      ...{ x: input.binding, weight: weights.binding, bias: bindVector(bias), y: output.binding },
+      ...(xScale && { x_scale: xScale.binding }),
+      ...(wScale && { w_scale: wScale.binding }),
+    },
+    params: {
+      ...{ pixels, first_pixel: whole.rows.begin * width + rows.begin, out_width: width },
+      ...{ cols: outputs, groups: x.tensor.pitch / 8, kernel_size: 3 },
+      ...{ stride: taps.stride, padding: taps.padding, upsample_shift: taps.upsample - 1 },
+      ...{ in_height: x.height, in_width: x.width },
+      ...{ x_first_row: inputRows.begin, x_offset: input.offset, x_pitch: x.tensor.pitch },
+      ...{ weight_offset: weights.groups, bias_offset: cols.begin },
+      ...{ y_offset: output.offset + cols.begin, y_pitch: y.pitch, y_cols: yCols },
+      ...{ x_scale_offset: xScale?.offset ?? 0, w_scale_offset: wScale?.offset ?? 0 },
+    },
+    workgroups: [Math.min(tiles, workgroupsPerSide), Math.ceil(yCols / tileCols), Math.ceil(tiles / workgroupsPerSide)],
+    flops: whole.flopsPerPixel * pixels * (outputs / weight.rows),
+    bytes:
+      (inputPixels.end - inputPixels.begin) * rowBytes(x.tensor) +
+      outputs * weightRowBytes(weight) +
+      pixels * rowBytes(y),
+  });
 }
 
 /** 1×1 convolution: y[p, o] = bias[o] + Σ_c x[p, c]·weight[o, c]; weight [O, padded8(I)]. */

@@ -6,7 +6,7 @@ import { type Binding, bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
-import { bands, foldWorkgroups, rowsPerDispatch } from "./bands.js";
+import { bands, foldWorkgroups, rowsPerDispatch } from "./cut.js";
 
 /** y = x·σ(x) = x / (1 + e⁻ˣ); x, y: [R, C] f32. */
 export function silu(recorder: Recorder, x: Tensor, label = "silu"): Tensor {

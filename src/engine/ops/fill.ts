@@ -8,7 +8,7 @@ import type { Recorder } from "../gpu/recorder.js";
 import { padded8 } from "../gpu/tensor.js";
 import type { Target } from "../weights/layout.js";
 import type { BufferRange } from "../weights/upload.js";
-import { bands, foldWorkgroups } from "./bands.js";
+import { bands, bindableRows, foldWorkgroups } from "./cut.js";
 
 /** What the values are: nearly normal, within 3.46 deviations of the mean; another key means other numbers. */
 export type RandomValues = { key: number; mean: number; deviation: number };
@@ -33,8 +33,7 @@ export function fillRandom(recorder: Recorder, target: Target, range: BufferRang
   const count = (rows * pitch) / 8 / rowOctets;
   const rowBytes = rowOctets * 8 * (dtype === "bf16" ? 2 : 4);
   const rowFlops = rowOctets * 8 * flopsPerElement;
-  const bindable = Math.floor((facts.limits.bindingBytes - 256) / rowBytes);
-  assert(bindable > 0, `${label}: one row of ${rowBytes} bytes, the limit is ${facts.limits.bindingBytes}`);
+  const bindable = bindableRows(facts, rowBytes, label);
   for (const { begin, end } of bands(count, Math.min(bindable, facts.limits.dispatchFlops / rowFlops))) {
     const bytes = (end - begin) * rowBytes;
     const octets = (end - begin) * rowOctets;

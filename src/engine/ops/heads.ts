@@ -3,12 +3,12 @@
 // Writes the tokens of one stream into the joint sequence, so that text and image fill the same tensors in turn.
 
 import { assert } from "../../errors.js";
-import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor, tensorBytes, tensorOn } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
-import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
+import { cutHeads, foldWorkgroups, rowsPerBinding, rowWorkgroup } from "./cut.js";
 import { bindVector } from "./parameters.js";
 
 export type SplitHeadsOptions = {
@@ -105,45 +105,37 @@ function splitPart(recorder: Recorder, qkv: Tensor, part: Part): void {
     },
   });
   const flopsPerHead = norm ? 8 * headDim : headDim;
-  const bindable = rowsPerBinding(facts, y);
-  const dispatchable = facts.limits.dispatchFlops / flopsPerHead;
-  const tokenStep = Math.min(rowsPerBinding(facts, qkv), rowsPerBinding(facts, rope.cos), bindable, dispatchable);
-  for (const { begin, end } of bands(qkv.rows, tokenStep)) {
-    const rows = end - begin;
-    const input = bindRows(qkv, begin, end);
-    const cos = bindRows(rope.cos, tokenOffset + begin, tokenOffset + end);
-    const sin = bindRows(rope.sin, tokenOffset + begin, tokenOffset + end);
-    // Between the first head's first row and the last head's last one lie all tokens of the heads in between.
-    const headStep = Math.min(1 + (bindable - rows) / tokens, dispatchable / rows);
-    for (const { begin: head, end: headEnd } of bands(partHeads, headStep)) {
-      const firstRow = tokenOffset + begin;
-      const output = bindRows(y, head * tokens + firstRow, (headEnd - 1) * tokens + firstRow + rows);
-      recorder.dispatch({
-        kernel: chosen,
-        label,
-        bindings: {
-          x: input.binding,
-          y: output.binding,
-          ...(norm && { weight: bindVector(norm), cos: cos.binding, sin: sin.binding }),
-        },
-        params: {
-          rows,
-          heads: headEnd - head,
-          head_size: headDim,
-          x_pitch: qkv.pitch,
-          x_offset: input.offset + column + head * headDim,
-          rope_pitch: rope.cos.pitch,
-          cos_offset: cos.offset,
-          sin_offset: sin.offset,
-          y_pitch: y.pitch,
-          y_offset: output.offset,
-          y_head_stride: tokens * y.pitch,
-          eps,
-        },
-        workgroups: foldWorkgroups((rows * (headEnd - head)) / workgroup.ROWS_PER_WORKGROUP),
-        flops: rows * (headEnd - head) * flopsPerHead,
-        bytes: rows * (headEnd - head) * (4 * headDim + rowBytes(y)) + (norm ? rows * 2 * rowBytes(rope.cos) : 0),
-      });
-    }
+  const work = {
+    ...{ rows: qkv.rows, heads: partHeads, tokens, flopsPerHead },
+    bindableTokens: Math.min(rowsPerBinding(facts, qkv), rowsPerBinding(facts, rope.cos)),
+    bindableRows: rowsPerBinding(facts, y),
+  };
+  for (const { rows: band, heads } of cutHeads(work, facts.limits)) {
+    const rows = band.end - band.begin;
+    const count = heads.end - heads.begin;
+    const [firstToken, endToken] = [tokenOffset + band.begin, tokenOffset + band.end];
+    const input = bindRows(qkv, band.begin, band.end);
+    const cos = bindRows(rope.cos, firstToken, endToken);
+    const sin = bindRows(rope.sin, firstToken, endToken);
+    const output = bindRows(y, heads.begin * tokens + firstToken, (heads.end - 1) * tokens + endToken);
+    recorder.dispatch({
+      kernel: chosen,
+      label,
+      bindings: {
+        x: input.binding,
+        y: output.binding,
+        ...(norm && { weight: bindVector(norm), cos: cos.binding, sin: sin.binding }),
+      },
+      params: {
+        ...{ rows, heads: count, head_size: headDim },
+        ...{ x_pitch: qkv.pitch, x_offset: input.offset + column + heads.begin * headDim },
+        ...{ rope_pitch: rope.cos.pitch, cos_offset: cos.offset, sin_offset: sin.offset },
+        ...{ y_pitch: y.pitch, y_offset: output.offset, y_head_stride: tokens * y.pitch },
+        eps,
+      },
+      workgroups: foldWorkgroups((rows * count) / workgroup.ROWS_PER_WORKGROUP),
+      flops: rows * count * flopsPerHead,
+      bytes: rows * count * (4 * headDim + rowBytes(y)) + (norm ? rows * 2 * rowBytes(rope.cos) : 0),
+    });
   }
 }

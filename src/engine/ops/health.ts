@@ -3,11 +3,11 @@
 // assume that NaN does not exist.
 
 import { assert, DaybreakError } from "../../errors.js";
-import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
-import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
+import { bands, foldWorkgroups, rowsPerBinding, rowWorkgroup } from "./cut.js";
 
 /** Words that a slot of a health tensor takes: not finite, least, greatest (ordered bits), values, and four zeros. */
 export const healthWords = 8;

@@ -3,12 +3,12 @@
 // statistics belong to the patchified channels, so packing normalises afterwards and unpacking undoes it before.
 
 import { assert } from "../../errors.js";
-import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
-import { bands, foldWorkgroups } from "./bands.js";
+import { bands, foldWorkgroups, rowsPerBinding } from "./cut.js";
 import { bindVector } from "./parameters.js";
 
 export type LatentsOptions = {

@@ -1,19 +1,19 @@
 // Matrix products with a weight: every linear layer of the models. Several kernels compute the same function: CPU drivers
 // get one that needs no workgroup memory, GPUs with matrix units one for operands in f16, and a few rows one that reads
-// the weight as fast as it can. Splits by rows and columns
-// where a range exceeds the binding limit or a dispatch would run too long.
+// the weight as fast as it can. How a product is cut is in cut.ts.
 
 import { assert } from "../../errors.js";
-import { bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { bindRows } from "../gpu/commands.js";
 import type { DeviceFacts } from "../gpu/facts.js";
-import { kernel } from "../gpu/kernel.js";
+import { type Kernel, kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
-import { elementBytes, type Tensor } from "../gpu/tensor.js";
+import { rowBytes, type Tensor } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
+import { cutProduct, type Part, rowsPerBinding } from "./cut.js";
 import { matrixVariants } from "./matrix-tiles.js";
-import { bindVector, bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
-import { tensorRowScales, weightRowScales } from "./row-scale.js";
-import { chooseVariant, sizeClass, type Variant, type Workload } from "./variants.js";
+import { bindVector, bindWeightRows, weightRowBytes, weightRowsPerBinding, weightType } from "./parameters.js";
+import { bindScales, tensorRowScales, weightRowScales } from "./row-scale.js";
+import { chooseVariant, sizeClass, usesSubgroupKernels, type Variant, type Workload } from "./variants.js";
 
 export type MatmulOptions = {
   label?: string;
@@ -39,126 +39,140 @@ export type MatmulOptions = {
  */
 export function matmul(recorder: Recorder, a: Tensor, weight: Weight, options: MatmulOptions = {}): Tensor {
   const { facts } = recorder;
-  const { label = weight.label, upRow, bias, gate, into } = options;
-  const [firstRow, endRow] = options.weightRows ?? [0, weight.rows];
+  const { label = weight.label, weightRows = [0, weight.rows], upRow, bias, gate, into } = options;
+  const [firstRow, endRow] = weightRows;
   const cols = endRow - firstRow;
-  assert(a.cols === weight.cols, `${label}: a has ${a.cols} columns, the weight ${weight.cols}`);
-  assert(
-    0 <= firstRow && cols > 0 && endRow <= weight.rows,
-    `${label}: weight rows [${firstRow}, ${endRow}) of ${weight.rows}`,
-  );
-  assert(upRow === undefined || upRow + cols <= weight.rows, `${label}: up rows from ${upRow} of ${weight.rows}`);
   const column = into?.column ?? 0;
+  checkWeightRows(label, a, weight, weightRows, upRow);
   const y = into?.tensor ?? recorder.scratch(label, a.rows, cols);
   assert(
     y.rows === a.rows && column + cols <= y.cols,
     `${label}: [${a.rows}, ${cols}] into "${y.label}" [${y.rows}, ${y.cols}]`,
   );
-
-  const isSiluGate = upRow !== undefined;
-  const overrides = {
-    HAS_BIAS: bias ? 1 : 0,
-    HAS_GATE: gate ? 1 : 0,
-    SILU_GATE: isSiluGate ? 1 : 0,
-    ACCUMULATE: into?.accumulate ? 1 : 0,
-  };
+  const isGated = upRow !== undefined;
   const product: Product = {
     ...{ rows: a.rows, k: a.cols, cols, a: a.dtype === "f16" ? "f16" : "f32", weight: weight.dtype },
     operands: a.dtype === "f16" ? "f16" : (options.operands ?? "f32"),
-    isGated: isSiluGate,
+    isGated,
   };
   const variant = options.variant ?? chooseVariant(recorder, matmulWorkload(product));
   const types = { A_TYPE: a.dtype === "f16" ? 2 : 0, WEIGHT_TYPE: weightType(weight) };
-  const chosen = kernel(variant.stem, { tunables: { ...types, ...variant.tunables }, overrides });
-  const tileRows = variant.tileRows;
-  // With a gate, half of a tile's columns are those of the up projection.
-  const tileCols = isSiluGate ? variant.tileCols / 2 : variant.tileCols;
-  const scales: Scales = {};
-  if (roundsOperands(variant)) {
-    if (a.dtype === "f32") scales.a = tensorRowScales(recorder, a);
-    if (weight.dtype !== "f16") {
-      scales.weight = weightRowScales(recorder, weight, firstRow, endRow);
-      if (isSiluGate) scales.up = weightRowScales(recorder, weight, upRow, upRow + cols);
-    }
-  }
-  const flopsPerCell = 2 * a.cols * (isSiluGate ? 2 : 1);
-  const { dispatchFlops, bindingBytes } = facts.limits;
-  const bindableRows = Math.min(rowsPerBinding(facts, a), rowsPerBinding(facts, y), 65535 * tileRows, a.rows);
-  // A product that runs too long is cut by columns first: each dispatch then reads its part of the weight once.
-  const colStep = Math.min(
-    wholeTiles((bindingBytes - 512) / weightRowBytes(weight), tileCols),
-    wholeTiles(Math.max(dispatchFlops / (flopsPerCell * bindableRows), tileCols), tileCols),
-    65535 * tileCols,
-  );
-  const rowStep = Math.min(
-    bindableRows,
-    wholeTiles(dispatchFlops / (flopsPerCell * Math.min(colStep, cols)), tileRows),
-  );
-  for (let n = 0; n < cols; n += colStep) {
-    const nEnd = Math.min(n + colStep, cols);
-    const weights = bindWeightRows(weight, firstRow + n, firstRow + nEnd);
-    const wScale = scales.weight && bindScales(scales.weight, n, nEnd);
-    const uScale = scales.up && bindScales(scales.up, n, nEnd);
-    const ups = isSiluGate ? bindWeightRows(weight, upRow + n, upRow + nEnd) : undefined;
-    // Whoever writes a row's last column writes its padding.
-    const isLast = nEnd === cols && column + cols === y.cols;
-    const yCols = isLast ? y.pitch - column - n : nEnd - n;
-    for (let m = 0; m < a.rows; m += rowStep) {
-      const mEnd = Math.min(m + rowStep, a.rows);
-      const rows = bindRows(a, m, mEnd);
-      const out = bindRows(y, m, mEnd);
-      const aScale = scales.a && bindScales(scales.a, m, mEnd);
-      const gates = gate ? bindRows(gate.tensor, 0, 1) : undefined;
-      const work = (mEnd - m) / a.rows;
-      recorder.dispatch({
-        kernel: chosen,
-        label,
-        bindings: {
-          a: rows.binding,
-          weight: weights.binding,
-          y: out.binding,
-          ...(ups && { up: ups.binding }),
-          ...(bias && { bias: bindVector(bias) }),
-          ...(gates && { gate: gates.binding }),
-          ...(aScale && { a_scale: aScale.binding }),
-          ...(wScale && { w_scale: wScale.binding }),
-          ...(uScale && { u_scale: uScale.binding }),
-        },
-        params: {
-          rows: mEnd - m,
-          cols: nEnd - n,
-          groups: weight.pitch / 8,
-          a_offset: rows.offset,
-          a_pitch: a.pitch,
-          weight_offset: weights.groups,
-          up_offset: ups?.groups ?? 0,
-          bias_offset: firstRow + n,
-          gate_offset: gates ? gates.offset + (gate?.at ?? 0) + n : 0,
-          y_offset: out.offset + column + n,
-          y_pitch: y.pitch,
-          y_cols: yCols,
-          a_scale_offset: aScale?.offset ?? 0,
-          w_scale_offset: wScale?.offset ?? 0,
-          u_scale_offset: uScale?.offset ?? 0,
-        },
-        workgroups: [Math.ceil((mEnd - m) / tileRows), Math.ceil(yCols / tileCols), 1],
-        flops: flopsPerCell * (mEnd - m) * (nEnd - n),
-        bytes:
-          (nEnd - n) * weightRowBytes(weight) * (isSiluGate ? 2 : 1) +
-          work * a.rows * (a.pitch * elementBytes(a.dtype) + 4 * cols),
-      });
-    }
-  }
+  const chosen = kernel(variant.stem, {
+    tunables: { ...types, ...variant.tunables },
+    overrides: {
+      HAS_BIAS: bias ? 1 : 0,
+      HAS_GATE: gate ? 1 : 0,
+      SILU_GATE: isGated ? 1 : 0,
+      ACCUMULATE: into?.accumulate ? 1 : 0,
+    },
+  });
+  const scales = roundsOperands(variant) ? operandScales(recorder, a, weight, weightRows, upRow) : {};
+  const work = {
+    ...{ rows: a.rows, cols, tileRows: variant.tileRows },
+    // With a SiLU gate, half of a tile's columns are those of the up projection.
+    tileCols: isGated ? variant.tileCols / 2 : variant.tileCols,
+    bindableRows: Math.min(rowsPerBinding(facts, a), rowsPerBinding(facts, y)),
+    bindableCols: weightRowsPerBinding(facts, weight),
+    flopsPerCell: 2 * a.cols * (isGated ? 2 : 1),
+  };
+  const whole = { ...work, kernel: chosen, label, a, weight, firstRow, upRow, bias, gate, y, column, scales };
+  for (const part of cutProduct(work, facts.limits)) dispatchPart(recorder, whole, part);
   return y;
+}
+
+function checkWeightRows(
+  label: string,
+  a: Tensor,
+  weight: Weight,
+  [first, end]: readonly [number, number],
+  upRow: number | undefined,
+): void {
+  assert(a.cols === weight.cols, `${label}: a has ${a.cols} columns, the weight ${weight.cols}`);
+  assert(0 <= first && first < end && end <= weight.rows, `${label}: weight rows [${first}, ${end}) of ${weight.rows}`);
+  assert(
+    upRow === undefined || upRow + end - first <= weight.rows,
+    `${label}: up rows from ${upRow} of ${weight.rows}`,
+  );
+}
+
+/** What all dispatches of a product have in common. */
+type Whole = Pick<MatmulOptions, "upRow" | "bias" | "gate"> & {
+  kernel: Kernel;
+  label: string;
+  a: Tensor;
+  weight: Weight;
+  /** The weight's row that gives column 0. */
+  firstRow: number;
+  y: Tensor;
+  /** Of y, where column 0 goes. */
+  column: number;
+  cols: number;
+  scales: Scales;
+  tileRows: number;
+  tileCols: number;
+  flopsPerCell: number;
+};
+
+function dispatchPart(recorder: Recorder, whole: Whole, { rows, cols }: Part): void {
+  const { label, a, weight, firstRow, upRow, bias, gate, y, column, scales } = whole;
+  const [height, width] = [rows.end - rows.begin, cols.end - cols.begin];
+  const input = bindRows(a, rows.begin, rows.end);
+  const weights = bindWeightRows(weight, firstRow + cols.begin, firstRow + cols.end);
+  const ups = upRow === undefined ? undefined : bindWeightRows(weight, upRow + cols.begin, upRow + cols.end);
+  const gates = gate && bindRows(gate.tensor, 0, 1);
+  const aScale = scales.a && bindScales(scales.a, rows);
+  const wScale = scales.weight && bindScales(scales.weight, cols);
+  const uScale = scales.up && bindScales(scales.up, cols);
+  const output = bindRows(y, rows.begin, rows.end);
+  // Whoever writes a row's last column writes its padding.
+  const isLast = cols.end === whole.cols && column + cols.end === y.cols;
+  const yCols = isLast ? y.pitch - column - cols.begin : width;
+  recorder.dispatch({
+    kernel: whole.kernel,
+    label,
+    bindings: {
+      ...{ a: input.binding, weight: weights.binding, y: output.binding },
+      ...(ups && { up: ups.binding }),
+      ...(bias && { bias: bindVector(bias) }),
+      ...(gates && { gate: gates.binding }),
+      ...(aScale && { a_scale: aScale.binding }),
+      ...(wScale && { w_scale: wScale.binding }),
+      ...(uScale && { u_scale: uScale.binding }),
+    },
+    params: {
+      ...{ rows: height, cols: width, groups: weight.pitch / 8 },
+      ...{ a_offset: input.offset, a_pitch: a.pitch },
+      ...{ weight_offset: weights.groups, up_offset: ups?.groups ?? 0 },
+      bias_offset: firstRow + cols.begin,
+      gate_offset: gate && gates ? gates.offset + gate.at + cols.begin : 0,
+      ...{ y_offset: output.offset + column + cols.begin, y_pitch: y.pitch, y_cols: yCols },
+      a_scale_offset: aScale?.offset ?? 0,
+      w_scale_offset: wScale?.offset ?? 0,
+      u_scale_offset: uScale?.offset ?? 0,
+    },
+    workgroups: [Math.ceil(height / whole.tileRows), Math.ceil(yCols / whole.tileCols), 1],
+    flops: whole.flopsPerCell * height * width,
+    bytes: width * weightRowBytes(weight) * (ups ? 2 : 1) + height * (rowBytes(a) + 4 * whole.cols),
+  });
 }
 
 /** Of operands that are rounded to f16, those that are not in f16 already; see row-scale.ts. */
 type Scales = { a?: Tensor; weight?: Tensor; up?: Tensor };
 
-/** Binds what row-scale.ts gives for rows [begin, end); `offset` counts rows. */
-export function bindScales(scales: Tensor, begin: number, end: number) {
-  const { binding, offset } = bindRows(scales, begin, end);
-  return { binding, offset: offset / scales.pitch };
+function operandScales(
+  recorder: Recorder,
+  a: Tensor,
+  weight: Weight,
+  [first, end]: readonly [number, number],
+  upRow: number | undefined,
+): Scales {
+  const ofWeight = (begin: number) =>
+    weight.dtype === "f16" ? undefined : weightRowScales(recorder, weight, begin, begin + end - first);
+  return {
+    a: a.dtype === "f32" ? tensorRowScales(recorder, a) : undefined,
+    weight: ofWeight(first),
+    up: upRow === undefined ? undefined : ofWeight(upRow),
+  };
 }
 
 /** What decides which kernel is the fastest for a product. */
@@ -256,17 +270,4 @@ function matvecVariants(rows: number): Variant[] {
   return shapes.map(([COLS, LANES]) => {
     return { stem: "matvec", tunables: { ROWS, COLS, LANES }, tileRows: ROWS, tileCols: COLS };
   });
-}
-
-/**
- * True where a subgroup is one SIMD register of the CPU: loads of many lanes are slow there, broadcasts are not, and
- * barriers cost more than what workgroup memory saves.
- */
-export function usesSubgroupKernels(facts: DeviceFacts): boolean {
-  return facts.isSoftware && [4, 8, 16].includes(facts.subgroupSize);
-}
-
-/** The largest whole number of tiles within an extent, so that a split leaves no partial tile in the middle. */
-export function wholeTiles(extent: number, tile: number): number {
-  return extent < tile ? Math.max(1, Math.floor(extent)) : Math.floor(extent / tile) * tile;
 }

@@ -3,12 +3,12 @@
 // GroupNorm's are taken over chunks of rows that are fixed by the width, so that no limit changes a bit of the result.
 
 import { assert } from "../../errors.js";
-import { type Binding, bindBytes, bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { type Binding, bindBytes, bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { padded8, rowBytes, sliceRows, type Tensor } from "../gpu/tensor.js";
 import type { Vector } from "../weights/upload.js";
-import { bands, foldWorkgroups, rowsPerDispatch, rowWorkgroup } from "./bands.js";
+import { bands, foldWorkgroups, rowsPerBinding, rowsPerDispatch, rowWorkgroup } from "./cut.js";
 import { bindVector } from "./parameters.js";
 
 export type RmsNormOptions = {

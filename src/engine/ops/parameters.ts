@@ -1,6 +1,7 @@
 // Weights and vectors as what dispatches bind.
 
-import { type Binding, bindBytes } from "../gpu/commands.js";
+import { type Binding, bindBytes, bindingAlignment } from "../gpu/commands.js";
+import type { DeviceFacts } from "../gpu/facts.js";
 import { padded8 } from "../gpu/tensor.js";
 import type { Vector, Weight } from "../weights/upload.js";
 
@@ -18,6 +19,11 @@ export function bindWeightRows(weight: Weight, begin: number, end: number): { bi
 
 export function weightRowBytes(weight: Weight): number {
   return weight.pitch * (weight.dtype === "f32" ? 4 : 2);
+}
+
+/** How many rows of a weight one binding can cover, for cutting a product: with room to spare at both ends. */
+export function weightRowsPerBinding({ limits }: DeviceFacts, weight: Weight): number {
+  return (limits.bindingBytes - 2 * bindingAlignment) / weightRowBytes(weight);
 }
 
 /** The value of the WEIGHT_TYPE tunable. */

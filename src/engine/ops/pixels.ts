@@ -1,11 +1,11 @@
 // The picture's bytes: the VAE's last activation becomes tightly packed RGB, which is all that leaves the device.
 
 import { assert } from "../../errors.js";
-import { bindBytes, bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { bindBytes, bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import { rowBytes, type Tensor } from "../gpu/tensor.js";
-import { bands, foldWorkgroups } from "./bands.js";
+import { bands, foldWorkgroups, rowsPerBinding } from "./cut.js";
 
 /**
  * byte[3p + c] = round(clamp(x[p, c]/2 + ½, 0, 1)·255), ties to even, as the reference's postprocessing does.

@@ -2,12 +2,12 @@
 // products of gates may lie anywhere in f32. Knows tensors and weights, no product. Computed anew in every run, which
 // reads each operand once more: a hundredth of what the product takes.
 
-import { type Binding, bindRows, rowsPerBinding } from "../gpu/commands.js";
+import { type Binding, bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import type { Tensor } from "../gpu/tensor.js";
 import type { Weight } from "../weights/upload.js";
-import { bands, foldWorkgroups, rowWorkgroup } from "./bands.js";
+import { type Band, bands, bindableRows, foldWorkgroups, rowsPerBinding, rowWorkgroup } from "./cut.js";
 import { bindWeightRows, weightRowBytes, weightType } from "./parameters.js";
 
 /** A scale and its reciprocal for each row of an f32 tensor: [rows, 2] f32. */
@@ -16,20 +16,24 @@ export function tensorRowScales(recorder: Recorder, x: Tensor): Tensor {
     const { binding, offset } = bindRows(x, begin, end);
     return { binding, groups: offset / 8 };
   };
-  const groups = x.pitch / 8;
-  return rowScales(
-    recorder,
-    { label: x.label, rows: x.rows, groups, type: 0, bind },
-    rowsPerBinding(recorder.facts, x),
-  );
+  const bindable = rowsPerBinding(recorder.facts, x);
+  return rowScales(recorder, { label: x.label, rows: x.rows, groups: x.pitch / 8, type: 0, bindable, bind });
 }
 
 /** The same for rows [begin, end) of a weight in f32 or bf16. */
 export function weightRowScales(recorder: Recorder, weight: Weight, begin: number, end: number): Tensor {
   const { label, pitch } = weight;
   const bind = (first: number, last: number) => bindWeightRows(weight, begin + first, begin + last);
-  const bindable = (recorder.facts.limits.bindingBytes - 256) / weightRowBytes(weight);
-  return rowScales(recorder, { label, rows: end - begin, groups: pitch / 8, type: weightType(weight), bind }, bindable);
+  const bindable = bindableRows(recorder.facts, weightRowBytes(weight), label);
+  return rowScales(recorder, {
+    ...{ label, rows: end - begin, groups: pitch / 8, type: weightType(weight), bindable, bind },
+  });
+}
+
+/** Binds scales of the rows of a band; `offset` counts rows. */
+export function bindScales(scales: Tensor, { begin, end }: Band): { binding: Binding; offset: number } {
+  const { binding, offset } = bindRows(scales, begin, end);
+  return { binding, offset: offset / scales.pitch };
 }
 
 type Rows = {
@@ -39,10 +43,12 @@ type Rows = {
   groups: number;
   /** The value of the X_TYPE tunable. */
   type: number;
+  /** Rows that one binding can cover. */
+  bindable: number;
   bind(begin: number, end: number): { binding: Binding; groups: number };
 };
 
-function rowScales(recorder: Recorder, { label, rows, groups, type, bind }: Rows, bindable: number): Tensor {
+function rowScales(recorder: Recorder, { label, rows, groups, type, bindable, bind }: Rows): Tensor {
   const { facts } = recorder;
   const y = recorder.scratch(`${label} scales`, rows, 2);
   const flopsPerRow = 8 * groups;

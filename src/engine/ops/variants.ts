@@ -74,3 +74,11 @@ export function chooseVariant({ facts, onWorkload }: Recorder, workload: Workloa
 export function sizeClass(extent: number): number {
   return 2 ** Math.ceil(Math.log2(extent));
 }
+
+/**
+ * True where a subgroup is one SIMD register of the CPU: loads of many lanes are slow there, broadcasts are not, and
+ * barriers cost more than what workgroup memory saves.
+ */
+export function usesSubgroupKernels(facts: DeviceFacts): boolean {
+  return facts.isSoftware && [4, 8, 16].includes(facts.subgroupSize);
+}
