@@ -1,4 +1,4 @@
-// `daybreak bench report`: draws a result anew that was kept earlier. bench/drawings.ts owns what is drawn.
+// `daybreak bench report`: draws anew a result that was kept earlier. bench/drawings.ts owns what is drawn.
 
 import { storedDrawings } from "../../bench/drawings.js";
 import { checkJsonName, keepDrawings, readJson } from "./bench-files.js";

@@ -1,5 +1,5 @@
 // `daybreak bench`: measures on this machine, compares two results, or draws one anew. Owns which benchmark takes which
-// options and where results are kept; bench/ owns the measuring, a file for each benchmark how its result reads.
+// options and where results are kept; bench/ owns the measuring, and each benchmark has a file for how its result reads.
 
 import { existsSync } from "node:fs";
 import { dirname, resolve } from "node:path";

@@ -9,7 +9,7 @@ import { DaybreakError } from "../errors.js";
 export class UsageError extends Error {}
 
 export type OptionNames = {
-  /** Options with a value, such as `--seed 7`; of several the last one counts. */
+  /** Options with a value, such as `--seed 7`; the last of several counts. */
   values?: readonly string[];
   /** Options with a value that may be given several times. */
   lists?: readonly string[];

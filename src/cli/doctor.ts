@@ -1,6 +1,6 @@
 // `daybreak doctor`: what this machine gives the engine, and what to do where something is missing. Owns the advice.
 // The device is proved by the engine's own opening, not by what drivers claim; Dawn does not tell which of its
-// backends an adapter came from, so unless one was chosen that is named by platform.
+// backends an adapter came from, so it is named by platform unless one was chosen.
 
 import { accessSync, constants, existsSync, readdirSync } from "node:fs";
 import { createRequire } from "node:module";

@@ -144,7 +144,7 @@ function readDefaultSize(text: string): { width: number; height: number } {
   return { width, height };
 }
 
-/** A century: what lies behind it is no date that everybody can read. */
+/** A century: later dates cannot be read by everybody. */
 const longestDuration_ms = 100 * 365 * 86_400_000;
 const times: Readonly<Record<string, number>> = { "": 1000, ms: 1, s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 };
 

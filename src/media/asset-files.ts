@@ -17,9 +17,9 @@ export type Asset = {
   id: string;
   kind: AssetKind;
   mime: string;
-  /** Of the content. */
+  /** The content's. */
   bytes: number;
-  /** Of the content, in hexadecimal. */
+  /** The content's, in hexadecimal. */
   sha256: string;
   created_ms: number;
   /** Null: never. */
@@ -194,7 +194,7 @@ export async function syncFolder(folder: string): Promise<void> {
 }
 
 /**
- * What a failed write is called; what is no error of the file system comes back as it is. Messages name no path: they
+ * The error of a failed write; one that is not the file system's comes back as it is. Messages name no path: they
  * reach callers of the server.
  */
 export function writeError(cause: unknown): unknown {

@@ -69,7 +69,7 @@ export async function readRange(held: HeldAsset, begin: number, end: number): Pr
   return into;
 }
 
-/** What a failed read is called; names no path. */
+/** The error of a failed read; it names no path. */
 export function unreadable(id: string, cause: unknown): DaybreakError {
   const code = (cause as NodeJS.ErrnoException | undefined)?.code ?? "an early end";
   return new DaybreakError("file.unreadable", `got ${code} while reading ${id}, expected its bytes: make it again`, {

@@ -11,7 +11,7 @@ import { DaybreakError } from "../errors.js";
 const lockName = "lock";
 /** Taking over a dead server's lock can be disturbed by another one that does the same. */
 const attempts = 5;
-/** Of this process, because a pid cannot tell two stores of one process apart. */
+/** The folders that this process holds: a pid cannot tell two stores of one process apart. */
 const heldFolders = new Set<string>();
 
 type Holder = { pid: number; began: string | null };
@@ -54,7 +54,7 @@ async function takes(own: string, path: string): Promise<boolean> {
     return true;
   } catch (error) {
     const { code } = error as NodeJS.ErrnoException;
-    if (code === "EEXIST" || code === "ENOENT") return false; // ENOENT: who holds the folder clears up in it
+    if (code === "EEXIST" || code === "ENOENT") return false; // ENOENT: the holder of the folder clears up in it
     if (code !== "EPERM" && code !== "ENOTSUP" && code !== "ENOSYS") throw error;
   }
   // a file system without links
@@ -67,7 +67,7 @@ async function takes(own: string, path: string): Promise<boolean> {
   );
 }
 
-/** Removes the lock if it still says `text`: renamed first, so that of two servers only one removes it. */
+/** Removes the lock if it still says `text`: renamed first, so that only one of two servers removes it. */
 async function removeDead(path: string, text: string): Promise<void> {
   const aside = join(path, "..", `tmp-${randomBytes(16).toString("hex")}`);
   const moved = await rename(path, aside).then(() => true, absent);
@@ -85,7 +85,7 @@ function parseHolder(text: string): Holder | undefined {
     const { pid, began } = JSON.parse(text);
     return Number.isInteger(pid) && pid > 0 ? { pid, began: typeof began === "string" ? began : null } : undefined;
   } catch {
-    return undefined; // no lock that this program wrote whole: nobody holds it
+    return undefined; // this program did not write it whole: nobody holds it
   }
 }
 

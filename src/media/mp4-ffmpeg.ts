@@ -58,7 +58,7 @@ function ffmpegArguments({ path, width, height, framesPerSecond }: VideoOptions)
 function openFfmpeg(options: VideoOptions): VideoWriter {
   const child = spawn("ffmpeg", ffmpegArguments(options), { stdio: ["pipe", "ignore", "pipe"] });
   const end = ended(child);
-  child.stdin.on("error", () => {}); // it closed its input; why, its end tells
+  child.stdin.on("error", () => {}); // it closed its input; its end tells why
   const died = end.then((how) => {
     throw failed(how, options.path);
   });

@@ -10,7 +10,7 @@ import { videoColours } from "./yuv.js";
 export type VideoEncoderName = "webcodecs" | "ffmpeg" | "wasm";
 
 export type VideoOptions = {
-  /** Of the file; an existing one is overwritten. */
+  /** Where the file goes; an existing one is overwritten. */
   path: string;
   /** In pixels, multiples of 16. */
   width: number;

@@ -32,7 +32,7 @@ export const wasm: VideoEncoderKind = {
   open: openWasm,
 };
 
-/** Loads the package, which would answer to uncaught errors of the whole process: its listeners are taken off again. */
+/** Loads the package and takes off its listeners, which would answer to uncaught errors of the whole process. */
 async function load() {
   const events = ["uncaughtException", "unhandledRejection"] as const;
   const before = events.map((event) => new Set<unknown>(process.listeners(event as "uncaughtException")));

@@ -1,6 +1,6 @@
 // H.264 through the optional package @napi-rs/webcodecs, WebCodecs for Node: the fastest encoder where it is installed.
 // Knows frames and compressed pictures; the file is mp4-file.ts. It contains x264, whose licence is the GPL: therefore it
-// is never installed with this program. Planes are handed over, because from RGBA it makes wrong colour tags.
+// is never installed with this program. Planes are handed over, because it makes wrong colour tags from RGBA.
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { RgbImage } from "../engine/request.js";
@@ -77,7 +77,7 @@ async function openWebcodecs(options: VideoOptions): Promise<VideoWriter> {
       const description = metadata?.decoderConfig?.description;
       file.add({ data, isKey: chunk.type === "key" }, description && new Uint8Array(description));
     } catch (error) {
-      failure ??= error as Error; // thrown into the package's callback it would be lost
+      failure ??= error as Error; // it would be lost if it were thrown into the package's callback
     }
   };
   const encoder = new VideoEncoder({

@@ -40,7 +40,7 @@ export function parameterTexts(parameters: PictureParameters, version: string): 
   const paragraphs = [prompt, ...(negativePrompt ? [`Negative prompt: ${negativePrompt}`] : []), line.join(", ")];
   return {
     parameters: paragraphs.join("\n"),
-    // Seeds have 64 bits, more than a JSON reader's numbers need hold: as a string none is rounded.
+    // A seed has 64 bits, more than the numbers of every JSON reader hold: as a string it is not rounded.
     daybreak: JSON.stringify({ ...parameters, seed: String(seed), version }),
     Software: software,
   };

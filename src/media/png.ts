@@ -1,6 +1,6 @@
 // PNG files: writing with parameters in text chunks, and decoding to RGB.
 // Knows bytes and pixels, not what they are for. Both are done here: pngjs takes two to three times as long to write
-// files of the same size, and reading, it inflates interlaced files without a bound, rounds 16-bit samples instead of
+// files of the same size; when it reads, it inflates interlaced files without a bound, rounds 16-bit samples instead of
 // taking the high byte, and blackens transparent colours.
 
 import { constants, crc32, createInflate, deflateSync } from "node:zlib";
@@ -8,7 +8,7 @@ import type { RgbImage } from "../engine/request.js";
 import { assert, DaybreakError } from "../errors.js";
 
 export const pngSignature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
-/** Of the bytes of a row, each how manyth is tried to choose its filter; coprime to 3, so that all channels are. */
+/** One byte in so many of a row is tried to choose its filter; coprime to 3, so that all channels take part. */
 const filterSample = 7;
 
 /**
@@ -134,8 +134,8 @@ export function pngSize(bytes: Uint8Array): { width: number; height: number } {
 /**
  * Decodes a PNG of any colour type to 8-bit RGB as PIL's `convert("RGB")` does: alpha and tRNS are dropped, not
  * composited; palettes, grey and packed samples are expanded; colour profiles and gamma are ignored; 16-bit samples
- * keep their high byte (PIL does so for colour; 16-bit grey it clips at 255, which whitens the picture).
- * Needs the compressed and the decoded pixels in memory, nothing of the size between.
+ * keep their high byte (PIL does so for colour; it clips 16-bit grey at 255, which whitens the picture).
+ * Holds the compressed and the decoded pixels in memory, and nothing else of their size.
  * Errors: `reference.not_an_image`, `.truncated`, `.damaged`.
  */
 export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
@@ -302,7 +302,7 @@ function pixelWriter(
   const { data } = image;
   const { samples } = colourTypes[colourType]!;
   const scale = colourType === 3 || depth > 8 ? 1 : 255 / (2 ** depth - 1);
-  const sampleBytes = depth === 16 ? 2 : 1; // of 16 bits the first byte, the high one, is taken
+  const sampleBytes = depth === 16 ? 2 : 1; // the first of two bytes, the high one, is taken
   return (line, pass, row) => {
     let to = ((pass.top + row * pass.down) * image.width + pass.left) * 3;
     if (colourType === 2 && depth === 8 && pass.across === 1) {

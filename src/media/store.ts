@@ -47,7 +47,7 @@ export type StoreOptions = {
   ttl_ms: number;
   /** Milliseconds since 1970; by default the system's clock. */
   now?: () => number;
-  /** Told of each asset that the budget costs. */
+  /** Told of each asset that is evicted for the budget. */
   onEvict?: (asset: Asset) => void;
 };
 
@@ -140,7 +140,7 @@ export class MediaStore {
     return this.#storedBytes + this.#reservedBytes;
   }
 
-  /** How many assets the budget has cost so far. */
+  /** How many assets were evicted for the budget so far. */
   get evictions(): number {
     return this.#evictions;
   }
@@ -336,7 +336,7 @@ export class MediaStore {
     const arrive = async () => {
       this.#arriving.add(id);
       try {
-        await this.#leaving.get(id); // one of the same name, whose removal would take the new files
+        await this.#leaving.get(id); // the removal of an asset of the same name would take the new files
         await this.#tracked(this.#withRoom(size, size, write, () => this.#add(stored, size)));
       } catch (error) {
         throw writeError(error);
@@ -464,7 +464,7 @@ export class MediaStore {
     this.#checkOpen();
     const entry = this.get(id) && this.#entries.get(id);
     if (!entry) return undefined;
-    const { asset, contentName } = entry; // of one moment: a replacement changes both
+    const { asset, contentName } = entry; // read together: a replacement changes both
     entry.readers++;
     this.#markRead(entry);
     let file: HeldFile;

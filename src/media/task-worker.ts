@@ -1,5 +1,5 @@
 // Runs in the threads of the pool that workers.ts owns: one function per task, each a plain function elsewhere.
-// Knows how results are handed over. Errors cross as values, because of a thrown one only the message would arrive.
+// Knows how results are handed over. Errors cross as values, because only the message of a thrown one would arrive.
 
 import { Tinypool } from "tinypool";
 import type { RgbImage } from "../engine/images.js";

@@ -1,5 +1,5 @@
 // This side of a video's thread: commands go there, one answer to each comes back, in order.
-// Knows messages and the life of one thread, not encoders. Whatever ends a video early, its file is gone afterwards.
+// Knows messages and the life of one thread, not encoders. A video that ends early, for whatever reason, leaves no file.
 
 import { rm } from "node:fs/promises";
 import { Worker } from "node:worker_threads";

@@ -19,7 +19,7 @@ type Task = keyof typeof import("./task-worker.js");
 const maxThreads = 2;
 /** A PNG of so few pixels is made in 2 ms; to hand it to a thread and back takes longer. */
 const maxPixelsHere = 256 * 256;
-/** Of timers: an infinite one would fire at once. */
+/** The longest time of a timer: an infinite one would fire at once. */
 const longestTimeout_ms = 2 ** 31 - 1;
 /** Threads cannot run TypeScript: where the sources run as they are, in tests, they take the built program's file. */
 function workerFile(name: string): string {

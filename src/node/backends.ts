@@ -25,7 +25,7 @@ export async function preferMatrixUnits(newInstance: (backend?: Backend) => GPU)
   return adapter && reachesMatrixUnits(adapter) ? vulkan : newInstance();
 }
 
-/** A backend by its name; of no name none. Throws DaybreakError `request.option_invalid`. */
+/** The backend of this name, or none for no name. Throws DaybreakError `request.option_invalid`. */
 export function checkedBackend(name: string | undefined): Backend | undefined {
   if (!name) return undefined;
   if (Object.hasOwn(backendNames, name)) return name as Backend;

@@ -1,8 +1,8 @@
 // Dawn in Node: the only file that imports `webgpu`, and only when the caller hands in no GPU of its own.
 // Dawn's bindings have traps that are handled here and nowhere else: the object that create() returns must stay
 // referenced for ever, waiting polls with setImmediate and burns a core, and unknown toggles are ignored silently.
-// Drivers are looked for once, at an instance's first requestAdapter; what Dawn thinks of them it prints to the process's
-// stderr itself (two lines "… artificially reduced from …" for most drivers), and no option or toggle of 0.6 stops it.
+// Drivers are looked for once, at an instance's first requestAdapter; Dawn prints what it thinks of them to the process's
+// stderr (two lines "… artificially reduced from …" for most drivers), and no option or toggle of 0.6 stops it.
 
 import { DaybreakError } from "../errors.js";
 import { type Backend, checkedBackend, preferMatrixUnits } from "./backends.js";
@@ -18,7 +18,7 @@ const instances: GPU[] = [];
  */
 const defaultToggles = ["disable_workgroup_init", "allow_unsafe_apis", "vulkan_enable_f16_on_nvidia"];
 
-/** What of Dawn decides how kernels run: its version, the toggles of every instance, and the backend if one was chosen. */
+/** All of Dawn that decides how kernels run: its version, the toggles of every instance, and the backend if one was chosen. */
 export function dawnFacts(): string[] {
   return [`webgpu ${packageManifest().dependencies.webgpu}`, ...defaultToggles, ...backendOptions(activeBackend)];
 }

@@ -1,5 +1,5 @@
 // Measured choices of kernels in the user's cache, a file for each device. Owns the files' form, and that no reader ever
-// sees half of one: they are written aside and renamed. Of two programs that write at once the last one's choices stay,
+// sees half of one: they are written aside and renamed. When two programs write at once, the last one's choices stay,
 // beside what was there before. A file that is damaged, or of another device or version, counts as none.
 
 import { randomBytes } from "node:crypto";
@@ -17,7 +17,7 @@ export type CachedTuning = {
   /** When choices were last added, as an ISO date. */
   tuned_at: string;
   problems: TunedWorkloads;
-  /** Checkpoints and sizes that were measured: what has to be planned to know their problems need not be. */
+  /** Checkpoints and sizes that were measured: they need not be planned again to know their workloads. */
   cases: Record<string, MeasuredCase>;
 };
 

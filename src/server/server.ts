@@ -77,7 +77,7 @@ export type RunningServer = {
 
 /** Time for running jobs to stop; then their engine is ended. */
 const step_ms = 2000;
-/** Of timers: a longer one would fire at once. */
+/** The longest time of a timer: one that is set to more fires at once. */
 const longestTimer_ms = 2 ** 31 - 1;
 /** Time for the last events to reach their readers. */
 const farewell_ms = 200;

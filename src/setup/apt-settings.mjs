@@ -1,5 +1,5 @@
-// What a machine's apt says of itself: the archives it asks, whom it trusts, how it reaches them, what is installed. Reads
-// text; runs nothing.
+// What a machine's apt says of itself: the archives it asks, whom it trusts, how it reaches them, what is installed.
+// Reads text; runs nothing.
 
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
@@ -97,7 +97,7 @@ export function statusOfLoaded(status) {
   return records.map((record) => `${record.trim()}\n\n`).join("");
 }
 
-/** Of `apt-config dump`, how to reach the archives (proxies, certificates); no hooks, folders or extra indexes. */
+/** The lines of `apt-config dump` that say how archives are reached: no hooks, folders or extra indexes. */
 export function networkSettings(dump) {
   const lines = dump
     .split("\n")

@@ -86,7 +86,7 @@ function fetchDriver(base, run) {
   }
 }
 
-/** Downloads the driver's packages and keeps, of all that they hold, the libraries that the driver opens. */
+/** Downloads the driver's packages and keeps only the libraries in them that the driver opens. */
 function unpackDriver(work, folder, release) {
   mkdirSync(work);
   const codename = release.UBUNTU_CODENAME ?? release.DEBIAN_CODENAME ?? release.VERSION_CODENAME;

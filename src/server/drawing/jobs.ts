@@ -15,7 +15,7 @@ export type JobOptions = {
   caller: string | undefined;
   /** Takes a waiting job out of the queue, and tells a running one. */
   signal: AbortSignal;
-  /** Of its reference images, which it holds until it is over. */
+  /** Memory of its reference images, which it holds until it is over. */
   bytes: number;
 };
 
@@ -24,7 +24,7 @@ export type Job<T> = { isWaiting: boolean; result: Promise<T> };
 
 type Waiting = { start: () => void; cancel: (reason: unknown) => void };
 
-/** Of the reference images of all jobs together. */
+/** Memory of the reference images of all jobs together. */
 const maxReferenceBytes = 512 * 1024 * 1024;
 
 /** Weight of the newest job in the running mean of durations. */
@@ -42,7 +42,7 @@ export class JobQueue {
   #mean_ms = firstGuess_ms;
   #referenceBytes = 0;
   #whenIdle: (() => void)[] = [];
-  /** Of every job that waits or runs. */
+  /** One for every job that waits or runs. */
   readonly #stops = new Set<AbortController>();
 
   constructor({ maxQueued = 64, maxQueuedPerCaller = 32 }: JobQueueOptions = {}) {

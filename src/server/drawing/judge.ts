@@ -22,7 +22,7 @@ export type DrawingRequest = {
   negativePrompt?: string | null;
   width?: number | null;
   height?: number | null;
-  /** Both sides in one text such as 512x768, for where `width` and `height` say nothing; "auto" leaves them open. */
+  /** Both sides as a text such as 512x768, used where `width` and `height` are open; "auto" leaves them so. */
   size?: string | null;
   steps?: number | null;
   guidance?: number | null;

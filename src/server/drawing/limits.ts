@@ -12,7 +12,7 @@ export const maxServedImages = 10;
 export const maxServedPartialImages = 3;
 export const maxServedFrames = 241;
 export const maxFramesPerSecond = 60;
-/** Of a prompt, in UTF-16 units: far more than 512 tokens of any language. Tokenising longer ones blocks everybody. */
+/** UTF-16 units of a prompt: far more than 512 tokens of any language. Tokenising longer ones blocks everybody. */
 export const maxServedPromptLength = 16_384;
-/** Of a reference's URL. A longer one is none of ours and is not parsed. */
+/** Characters of a reference's URL: a longer one names no picture of this server and is not parsed. */
 export const maxUrlLength = 8192;

@@ -1,5 +1,5 @@
-// The name under which a checkpoint is served: how one is called that nobody named, and the check that a request means
-// it.
+// The name under which a checkpoint is served: what its folder says where nobody chose one, and the check that a
+// request means it.
 
 import { basename, resolve } from "node:path";
 import { type CheckpointSource, readJson } from "../../engine/weights/source.js";

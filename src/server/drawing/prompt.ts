@@ -7,7 +7,7 @@ import { ApiError } from "../http/api-error.js";
 import { toApiError } from "./errors.js";
 import { maxServedPromptLength } from "./limits.js";
 
-/** Of combining marks and of white space in a row: tokenisers take quadratic time on either. */
+/** Most combining marks, and white space, in a row: tokenisers take quadratic time on either. */
 const maxMarks = 256;
 const maxWhiteSpace = 4096;
 
@@ -20,7 +20,7 @@ export type PromptRequest = {
 };
 
 /**
- * Refuses prompts that must not come before a tokeniser. Returns the prompt to judge: of one that may be cut, no more
+ * Refuses prompts that must not be given to a tokeniser. Returns the prompt to judge: of one that may be cut, no more
  * characters than a prompt may have.
  * Throws ApiError `request_prompt_invalid`, `request_prompt_too_long`.
  */

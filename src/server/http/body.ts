@@ -1,5 +1,5 @@
-// Request bodies as bytes, within limits that are applied while reading, not after. All requests of a server together
-// may hold so many bytes in memory; who comes when they are used up is asked to come again.
+// Request bodies as bytes, within limits that are applied while reading, not after. All requests of a server share
+// a limit on the bytes that are held in memory; what comes above it is asked to come again.
 
 import { ApiError } from "./api-error.js";
 import type { HttpRequest } from "./messages.js";

@@ -21,7 +21,7 @@ export type CallerOptions = {
   trustProxy: boolean;
 };
 
-/** A caller of whom most is found out only when a route wants to know. */
+/** A caller whose addresses are worked out only when a route asks for them. */
 export class RequestCaller implements Caller {
   readonly requestId: string;
   readonly key: string | undefined;

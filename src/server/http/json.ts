@@ -52,7 +52,7 @@ export function parseJson(bytes: Buffer): unknown {
   try {
     value = JSON.parse(utf8.decode(bytes));
   } catch (cause) {
-    // Of the parser's own message, which quotes the body, only the position is passed on.
+    // The parser's own message quotes the body: only its position is passed on.
     const position = /position (\d+)/.exec(String(cause))?.[1];
     const where = position === undefined ? "" : ` at character ${position}`;
     const what = bytes.length === 0 ? "got an empty body" : `got a body that is no valid JSON${where}`;

@@ -35,7 +35,7 @@ import {
   type WebSocketEvents,
 } from "./messages.js";
 
-/** Of a body that nobody will read: what is taken in and thrown away before the connection is cut. */
+/** Bytes of an unread body that are taken in and thrown away before the connection is cut. */
 const maxDroppedBytes = 256 * 1024 * 1024;
 
 type Context = {
@@ -127,7 +127,7 @@ function trackConnection({ connections }: Context, socket: Socket): void {
   });
 }
 
-/** What the parser could not read, or did not get in time. */
+/** Answers what the parser could not read, or did not get in time. */
 function refuseMalformed(error: NodeJS.ErrnoException, socket: Duplex): void {
   const isAnswering = (socket as Duplex & { _httpMessage?: ServerResponse })._httpMessage?.headersSent;
   if (error.code === "ECONNRESET" || !socket.writable || isAnswering) {
@@ -208,7 +208,7 @@ class Exchange implements HttpRequest {
     this.method = req.method ?? "GET";
     this.target = originForm(req.url ?? "/");
     this.body = { [Symbol.asyncIterator]: () => this.#readBody() };
-    // a connection that is reset within a body; whoever reads the body is told there
+    // a connection may be reset within a body: whoever reads the body is told there
     req.on("error", () => {});
   }
 
@@ -403,7 +403,7 @@ function upgradeOutcome(context: Context, exchange: Exchange, req: IncomingMessa
 function pingAll({ webSockets, silent }: Context): void {
   for (const ws of webSockets.clients) {
     if (silent.has(ws)) ws.terminate();
-    // behind unsent data a ping would come late; that case has its own clock
+    // a ping would come late behind unsent data; that case has its own clock
     else if (ws.bufferedAmount === 0 && ws.readyState === ws.OPEN) {
       silent.add(ws);
       ws.ping();

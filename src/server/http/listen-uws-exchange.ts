@@ -1,7 +1,7 @@
 // A request and its answer in uWebSockets.js: headers, the body coming in, the body going out. Knows no route.
 // The library trusts its caller: a request or response object that is touched after its time, or a request that is left
-// without an abort handler, ends the process; all calls into it are guarded here. What of it is not in its manual was
-// found by running it, and stands at the lines that depend on it.
+// without an abort handler, ends the process; all calls into it are guarded here. What its manual leaves
+// out was found by running it, and stands at the lines that depend on it.
 // An answer given synchronously costs no promise, no abort controller and no copy of the headers.
 
 import type * as uws from "uWebSockets.js";
@@ -18,11 +18,11 @@ import type { HttpApp, HttpRequest, HttpResponse } from "./messages.js";
 
 /** Bodies up to this size are written at once; what the socket does not take is copied by the library. */
 const maxWholeBytes = 64 * 1024;
-/** Of a request's body: beyond this the socket is not read until the app has taken some. */
+/** Bytes of a request's body that may wait for the app; while there are more the socket is not read. */
 const maxQueuedBytes = 256 * 1024;
-/** Of a chunked answer: what the library may hold before it is asked whether its buffer is empty. */
+/** Bytes of a chunked answer that the library may hold before it is asked whether its buffer is empty. */
 const maxBacklogBytes = 1024 * 1024;
-/** Of a request's body that comes slowly: time after which the library's timer is started anew. */
+/** The library's timer is started anew after this time while a request's body comes slowly. */
 const rearmAfter_ms = 4_000;
 
 export type UwsServer = { app: HttpApp; idle_ms: number; isStopping: boolean };
@@ -114,7 +114,7 @@ export class Exchange implements HttpRequest {
     return bodyLengthRefusal(this.header("content-length"), this.header("transfer-encoding"));
   }
 
-  /** For who asks for headers after the library's callback: then the request object is gone. */
+  /** Keeps the headers for those who ask after the library's callback, when the request object is gone. */
   keepHeaders(): void {
     this.#headers ??= this.#copyHeaders();
     this.#req = null;
@@ -175,7 +175,7 @@ export class Exchange implements HttpRequest {
     let length = headers["content-length"];
     if (body === null) length ??= "0";
     if (typeof body === "string" || body instanceof Uint8Array) length = String(Buffer.byteLength(body));
-    // As a plain header: with a length given to endWithoutBody this release never takes the answer as complete.
+    // As a plain header: this release never takes an answer as complete whose length went to endWithoutBody.
     if (length !== undefined && !isBodiless(status)) this.#res.writeHeader("content-length", length);
     this.#res.endWithoutBody();
   }
@@ -247,11 +247,11 @@ export class Exchange implements HttpRequest {
     // Writes what is buffered, as nobody else does while a handler is attached.
     this.#watchWritable(() => this.#res.cork(() => {}));
     const write = async (bytes: Uint8Array, cork: Cork) => {
-      // Never within the callback of another connection, which may have brought this item about: while that one is
-      // corked this one is not, and the item would leave in four pieces.
+      // Never within the callback of another connection, which may have caused this item: that connection is corked
+      // then and this one is not, so the item would leave in four pieces.
       await new Promise((resolve) => setImmediate(resolve));
       let rest = bytes;
-      // A reader so slow is asked with single bytes whether it has caught up; anything else would pile up.
+      // Single bytes ask a reader that is so slow whether it has caught up; anything more would pile up.
       while (backlog > maxBacklogBytes && rest.length > 1 && !this.#isGone) {
         await put(rest.subarray(0, 1), cork);
         rest = rest.subarray(1);
@@ -274,7 +274,7 @@ export class Exchange implements HttpRequest {
     return { write, end, isDone: () => false };
   }
 
-  /** Once for an answer: the library would put an older handler back over one that is attached while that one runs. */
+  /** Once for an answer: when a handler returns, the library puts it back over any that was attached meanwhile. */
   #watchWritable(drain: () => void): void {
     this.#res.onWritable(() => {
       drain();
@@ -321,7 +321,7 @@ class RequestBody implements AsyncIterable<Uint8Array> {
   #armedAt = performance.now();
   #wake = () => {};
 
-  /** Within the library's callback: what comes before a handler is attached is lost. */
+  /** To be made within the library's callback: what comes before a handler is attached is lost. */
   constructor(res: uws.HttpResponse) {
     this.#res = res;
     res.onData((chunk, isLast) => this.#take(chunk, isLast));
@@ -373,7 +373,7 @@ class RequestBody implements AsyncIterable<Uint8Array> {
     this.#res.pause();
   }
 
-  /** Never without a pause before it: the library would stop the socket for good. */
+  /** Only after a pause: without one the library would stop the socket for good. */
   #resume(): void {
     if (!this.#isPaused) return;
     this.#isPaused = false;

@@ -5,7 +5,7 @@ import type * as uws from "uWebSockets.js";
 import { closeReason } from "./listener-answers.js";
 import { maxFrameBytes, type WebSocketConnection, type WebSocketEvents } from "./messages.js";
 
-/** Of a WebSocket: a send is done when no more than this is waiting. */
+/** A send is done when no more bytes than this are waiting. */
 const maxUnsentBytes = 64 * 1024;
 
 /** What the library keeps with a socket. */
@@ -47,8 +47,8 @@ export class Socket implements WebSocketConnection {
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (this.#ws.getBufferedAmount() > maxUnsentBytes) this.#timer = this.#giveUpLater();
-    // Later: of a large message that is sent within this event the rest would never go out, as the library stops
-    // waiting for the socket when the event is over.
+    // Later: the library stops waiting for the socket when this event is over, so the rest of a large message that is
+    // sent within it would never go out.
     else setImmediate(() => this.#wakeAll());
   }
 

@@ -18,7 +18,7 @@ import {
   maxHeaderBytes,
 } from "./messages.js";
 
-/** Of a WebSocket: how far above the limit a message is still read, to be answered with a close frame. */
+/** Bytes above a message's limit that are still read, so that a close frame can answer it. */
 const closableBytes = 8 * 1024 * 1024;
 
 /**

@@ -1,8 +1,8 @@
 // Puts an app on a port with the fastest listener that this machine has. Owns the choice, nothing else.
-// The binary of uWebSockets.js is made for a few releases of Node; elsewhere node:http serves the same app. What cannot
-// be made equal is in uWebSockets.js: HTTP/1.0, absolute targets and a request line that comes in several packets get
-// 505, chunk extensions 400, all with pages of its own; a request that is pipelined behind one which takes time closes
-// the connection; text that is not UTF-8 closes a WebSocket without 1007, a message of more than 32 MiB without 1009.
+// The binary of uWebSockets.js is made for a few releases of Node; elsewhere node:http serves the same app. Some of its
+// differences cannot be removed: HTTP/1.0, absolute targets and a request line that comes in several packets get 505,
+// chunk extensions 400, all with pages of its own; a request that is pipelined behind one which takes time closes the
+// connection; text that is not UTF-8 closes a WebSocket without 1007, a message of more than 32 MiB without 1009.
 
 import { DaybreakError } from "../../errors.js";
 import { listenNode } from "./listen-node.js";

@@ -1,6 +1,6 @@
 // What both listeners answer by themselves, so that a client cannot tell them apart: requests that no app should see,
 // and answers that must not be written. Knows no socket.
-// A body whose length two parties can read differently is how one request is smuggled within another (RFC 9112 §11.2).
+// One request is smuggled within another by a body whose length two parties read differently (RFC 9112 §11.2).
 
 import { STATUS_CODES } from "node:http";
 import { ApiError, errorResponse } from "./api-error.js";
@@ -97,7 +97,7 @@ function checkHead({ status, headers }: HttpResponse): void {
   }
 }
 
-/** A reason as long as a WebSocket's close frame has room for: 123 bytes, whole characters. */
+/** As much of a reason as a WebSocket's close frame has room for: 123 bytes, whole characters. */
 export function closeReason(reason: string): string {
   let text = reason;
   while (Buffer.byteLength(text) > 123) text = text.slice(0, -1);

@@ -1,12 +1,12 @@
 // Where log lines go: stderr, in the background, several at a time, the last ones when the process ends. Knows no line's
-// content. A log that cannot be written is no reason to stop serving, nor to go on for ever: its lines are dropped. (The
-// library's own destination ends the process on a full disk, or repeats the last write without end.)
+// content. A log that cannot be written stops neither the serving nor the end of the process: its lines are dropped.
+// (The library's own destination ends the process on a full disk, or repeats the last write without end.)
 
 import { write, writeSync } from "node:fs";
 import type { DestinationStream } from "pino";
 
 const stderr = 2;
-/** Characters of lines that nobody takes. */
+/** Characters of lines that wait to be written; further lines are dropped. */
 const maxWaiting = 4 * 1024 * 1024;
 /** For pipes that are full and do not block. */
 const retry_ms = 50;

@@ -23,13 +23,13 @@ export type HttpRequest = {
 };
 
 /**
- * An answer. Of a body that is an iterable each item becomes one write, and the next item is asked for when the socket
+ * An answer. Each item of a body that is an iterable becomes one write, and the next item is asked for when the socket
  * has taken the last one: that is the back-pressure. `return()` is called on it when the client goes away; an iterable
  * that waits for something else has to watch the request's signal as well.
  */
 export type HttpResponse = {
   status: number;
-  /** Lower-case names. For an iterable body of known length with `content-length`; strings and bytes get theirs. */
+  /** Lower-case names. An iterable body of known length has its `content-length` here; strings and bytes get theirs. */
   headers: Record<string, string>;
   body: string | Uint8Array | AsyncIterable<string | Uint8Array> | null;
 };

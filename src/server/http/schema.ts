@@ -32,7 +32,7 @@ function schemaError(error: z.core.$ZodError, body: unknown): ApiError {
   return new ApiError("invalid_request", "invalid_value", message, { param: param || null });
 }
 
-/** Of a union's complaints the one that came furthest: the caller most likely meant that member. */
+/** The complaint of a union that came furthest: the caller most likely meant that member. */
 function nearest(issue: z.core.$ZodIssue): z.core.$ZodIssue {
   if (issue.code === "invalid_key" && issue.issues[0]) return { ...issue, message: issue.issues[0].message };
   if (issue.code !== "invalid_union" || issue.errors.length === 0) return issue;

@@ -1,5 +1,5 @@
 // From input items to what is drawn: the prompt, the style before it, the images to start from. Knows the rules by
-// which a conversation becomes one picture, not how an image is read. Of earlier turns two things go on: the style
+// which a conversation becomes one picture, not how an image is read. Two things of earlier turns go on: the style
 // messages and the last image; a turn carries both, so that no chain of responses has to be walked.
 
 import { wholeCharacters } from "../../text.js";
@@ -8,7 +8,7 @@ import type { ImageSource } from "../drawing/references.js";
 import { ApiError } from "../http/api-error.js";
 import type { InputItem, InputPart } from "./request-schema.js";
 
-/** What of a conversation goes on in later turns. */
+/** The part of a conversation that goes on in later turns. */
 export type Carried = {
   /** System and developer messages, in order. */
   style: string[];
@@ -23,7 +23,7 @@ export const nothingCarried: Carried = { style: [], prompts: [], image: null };
 /** What is carried is bounded; only the newest are kept. */
 const maxCarriedPrompts = 50;
 const maxCarriedStyles = 20;
-/** Of either in all; longer ones could not be drawn anyway. */
+/** Characters of all prompts, and of all styles; longer ones could not be drawn anyway. */
 const maxCarriedCharacters = 65536;
 
 export type Turn = {
@@ -106,7 +106,7 @@ export async function readTurn(
   return { prompt, images, carried };
 }
 
-/** The last texts that fit; of one that is too long by itself, its beginning. */
+/** The last texts that fit; a text that is too long by itself is cut to its beginning. */
 function newest(texts: readonly string[], most: number): string[] {
   const cut = texts.map((text) => wholeCharacters(text, maxCarriedCharacters));
   let characters = 0;

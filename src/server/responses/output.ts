@@ -16,7 +16,7 @@ export type Result = (({ type: "image" } & Omit<ImageFile, "bytes">) | ({ type: 
 
 /**
  * All items of a finished response.
- * @param callIds of profile openai: the ids under which the items began
+ * @param callIds the ids under which the items of profile openai began
  */
 export function outputItems(
   results: readonly Result[],

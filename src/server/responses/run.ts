@@ -28,7 +28,7 @@ export type JudgedResponse = {
   drawing: Drawing;
   presentation: Presentation;
   input: StoredItem[];
-  /** Of the conversation, without this run's own pictures. */
+  /** What the conversation carries, without this run's own pictures. */
   carried: Carried;
   caller: Caller;
 };
@@ -38,13 +38,13 @@ export class ResponseRun {
   readonly log = new EventLog<ResponseEvent>();
   /** Why it failed or was cancelled, for those who answer with an error instead of a resource. */
   failure: ApiError | undefined;
-  /** Of a conversation that goes on from here; complete when the run is over. */
+  /** What later turns are given; complete when the run is over. */
   carried: Carried;
   readonly #context: ResponsesContext;
   readonly #judged: JudgedResponse;
   readonly #stop = new AbortController();
   readonly #results: Result[] = [];
-  /** Pictures that are being written, or are. */
+  /** Pictures that are being written, or have been. */
   readonly #writing: Promise<void>[] = [];
   /** Ids of profile openai's items, which begin before their pictures are finished. */
   readonly #callIds: string[];
@@ -243,7 +243,7 @@ export class ResponseRun {
       usage: usage(this.#judged.drawing, timings),
       ...(warnings.length > 0 && { warnings }),
     };
-    // Items of profile openai were told of as their pictures came.
+    // The items of profile openai were announced as their pictures came.
     const items = this.#callIds.length === 0 ? output.flatMap(itemEvents) : [];
     await this.#close(resource, [...items, { type: "response.completed", response: resource }]);
   }
@@ -282,8 +282,8 @@ export class ResponseRun {
   }
 
   /**
-   * Stores the response, then says that it is over: whoever hears that can go on from it. Throws ApiError if a picture of
-   * it cannot be written, and if a background response that is complete cannot be stored: it is there to be fetched.
+   * Stores the response, then says that it is over: whoever hears that can go on from it. Throws ApiError if one of its
+   * pictures cannot be written, and if a complete background response cannot be stored: it is there to be fetched.
    */
   async #close(resource: ResponseResource, last: NewEvent[]): Promise<void> {
     const isComplete = resource.status === "completed";

@@ -118,8 +118,8 @@ export class ResponseRuns {
   }
 
   /**
-   * What goes on from an earlier response. Throws ApiError `previous_response_not_found` for one that was not stored, is
-   * gone, or is not over.
+   * What goes on from an earlier response. Throws ApiError `previous_response_not_found` for one that was not stored,
+   * is gone, or is not over.
    */
   async #carriedBy(id: string | null | undefined, caller: Caller, remembered?: Remembered): Promise<Carried> {
     if (id === undefined || id === null) return nothingCarried;

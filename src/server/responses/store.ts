@@ -1,4 +1,4 @@
-// Stored responses: those that are over and, of background ones, those that run, so that a restart knows of them.
+// Stored responses: those that are over, and background ones that still run, so that a restart knows of them.
 // Records are assets of the media store, with its time to live, budget and crash safety. A record holds a long string
 // once, however many events repeat it: a picture in base64 occurs up to five times.
 
@@ -145,7 +145,7 @@ function recordFacts({ resource, owner, input }: StoredResponse) {
   return { owner, items, isRunning: resource.status === "queued" || resource.status === "in_progress" };
 }
 
-/** The image of an emitted item: of several the last. */
+/** The image of an emitted item, the last of several. */
 export function itemImage(item: OutputItem, param: string): ImageSource | null {
   if (item.type === "image_generation_call") {
     return item.result === null ? null : { from: "base64", data: item.result, param };

@@ -15,7 +15,7 @@ import type { ResponseRuns } from "./runs.js";
 const maxConnection_ms = 60 * 60 * 1000;
 /** Frames that wait for their turn. */
 const maxWaitingTurns = 32;
-/** Errors about further ones that the client has not taken. */
+/** Errors about further frames that the client has not taken yet. */
 const maxUnreadRefusals = 32;
 /** Responses that are remembered, the newest ones. */
 const maxRemembered = 16;
