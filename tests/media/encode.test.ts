@@ -68,7 +68,8 @@ it("a PNG is about as small as another writer's, in bounded time", async () => {
     png.data = Buffer.from(image.data);
     const other = PNG.sync.write(png, { colorType: 2, inputColorType: 2, inputHasAlpha: false }).length;
     expect(bytes).toBeLessThan(other * 1.03);
-    expect(Math.min(...times)).toBeLessThan(limit_ms); // ten times and more what a quiet machine needs
+    // Small ones are encoded where requests are answered. Ten times and more what a quiet machine needs.
+    expect(Math.min(...times)).toBeLessThan(limit_ms);
   }
 });
 

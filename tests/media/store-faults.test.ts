@@ -36,7 +36,7 @@ function sha256(bytes: Uint8Array | undefined): string {
   return bytes ? createHash("sha256").update(bytes).digest("hex") : "nothing";
 }
 
-/** Lets the writer run for a while, kills it, and returns what it had said. */
+/** Lets the writer run for this long, kills it at whatever it does then, and returns what it had said. */
 async function runAndKill(delay_ms: number): Promise<string[]> {
   const child = spawn(process.execPath, [writer, folder], { stdio: ["ignore", "pipe", "inherit"] });
   let output = "";

@@ -288,7 +288,7 @@ describe("the budget", () => {
     const assets: Asset[] = [];
     for (let i = 0; i < 4; i++) {
       assets.push(await put(store));
-      await new Promise((resolve) => setTimeout(resolve, 20));
+      await new Promise((resolve) => setTimeout(resolve, 20)); // so that the times of their files differ
     }
     await store.read(assets[0]!.id);
     await store.close();

@@ -86,7 +86,8 @@ describe("encodeImage", () => {
     await workers.encodeImage(image, { format: "png", quality: 90 });
     delay.disable();
     process.stdout.write(`longest delay while a 1024×1024 PNG was encoded: ${(delay.max / 1e6).toFixed(1)} ms\n`);
-    expect(delay.max / 1e6).toBeLessThan(150); // below 30 on a quiet machine
+    // Below 30 on a quiet machine; a server must answer meanwhile.
+    expect(delay.max / 1e6).toBeLessThan(150);
   });
 });
 

@@ -118,13 +118,13 @@ describe.each(listeners)("%s", (listener) => {
     const lying = jpeg.value.output[0].content[1].image_url.replace("image/jpeg", "image/png");
     expect((await post("/v1/responses", smallRequest({}, withReference(lying)))).status).toBe(200);
     // As many pixels as are allowed, in a few kilobytes; others are answered while they are read.
+    let isRead = false;
     const large = post("/v1/responses", smallRequest({ steps: 9 }, withReference(dataUri(plainPng(8000, 8000)))));
-    for (let i = 0; i < 5; i++) {
-      const began = performance.now();
-      await ask("/healthz");
-      expect(performance.now() - began).toBeLessThan(500);
-      await delay(100);
-    }
+    void large.finally(() => {
+      isRead = true;
+    });
+    for (let i = 0; i < 5; i++) await ask("/healthz");
+    expect(isRead).toBe(false);
     expect((await large).value.error.code).toBe("request_steps_invalid");
     const wide = await post("/v1/responses", smallRequest({}, withReference(dataUri(plainPng(2000, 40)))));
     expect([200, 400]).toContain(wide.status);
@@ -370,6 +370,7 @@ describe.each(listeners)("%s", (listener) => {
       } else {
         socket.write(`${head}transfer-encoding: chunked\r\n\r\n`);
         const chunk = Buffer.concat([Buffer.from("100000\r\n"), Buffer.alloc(2 ** 20, " "), Buffer.from("\r\n")]);
+        // A server that reads no further never drains the socket: then the next piece is sent all the same.
         for (let i = 0; i < 100; i++) if (!socket.write(chunk)) await Promise.race([drained(), delay(2000)]);
         expect(answer).toBe("");
         socket.write("1\r\n \r\n");

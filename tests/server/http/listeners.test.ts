@@ -38,7 +38,7 @@ async function* items(id: string, count: number, bytes: number, first = 0): Asyn
 
 async function* failing(after: number): AsyncGenerator<string> {
   for (let i = 0; i < after; i++) yield "part ";
-  if (after > 0) await delay(20);
+  if (after > 0) await delay(20); // the parts are on their way by then
   throw new Error("the iterable failed");
 }
 
@@ -57,6 +57,7 @@ async function bodyLength(request: HttpRequest, most = Number.POSITIVE_INFINITY)
   return length;
 }
 
+/** Where these wait they are an app that takes its time. */
 const routes: Record<string, (request: HttpRequest, query: URLSearchParams) => HttpResponse | Promise<HttpResponse>> = {
   "/hello": () => text("hello"),
   "/bytes": () => text(new Uint8Array([0, 255, 128])),
@@ -369,7 +370,7 @@ const slowCases: Record<string, (kind: Kind, hasty: number, usual: number) => Pr
     ws.on("error", () => {});
     ws.pause();
     ws.send("flood");
-    await delay(500);
+    await delay(500); // enough to make them all, if nothing held them up
     expect(produced.get(id)).toBeLessThan(30);
     await eventually(() => events.get(id)?.includes("closed"), undefined, 6000);
     await eventually(() => events.get(id)?.includes("flooded"));
@@ -377,7 +378,7 @@ const slowCases: Record<string, (kind: Kind, hasty: number, usual: number) => Pr
   },
   "a WebSocket that is quiet but alive stays open": async (_, hasty) => {
     const ws = await openSocket(hasty, `/?id=${newId()}`);
-    await delay(14_000);
+    await delay(14_000); // longer than the ten seconds and the step of four by which they are counted
     ws.send("still here");
     expect(await nextMessage(ws)).toBe("still here");
     ws.terminate();
@@ -387,7 +388,7 @@ const slowCases: Record<string, (kind: Kind, hasty: number, usual: number) => Pr
     const idle = new Client(listener.port).send(get("/hello"));
     await idle.until("hello");
     const busy = new Client(listener.port).send(get("/later?ms=300"));
-    await delay(100);
+    await delay(100); // the request is there by then
     listener.stop();
     await expect(fetch(`http://127.0.0.1:${listener.port}/hello`)).rejects.toThrow();
     expect(await busy.closed()).toMatch(/^HTTP\/1.1 200 .*connection: close.*\r\n\r\nlater$/is);
@@ -527,6 +528,7 @@ describe.each(kinds)("%s", (kind) => {
         follower.on("data", () => pieces++);
         publisher.resume();
         say(follower, "/follow");
+        // Pieces are told apart by the times at which they come.
         setTimeout(() => setInterval(() => say(publisher, "/publish"), 3), 200);
         setTimeout(() => { console.log(pieces); process.exit(); }, 1500);`;
       const { stdout } = await promisify(execFile)(process.execPath, ["-e", program]);
@@ -673,7 +675,7 @@ describe.each(kinds)("%s", (kind) => {
       const connection = client(post("/lazy?wait=600&think=0", "Content-Length: 50000000\r\nConnection: close\r\n"));
       const flowing = connection.socket.write(new Uint8Array(50_000_000));
       expect(flowing).toBe(false);
-      await delay(400);
+      await delay(400); // within the time in which the app does not ask
       expect(connection.socket.writableLength).toBeGreaterThan(30_000_000);
       expect(await connection.closed()).toMatch(/\r\n\r\n50000000$/);
     });
@@ -697,7 +699,7 @@ describe.each(kinds)("%s", (kind) => {
     test("the client goes away within its body", async () => {
       const id = newId();
       const connection = client(post(`/upload?id=${id}`, "Content-Length: 100\r\n", "part"));
-      await delay(50);
+      await delay(50); // the app waits for the body's rest by then
       connection.socket.destroy();
       await eventually(() => events.get(id)?.includes("broken"));
     });
@@ -768,7 +770,7 @@ describe.each(kinds)("%s", (kind) => {
     test("an answer that arrives is not aborted", async () => {
       const id = newId();
       await (await fetch(url(`/stream?id=${id}&count=3&bytes=1000`))).arrayBuffer();
-      await delay(20);
+      await delay(20); // an abort would be noted by then
       expect(events.get(id)).toEqual(["returned"]);
     });
   });
@@ -815,7 +817,7 @@ describe.each(kinds)("%s", (kind) => {
 
     test("random bytes do no harm", async () => {
       const connections = Array.from({ length: 50 }, () => client(randomBytes(2000)));
-      await delay(100);
+      await delay(100); // they are parsed by then
       for (const { socket } of connections) socket.destroy();
       expect(await (await fetch(url("/hello"))).text()).toBe("hello");
     });
@@ -914,7 +916,7 @@ describe.each(kinds)("%s", (kind) => {
       ws.on("message", () => got++);
       ws.pause();
       ws.send("flood");
-      await delay(300);
+      await delay(300); // enough to make them all, if nothing held them up
       expect(produced.get(id)).toBeLessThan(30);
       ws.resume();
       await eventually(() => got === 50);
