@@ -5,7 +5,7 @@ import { existsSync, readFileSync, statSync, utimesSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { kernelModule, writeKernelModule } from "../../src/setup/build.mjs";
+import { kernelModule, linkKernels, readShaders, writeKernelModule } from "../../src/setup/build.mjs";
 import { nodeIsNewEnough } from "../../src/setup/node-version.mjs";
 import { complaint, isInstalled } from "../../src/setup/npm.mjs";
 import { temporaryFolder } from "./temporary-folder.js";
@@ -102,12 +102,22 @@ describe("writeKernelModule", () => {
     expect(await kernelsOf(readFileSync(target, "utf8"))).toEqual({ add: "fn add() { }\n" });
   });
 
+  it("links parts, and notices when one of them changes", async () => {
+    const tree = temporaryFolder();
+    tree.write("kernels/add.wgsl", "// with: two\n");
+    const target = join(tree.path, "src/engine/gpu/kernel-sources.ts");
+    for (const part of ["const TWO = 2;\n", "const TWO = 2u;\n"]) {
+      tree.write("kernels/parts/two.wgsl", part);
+      writeKernelModule(tree.path);
+      expect(await kernelsOf(readFileSync(target, "utf8"))).toEqual({ add: `// with: two\n\n${part}` });
+    }
+  });
+
   it("has run before the tests", async () => {
     const target = join(root, "src/engine/gpu/kernel-sources.ts");
     expect(existsSync(target)).toBe(true);
-    for (const [stem, text] of Object.entries(await kernelsOf(readFileSync(target, "utf8")))) {
-      expect(readFileSync(join(root, "kernels", `${stem}.wgsl`), "utf8")).toBe(text);
-    }
+    const linked = linkKernels(readShaders(join(root, "kernels")), readShaders(join(root, "kernels/parts")));
+    expect(await kernelsOf(readFileSync(target, "utf8"))).toEqual(Object.fromEntries(linked));
   });
 });
 
