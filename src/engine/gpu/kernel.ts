@@ -1,4 +1,5 @@
-// Kernels: a WGSL file of kernels/ with its tunables set, and what wgsl_reflect reads of it. Knows no device.
+// Kernels: a WGSL file of kernels/, linked with its parts, with its tunables set, and what wgsl_reflect reads of it. Knows
+// no device.
 // Extents and strides are uniforms, so a new picture size needs no other kernel unless one suits it better.
 
 import { WgslReflect } from "wgsl_reflect/wgsl_reflect.module.js";
@@ -8,7 +9,7 @@ import { kernelSources } from "./kernel-sources.js";
 export type KernelBinding = { name: string; index: number; access: "uniform" | "read" | "read_write" };
 export type KernelParam = { name: string; offset: number; type: "u32" | "i32" | "f32" };
 
-/** What a kernel file declares. */
+/** What a kernel declares. */
 export type KernelLayout = {
   stem: string;
   code: string;
@@ -19,7 +20,7 @@ export type KernelLayout = {
   overrides: Set<string>;
 };
 
-/** Values for `const NAME` lines under `// tunables`, and for `override` declarations. */
+/** Values for `const NAME` lines under `// tunables`, of the kernel or of a part, and for `override` declarations. */
 export type KernelOptions = { tunables?: Record<string, number>; overrides?: Record<string, number> };
 
 /** A kernel file with options; pipelines.ts compiles it for a device. */
@@ -46,7 +47,7 @@ export function kernel(stem: string, options: KernelOptions = {}): Kernel {
   return found;
 }
 
-/** Reads a kernel file's declarations, with the given tunables put in. */
+/** Reads a kernel's declarations, with the given tunables put in. */
 export function kernelLayout(stem: string, tunables: Record<string, number> = {}): KernelLayout {
   const key = `${stem} ${JSON.stringify(tunables)}`;
   let layout = layouts.get(key);
@@ -57,24 +58,18 @@ export function kernelLayout(stem: string, tunables: Record<string, number> = {}
   return layout;
 }
 
-/** Replaces the values of `const NAME: T = value;` lines in the block headed `// tunables`; nothing else may change. */
+/** Replaces the values of `const NAME: T = value;` lines in the blocks headed `// tunables`; nothing else may change. */
 function withTunables(stem: string, tunables: Record<string, number>): string {
   const source = kernelSources[stem];
   assert(source !== undefined, `there is no kernels/${stem}.wgsl`);
-  if (Object.keys(tunables).length === 0) return source;
-  const block = /\/\/ tunables.*\n((?:const .*\n)+)/.exec(source);
-  assert(block, `kernels/${stem}.wgsl has no block headed "// tunables"`);
-  let lines = block[1] as string;
-  for (const [name, value] of Object.entries(tunables)) {
-    const line = new RegExp(`^(const ${name}: u32 = )\\d+u;`, "m");
-    assert(line.test(lines), `kernels/${stem}.wgsl has no tunable ${name}`);
-    lines = lines.replace(line, `$1${value}u;`);
-  }
-  return (
-    source.slice(0, block.index) +
-    block[0].replace(block[1] as string, lines) +
-    source.slice(block.index + block[0].length)
+  const unknown = new Set(Object.keys(tunables));
+  const code = source.replace(/^\/\/ tunables.*\n(?:const .*\n)+/gm, (block) =>
+    block.replace(/^(const (\w+): u32 = )\d+u;/gm, (line, head: string, name: string) => {
+      return unknown.delete(name) ? `${head}${tunables[name]}u;` : line;
+    }),
   );
+  assert(unknown.size === 0, () => `kernel ${stem} has no tunable ${[...unknown].join(", ")}`);
+  return code;
 }
 
 function reflect(stem: string, code: string): KernelLayout {
@@ -102,9 +97,12 @@ function reflect(stem: string, code: string): KernelLayout {
   return { stem, code, bindings, params, paramsBytes, overrides };
 }
 
-/** Empties function bodies: wgsl_reflect cannot parse subgroup matrices in them, and layouts need none of it. */
+/** Leaves out function bodies and subgroup matrices, which wgsl_reflect cannot parse: layouts need none of it. */
 function withoutBodies(code: string): string {
-  const source = code.replace(/\/\/.*$/gm, "").replace(/^\s*(enable|requires|diagnostic)\b.*;/gm, "");
+  const source = code
+    .replace(/\/\/.*$/gm, "")
+    .replace(/^\s*(enable|requires|diagnostic)\b.*;/gm, "")
+    .replace(/^alias\b.*\bsubgroup_matrix_.*;/gm, "");
   let out = "";
   let position = 0;
   for (const match of source.matchAll(/((?:@\w+(?:\([^)]*\))?\s*)*)fn\s+\w+\s*\(/g)) {
