@@ -1,4 +1,5 @@
 // attention: y[i, h] = sum_j softmax_j(scale * q[h, i] . k[h / heads_per_kv, j]) * v[h / heads_per_kv, j]
+// with: attention_call, unpack8
 //
 //   q      [heads, tokens, GROUPS * 8]      f32 or f16, zero-padded head size
 //   k      [kv heads, tokens, GROUPS * 8]   f32 or f16
@@ -7,47 +8,17 @@
 //   y      [tokens, heads * head_size]      f32   column block h holds head h; must not alias q, k, v
 //   state  [heads, queries, 2]              f32   maximum and sum of rows whose keys are bound in several pieces
 //
-// A workgroup of KEYS / 4 x QUERIES / 4 invocations passes over KEYS keys at a time with a streaming softmax, exponents of
-// two. An invocation scores 4 queries against 4 keys, while 16 channels of q and k at a time pass through workgroup memory;
-// then it adds up COLS x 4 channels of its 4 queries, while the weights of 16 keys and their values pass through it.
-// CAUSAL: key j is visible to query i if j <= i. Dispatch: (query tiles, heads, 1).
+// A workgroup of KEYS / 4 x QUERIES / 4 invocations passes over KEYS keys at a time with a streaming softmax, whose
+// exponents are those of two. First an invocation scores 4 queries against 4 keys, while q and k pass through workgroup
+// memory, 16 channels at a time. Then it adds up SLICES x 4 channels of its 4 queries, while the weights of the keys
+// and their values pass through it, 16 keys at a time. CAUSAL: key j is visible to query i if j <= i. Dispatch: (query
+// tiles, heads, 1).
 
 // tunables
-const QK_TYPE: u32 = 0u;
-const GROUPS: u32 = 16u;
 const QUERIES: u32 = 64u;
 const KEYS: u32 = 64u;
 
-override CAUSAL: bool = false;
-override HAS_LIMIT: bool = false;
-
-struct Params {
-  queries: u32, // of this dispatch
-  first_query: u32, // its position in the sequence
-  keys: u32, // bound in this dispatch
-  first_key: u32,
-  is_first: u32, // 0 continues from state and y
-  is_last: u32, // 0 leaves state and unnormalised y
-  head_size: u32,
-  first_head: u32,
-  heads_per_kv: u32,
-  first_kv_head: u32,
-  scale: f32, // 1 / sqrt(head size), times log2(e)
-  q_offset: u32, // elements, of the first head's first query
-  q_head_stride: u32,
-  k_offset: u32,
-  k_head_stride: u32,
-  v_offset: u32,
-  v_head_stride: u32,
-  y_offset: u32, // of the first query's row, column 0 of head 0
-  y_pitch: u32,
-  y_cols: u32, // columns up to here are written; those past the last head are zeros
-  heads: u32, // of the whole tensor
-  state_offset: u32,
-  state_head_stride: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: AttentionParams;
 @group(0) @binding(1) var<storage, read> q: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
@@ -55,36 +26,21 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 @group(0) @binding(6) var<storage, read_write> state: array<f32>;
 
-const LOWEST: f32 = -3.4e38;
 const LANES: u32 = KEYS / 4u; // invocations that share 4 queries
 const TEAMS: u32 = QUERIES / 4u;
 const WORKGROUP: u32 = LANES * TEAMS;
 const LINES: u32 = QUERIES + KEYS;
 const VECTORS: u32 = GROUPS * 2u;
-const COLS: u32 = (VECTORS + LANES - 1u) / LANES;
+const SLICES: u32 = (VECTORS + LANES - 1u) / LANES; // of four channels each
 const STEP: u32 = 16u; // channels of q and k, and keys of v, in workgroup memory at a time
-// Groups of eight channels that an invocation brings at a time.
+// How many groups of eight channels an invocation brings at a time.
 const LOADS: u32 = (LINES * STEP / 8u + WORKGROUP - 1u) / WORKGROUP;
 
-// Of q and k: four channels of one row, [channel / 4][row]; of v: [key][vector].
-var<workgroup> tile: array<vec4<f32>, max(LINES * STEP / 4u, STEP * COLS * LANES)>;
-// Of 4 keys, [query][key / 4]; at other times maxima or totals of an invocation's 4 queries.
+// Vectors of four channels: [channel / 4][row] of q and k, [key][vector] of v.
+var<workgroup> tile: array<vec4<f32>, max(LINES * STEP / 4u, STEP * SLICES * LANES)>;
+// [query][key / 4], vectors of the weights of 4 keys; at other times the maxima or totals of each invocation's 4
+// queries.
 var<workgroup> weights: array<vec4<f32>, QUERIES * STEP / 4u>;
-
-// Eight elements from 16 bytes (bf16, f16); f32 takes 16 bytes more.
-fn unpack8(word: vec4<u32>, more: vec4<u32>, kind: u32) -> array<vec4<f32>, 2> {
-  if (kind == 0u) {
-    return array<vec4<f32>, 2>(bitcast<vec4<f32>>(word), bitcast<vec4<f32>>(more));
-  }
-  if (kind == 1u) {
-    let low = bitcast<vec4<f32>>(word << vec4<u32>(16u));
-    let high = bitcast<vec4<f32>>(word & vec4<u32>(0xffff0000u));
-    return array<vec4<f32>, 2>(vec4<f32>(low.x, high.x, low.y, high.y), vec4<f32>(low.z, high.z, low.w, high.w));
-  }
-  return array<vec4<f32>, 2>(
-    vec4<f32>(unpack2x16float(word.x), unpack2x16float(word.y)),
-    vec4<f32>(unpack2x16float(word.z), unpack2x16float(word.w)));
-}
 
 fn load_q(group: u32) -> array<vec4<f32>, 2> {
   if (QK_TYPE == 0u) {
@@ -100,7 +56,7 @@ fn load_k(group: u32) -> array<vec4<f32>, 2> {
   return unpack8(k[group], vec4<u32>(), QK_TYPE);
 }
 
-// s + a . b as four fused operations; dot would take a fifth.
+// s + a . b in four fused operations; with dot there would be a fifth.
 fn add_product(s: f32, a: vec4<f32>, b: vec4<f32>) -> f32 {
   return fma(a.x, b.x, fma(a.y, b.y, fma(a.z, b.z, fma(a.w, b.w, s))));
 }
@@ -116,56 +72,40 @@ fn attention(
   @builtin(local_invocation_index) index: u32,
 ) {
   let head = params.first_head + place.y;
-  let kv = head / params.heads_per_kv - params.first_kv_head;
   let first = place.x * QUERIES;
   let row = first + 4u * own.y; // the first of this invocation's queries
-  let y_head = params.y_offset + head * params.head_size;
-  let saved = params.state_offset + head * params.state_head_stride;
   // An element for each of the 4 queries.
   var top = vec4<f32>(LOWEST);
   var total = vec4<f32>(); // of this invocation's keys, until the end
-  var sum: array<array<vec4<f32>, COLS>, 4>;
+  var sum: array<array<vec4<f32>, SLICES>, 4>;
   if (params.is_first == 0u) {
     for (var r = 0u; r < 4u; r++) {
       let i = min(row + r, params.queries - 1u);
-      top[r] = state[saved + 2u * i];
-      total[r] = select(0.0, state[saved + 2u * i + 1u], own.x == 0u);
-      for (var c = 0u; c < COLS; c++) {
-        var four = vec4<f32>();
-        let channel = 4u * (LANES * c + own.x);
-        for (var d = channel; d < min(channel + 4u, params.head_size); d++) {
-          four[d - channel] = y[y_head + i * params.y_pitch + d];
-        }
-        sum[r][c] = four;
+      let kept = kept_state(head, i);
+      top[r] = kept.x;
+      total[r] = select(0.0, kept.y, own.x == 0u);
+      for (var c = 0u; c < SLICES; c++) {
+        sum[r][c] = four_of_y(y_row_of(head, i), 4u * (LANES * c + own.x));
       }
     }
   }
 
-  var visible = params.first_key + params.keys;
-  if (HAS_LIMIT) {
-    visible = min(visible, limit[0]);
-  }
-  if (CAUSAL) {
-    visible = min(visible, params.first_query + min(first + QUERIES, params.queries));
-  }
-  let end = max(visible, params.first_key) - params.first_key;
-  // Of the head; not GROUPS, so that drivers for processors leave the loop over it a loop.
-  let groups = (params.head_size + 7u) / 8u;
+  let end = visible_keys(first, QUERIES);
   let q_base = (params.q_offset + place.y * params.q_head_stride) / 8u;
-  let k_base = (params.k_offset + kv * params.k_head_stride) / 8u;
-  let v_base = (params.v_offset + kv * params.v_head_stride) / 4u;
+  let k_base = keys_of(head) / 8u;
+  let v_base = values_of(head) / 4u;
 
   for (var j0 = 0u; j0 < end; j0 += KEYS) {
-    // Set to zero in words: left to the language, it happens once, not in every turn of the loop (Dawn on Vulkan).
+    // Explicit zeros: without them the variable would be zero in the first turn of the loop only (Dawn on Vulkan).
     var score = array<vec4<f32>, 4>();
-    for (var g = 0u; g < groups; g += STEP / 8u) {
+    for (var g = 0u; g < groups_of_head(); g += STEP / 8u) {
       // Lines are queries, then keys; neighbouring invocations bring a line's two groups.
       var loaded: array<array<vec4<f32>, 2>, LOADS>;
       for (var i = 0u; i < LOADS; i++) {
         let line = (WORKGROUP * i + index) / 2u;
         let group = g + index % 2u;
         loaded[i] = array<vec4<f32>, 2>(vec4<f32>(), vec4<f32>());
-        if (group < groups) {
+        if (group < groups_of_head()) {
           if (line < QUERIES) {
             loaded[i] = load_q(q_base + min(first + line, params.queries - 1u) * GROUPS + group);
             loaded[i][0] *= params.scale;
@@ -179,7 +119,7 @@ fn attention(
       for (var i = 0u; i < LOADS; i++) {
         let line = (WORKGROUP * i + index) / 2u;
         if (line < LINES) {
-          // Each invocation's first key, then each one's second …: they read neighbouring vectors.
+          // The first keys of all invocations, then the second ones …, so that neighbours read neighbouring vectors.
           let key = line - QUERIES;
           let at = 2u * (index % 2u) * LINES + select(QUERIES + key % 4u * LANES + key / 4u, line, line < QUERIES);
           tile[at] = loaded[i][0];
@@ -206,11 +146,7 @@ fn attention(
 
     for (var r = 0u; r < 4u; r++) {
       let j = j0 + 4u * own.x + vec4<u32>(0u, 1u, 2u, 3u);
-      var hidden = j >= vec4<u32>(end);
-      if (CAUSAL) {
-        hidden = hidden | (params.first_key + j > vec4<u32>(params.first_query + row + r));
-      }
-      score[r] = select(score[r], vec4<f32>(LOWEST), hidden);
+      score[r] = select(score[r], vec4<f32>(LOWEST), j >= vec4<u32>(hidden_from(row + r, end)));
     }
     weights[index] = vec4<f32>(largest(score[0]), largest(score[1]), largest(score[2]), largest(score[3]));
     workgroupBarrier();
@@ -222,11 +158,11 @@ fn attention(
     top = highest;
     total *= rescale;
     for (var r = 0u; r < 4u; r++) {
-      // A row that has seen no visible key yet has the maximum LOWEST; its hidden keys must still weigh nothing.
+      // Hidden keys weigh nothing, also while the maximum itself is LOWEST because no key was visible yet.
       let weight = select(exp2(score[r] - highest[r]), vec4<f32>(), score[r] == vec4<f32>(LOWEST));
       score[r] = weight;
       total[r] += (weight.x + weight.y) + (weight.z + weight.w);
-      for (var c = 0u; c < COLS; c++) {
+      for (var c = 0u; c < SLICES; c++) {
         sum[r][c] *= rescale[r];
       }
     }
@@ -240,20 +176,20 @@ fn attention(
       }
       for (var i = own.y; i < STEP; i += TEAMS) {
         let v_row = v_base + min(j0 + j + i, end - 1u) * VECTORS;
-        for (var c = 0u; c < COLS; c++) {
+        for (var c = 0u; c < SLICES; c++) {
           let vector = LANES * c + own.x;
           // Vectors beyond the head's are never written to y.
-          tile[i * COLS * LANES + vector] = v[v_row + min(vector, VECTORS - 1u)];
+          tile[i * SLICES * LANES + vector] = v[v_row + min(vector, VECTORS - 1u)];
         }
       }
       workgroupBarrier();
       for (var i = 0u; i < STEP / 4u; i++) {
-        for (var c = 0u; c < COLS; c++) {
-          let v_at = (4u * i * COLS + c) * LANES + own.x;
+        for (var c = 0u; c < SLICES; c++) {
+          let v_at = (4u * i * SLICES + c) * LANES + own.x;
           let v0 = tile[v_at];
-          let v1 = tile[v_at + COLS * LANES];
-          let v2 = tile[v_at + 2u * COLS * LANES];
-          let v3 = tile[v_at + 3u * COLS * LANES];
+          let v1 = tile[v_at + SLICES * LANES];
+          let v2 = tile[v_at + 2u * SLICES * LANES];
+          let v3 = tile[v_at + 3u * SLICES * LANES];
           for (var r = 0u; r < 4u; r++) {
             let weight = weights[(4u * own.y + r) * STEP / 4u + i];
             sum[r][c] = fma(vec4<f32>(weight.x), v0, sum[r][c]);
@@ -273,25 +209,19 @@ fn attention(
   for (var i = 0u; i < LANES; i++) {
     total += weights[own.y * LANES + i];
   }
-  // The last head writes the row's padding.
-  let columns = select(params.head_size, params.y_cols - head * params.head_size, head == params.heads - 1u);
+  let columns = columns_of(head);
   let normalise = select(vec4<f32>(1.0), 1.0 / total, params.is_last == 1u);
   for (var r = 0u; r < 4u; r++) {
     if (row + r < params.queries) {
-      let y_row = y_head + (row + r) * params.y_pitch;
-      for (var c = 0u; c < COLS; c++) {
-        let four = sum[r][c] * normalise[r];
-        let channel = 4u * (LANES * c + own.x);
-        for (var d = channel; d < min(channel + 4u, columns); d++) {
-          y[y_row + d] = select(0.0, four[d - channel], d < params.head_size);
-        }
+      let y_row = y_row_of(head, row + r);
+      for (var c = 0u; c < SLICES; c++) {
+        write_four(y_row, 4u * (LANES * c + own.x), columns, sum[r][c] * normalise[r]);
       }
-      for (var d = 4u * LANES * COLS + own.x; d < columns; d += LANES) {
+      for (var d = 4u * LANES * SLICES + own.x; d < columns; d += LANES) {
         y[y_row + d] = 0.0;
       }
-      if (params.is_last == 0u && own.x == 0u) {
-        state[saved + 2u * (row + r)] = top[r];
-        state[saved + 2u * (row + r) + 1u] = total[r];
+      if (own.x == 0u) {
+        keep_state(head, row + r, top[r], total[r]);
       }
     }
   }

@@ -1,55 +1,18 @@
 // attention_subgroup_panel: y[i, h] = sum_j softmax_j(scale * q[h, i] . k[h / heads_per_kv, j]) * v[h / heads_per_kv, j]
+// with: attention_call, eight
 //
-//   q      [heads, tokens, GROUPS * 8]      f32 or f16, zero-padded head size
-//   k      [kv heads, tokens, GROUPS * 8]   f32 or f16
-//   v      [kv heads, tokens, GROUPS * 8]   f32
-//   limit  [1]                              u32   HAS_LIMIT only: keys at and beyond it are invisible; at least 1
-//   y      [tokens, heads * head_size]      f32   column block h holds head h; must not alias q, k, v
-//   state  [heads, queries, 2]              f32   maximum and sum of rows whose keys are bound in several pieces
-//
-// The same function as attention, for devices whose subgroup is one SIMD register (CPU drivers): a lane owns QUERIES
-// query rows, in private memory; it loads eight elements of a key or value, and broadcasts hand them round. Loads come
-// first and all sums after them: see matmul_subgroup_panel. Streaming softmax over two keys at a time, with exponents of
-// two. CAUSAL: key j is visible to query i if j <= i. Dispatch: (query tiles, heads, 1).
+// The same function as attention, for devices whose subgroup is one SIMD register (CPU drivers). A lane has QUERIES
+// rows of queries in private memory. It loads eight elements of a key or value, and broadcasts hand them to the others.
+// All loads come before all sums, as in panel_product. The streaming softmax takes two keys at a time; its exponents
+// are those of two. CAUSAL: key j is visible to query i if j <= i. Dispatch: (query tiles, heads, 1).
 
 enable subgroups;
 
 // tunables
-const QK_TYPE: u32 = 0u;
-const GROUPS: u32 = 16u;
 const QUERIES: u32 = 4u;
 const SUBGROUP_SIZE: u32 = 8u;
 
-override CAUSAL: bool = false;
-override HAS_LIMIT: bool = false;
-
-struct Params {
-  queries: u32, // of this dispatch
-  first_query: u32, // its position in the sequence
-  keys: u32, // bound in this dispatch
-  first_key: u32,
-  is_first: u32, // 0 continues from state and y
-  is_last: u32, // 0 leaves state and unnormalised y
-  head_size: u32,
-  first_head: u32,
-  heads_per_kv: u32,
-  first_kv_head: u32,
-  scale: f32, // 1 / sqrt(head size), times log2(e)
-  q_offset: u32, // elements, of the first head's first query
-  q_head_stride: u32,
-  k_offset: u32,
-  k_head_stride: u32,
-  v_offset: u32,
-  v_head_stride: u32,
-  y_offset: u32, // of the first query's row, column 0 of head 0
-  y_pitch: u32,
-  y_cols: u32, // columns up to here are written; those past the last head are zeros
-  heads: u32, // of the whole tensor
-  state_offset: u32,
-  state_head_stride: u32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: AttentionParams;
 @group(0) @binding(1) var<storage, read> q: array<vec4<u32>>;
 @group(0) @binding(2) var<storage, read> k: array<vec4<u32>>;
 @group(0) @binding(3) var<storage, read> v: array<vec4<f32>>;
@@ -57,34 +20,19 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<f32>;
 @group(0) @binding(6) var<storage, read_write> state: array<f32>;
 
-const LOWEST: f32 = -3.4e38;
-
-// Loads of all lanes, of eight elements each, that two keys take.
+// How many times all lanes load eight elements to have two keys.
 const LOADS: u32 = (2u * GROUPS + SUBGROUP_SIZE - 1u) / SUBGROUP_SIZE;
 
 const CHANNELS: u32 = 8u * GROUPS;
 
-alias Eight = array<f32, 8>;
 alias Loaded = array<Eight, LOADS>;
-// Of two keys, group by group; 32 is enough for the largest GROUPS.
+// The groups of one key, then those of another; there is room for the largest GROUPS, 16.
 alias Handed = array<Eight, 32>;
-// A lane has QUERIES queries.
+// An element for each of a lane's queries.
 alias Vectors = array<f32, QUERIES>;
 alias Rows = array<Vectors, CHANNELS>;
-// Of two keys; the parts are added up.
+// [part][key]: the parts are added up in the end.
 alias Scores = array<array<Vectors, 2>, 4>;
-
-fn eight_halves(word: vec4<u32>) -> Eight {
-  let v01 = unpack2x16float(word.x);
-  let v23 = unpack2x16float(word.y);
-  let v45 = unpack2x16float(word.z);
-  let v67 = unpack2x16float(word.w);
-  return Eight(v01.x, v01.y, v23.x, v23.y, v45.x, v45.y, v67.x, v67.y);
-}
-
-fn eight_floats(low: vec4<f32>, high: vec4<f32>) -> Eight {
-  return Eight(low.x, low.y, low.z, low.w, high.x, high.y, high.z, high.w);
-}
 
 fn eight_of_q(element: u32) -> Eight {
   if (QK_TYPE == 2u) {
@@ -104,7 +52,7 @@ fn eight_of_v(element: u32) -> Eight {
   return eight_floats(v[element / 4u], v[element / 4u + 1u]);
 }
 
-// Adds two keys' products with the queries in eight channels, from `d` on, to one part of the scores.
+// Adds the products of two keys with the queries to one part of the scores, in eight channels from `d` on.
 fn add_scores(score: ptr<function, Scores>, part: u32, query: ptr<function, Rows>, d: u32, k0: Eight, k1: Eight) {
   for (var i = 0u; i < QUERIES; i++) {
     var s0 = (*score)[part][0][i];
@@ -118,7 +66,7 @@ fn add_scores(score: ptr<function, Scores>, part: u32, query: ptr<function, Rows
   }
 }
 
-// Rescales the sums in eight channels, from `d` on, and adds two keys' weighted values.
+// Rescales the sums and adds the weighted values of two keys, in eight channels from `d` on.
 fn add_values(
   sum: ptr<function, Rows>,
   rescale: ptr<function, Vectors>,
@@ -169,7 +117,7 @@ const L29: u32 = 29u % SUBGROUP_SIZE;
 const L30: u32 = 30u % SUBGROUP_SIZE;
 const L31: u32 = 31u % SUBGROUP_SIZE;
 
-// What the lanes loaded of two keys' rows, handed to all lanes. A lane to broadcast from has to be written as a constant.
+// Hands what the lanes loaded of two keys to all lanes. The lane that a broadcast comes from must be a constant.
 fn handed(row: ptr<function, Loaded>) -> Handed {
   var all: Handed;
   var r: Eight;
@@ -312,7 +260,7 @@ fn handed(row: ptr<function, Loaded>) -> Handed {
   return all;
 }
 
-// In parts, so that the additions of one need not wait for those of another.
+// In four parts, whose additions need not wait for each other.
 fn all_scores(score: ptr<function, Scores>, query: ptr<function, Rows>, keys: ptr<function, Handed>) {
   if (GROUPS > 0u) {
     add_scores(score, 0u, query, 0u % CHANNELS, (*keys)[0], (*keys)[0u + GROUPS]);
@@ -426,15 +374,9 @@ fn all_values(
 }
 
 @compute @workgroup_size(SUBGROUP_SIZE)
-fn attention_subgroup_panel(
-  @builtin(workgroup_id) tile: vec3<u32>,
-  @builtin(subgroup_invocation_id) lane: u32,
-) {
+fn attention_subgroup_panel(@builtin(workgroup_id) tile: vec3<u32>, @builtin(subgroup_invocation_id) lane: u32) {
   let head = params.first_head + tile.y;
-  let kv = head / params.heads_per_kv - params.first_kv_head;
   let first = tile.x * QUERIES * SUBGROUP_SIZE;
-  // Not GROUPS, so that the driver keeps the loops and with them the arrays in memory: in registers they do not fit.
-  let groups = (params.head_size + 7u) / 8u;
   var row: array<u32, QUERIES>;
   var query: Rows;
   var sum: Rows;
@@ -444,13 +386,8 @@ fn attention_subgroup_panel(
     row[i] = min(first + i * SUBGROUP_SIZE + lane, params.queries - 1u);
     top[i] = LOWEST;
     total[i] = 0.0;
-    if (params.is_first == 0u) {
-      let saved = params.state_offset + head * params.state_head_stride + 2u * row[i];
-      top[i] = state[saved];
-      total[i] = state[saved + 1u];
-    }
   }
-  for (var g = 0u; g < groups; g++) {
+  for (var g = 0u; g < groups_of_head(); g++) {
     for (var i = 0u; i < QUERIES; i++) {
       let values = eight_of_q(params.q_offset + tile.y * params.q_head_stride + (row[i] * GROUPS + g) * 8u);
       for (var c = 0u; c < 8u; c++) {
@@ -459,35 +396,33 @@ fn attention_subgroup_panel(
     }
   }
   if (params.is_first == 0u) {
+    for (var i = 0u; i < QUERIES; i++) {
+      let kept = kept_state(head, row[i]);
+      top[i] = kept.x;
+      total[i] = kept.y;
+    }
     for (var d = 0u; d < params.head_size; d++) {
       for (var i = 0u; i < QUERIES; i++) {
-        sum[d][i] = y[params.y_offset + row[i] * params.y_pitch + head * params.head_size + d];
+        sum[d][i] = y[y_row_of(head, row[i]) + d];
       }
     }
   }
 
-  var visible = params.first_key + params.keys;
-  if (HAS_LIMIT) {
-    visible = min(visible, limit[0]);
-  }
-  if (CAUSAL) {
-    visible = min(visible, params.first_query + min(first + QUERIES * SUBGROUP_SIZE, params.queries));
-  }
-  let end = max(visible, params.first_key) - params.first_key;
-  let k_base = params.k_offset + kv * params.k_head_stride;
-  let v_base = params.v_offset + kv * params.v_head_stride;
+  let end = visible_keys(first, QUERIES * SUBGROUP_SIZE);
+  let k_base = keys_of(head);
+  let v_base = values_of(head);
 
   for (var j0 = 0u; j0 < end; j0 += 2u) {
     var keys: Loaded;
     var values: Loaded;
     for (var l = 0u; l < LOADS; l++) {
-      // Group by group through both keys' rows.
+      // The groups of one key, then those of the other.
       let group = l * SUBGROUP_SIZE + lane;
       let at = (min(j0 + group / GROUPS, end - 1u) * GROUPS + group % GROUPS) * 8u;
       keys[l] = eight_of_k(k_base + at);
       values[l] = eight_of_v(v_base + at);
     }
-    // Set to zero in words: left to the language, it happens once, not in every turn of the loop (Dawn on Vulkan).
+    // Explicit zeros: without them the variable would be zero in the first turn of the loop only (Dawn on Vulkan).
     var score = Scores();
     var k_handed = handed(&keys);
     all_scores(&score, &query, &k_handed);
@@ -495,18 +430,14 @@ fn attention_subgroup_panel(
     for (var i = 0u; i < QUERIES; i++) {
       var highest = top[i];
       for (var j = 0u; j < 2u; j++) {
-        var hidden = j0 + j >= end;
-        if (CAUSAL) {
-          hidden = hidden || params.first_key + j0 + j > params.first_query + row[i];
-        }
-        score[0][j][i] = select(score[0][j][i], LOWEST, hidden);
+        score[0][j][i] = select(score[0][j][i], LOWEST, j0 + j >= hidden_from(row[i], end));
         highest = max(highest, score[0][j][i]);
       }
       rescale[i] = exp2(top[i] - highest);
       top[i] = highest;
       total[i] *= rescale[i];
       for (var j = 0u; j < 2u; j++) {
-        // A row that has seen no visible key yet has the maximum LOWEST; its hidden keys must still weigh nothing.
+        // Hidden keys weigh nothing, also while the maximum itself is LOWEST because no key was visible yet.
         score[0][j][i] = select(exp2(score[0][j][i] - highest), 0.0, score[0][j][i] == LOWEST);
         total[i] += score[0][j][i];
       }
@@ -517,18 +448,13 @@ fn attention_subgroup_panel(
 
   for (var i = 0u; i < QUERIES; i++) {
     if (first + i * SUBGROUP_SIZE + lane < params.queries) {
-      let to = params.y_offset + row[i] * params.y_pitch + head * params.head_size;
+      let y_row = y_row_of(head, row[i]);
       let normalise = select(1.0, 1.0 / total[i], params.is_last == 1u);
-      // The last head writes the row's padding.
-      let columns = select(params.head_size, params.y_cols - head * params.head_size, head == params.heads - 1u);
+      let columns = columns_of(head);
       for (var d = 0u; d < columns; d++) {
-        y[to + d] = select(0.0, sum[min(d, CHANNELS - 1u)][i] * normalise, d < params.head_size);
+        y[y_row + d] = select(0.0, sum[min(d, CHANNELS - 1u)][i] * normalise, d < params.head_size);
       }
-      if (params.is_last == 0u) {
-        let saved = params.state_offset + head * params.state_head_stride + 2u * row[i];
-        state[saved] = top[i];
-        state[saved + 1u] = total[i];
-      }
+      keep_state(head, row[i], top[i], total[i]);
     }
   }
 }

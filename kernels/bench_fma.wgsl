@@ -2,21 +2,16 @@
 //
 //   y  [4 * invocations]  f32, the vector of invocation i
 //
-// Nothing but multiplications and additions in registers: what they reach is the ceiling of everything that computes.
-// Three vectors are twelve chains, enough to hide the latency of an addition and few enough for 16 registers.
-// One step is eight of the formula's, so params.steps is their number / 8. Dispatch: workgroups of 64, (n, 1, 1).
+// It does nothing but multiplications and additions in registers, so no kernel can compute faster. Three vectors are
+// twelve chains, which are enough to hide the latency of an addition and few enough for 16 registers. A turn of the
+// loop has eight of the formula's steps, so params.steps is an eighth of them. Dispatch: workgroups of 64, (n, 1, 1).
 
-struct Params {
-  steps: u32,
-  scale: f32,
-  offset: f32,
-}
+struct BenchFmaParams { steps: u32, scale: f32, offset: f32 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: BenchFmaParams;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<f32>>;
 
-@compute @workgroup_size(64)
-fn bench_fma(@builtin(global_invocation_id) id: vec3<u32>) {
+@compute @workgroup_size(64) fn bench_fma(@builtin(global_invocation_id) id: vec3<u32>) {
   let scale = vec4<f32>(params.scale);
   let offset = vec4<f32>(params.offset);
   var x0 = vec4<f32>(0.0, 1.0, 2.0, 3.0) + f32(id.x % 64u);

@@ -1,23 +1,19 @@
 // fill_random: y[r, c] = mean + deviation * noise(8 * (first + octet) + lane) where c < cols, 0 from cols up to the pitch
+// with: folded_dispatch
 //
 //   y  [octets, 8]  f32, or bf16 with Y_BF16   rows of row_octets octets
 //
-// noise(i) is the sum of the four bytes of a hash of i and key, made to have mean 0 and variance 1: nearly normal, and
-// within 3.46 on either side. It depends on the element's place alone, not on where a dispatch begins; a dispatch
-// begins at a row. Dispatch: an invocation per eight elements, workgroups of 64, folded into x and y.
+// noise(i) is the sum of the four bytes of a hash of i and key, shifted and scaled to mean 0 and variance 1: it is
+// nearly normal, and at most 3.46 on either side. It depends on the element's place alone, not on where a dispatch
+// begins. Dispatches begin at a row. Dispatch: an invocation per eight elements, workgroups of 64, folded into x and y.
 
-struct Params {
-  octets: u32,
-  row_octets: u32,
-  cols: u32,
-  first: u32, // octet of the whole where y begins
-  y_offset: u32, // vectors of y
-  key: u32,
-  mean: f32,
-  deviation: f32,
+struct FillRandomParams {
+  octets: u32, row_octets: u32, cols: u32,
+  first: u32, y_offset: u32, // octet of the whole where y begins; vectors of y
+  key: u32, mean: f32, deviation: f32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: FillRandomParams;
 @group(0) @binding(1) var<storage, read_write> y: array<vec4<u32>>;
 
 override Y_BF16: bool = true;
@@ -29,7 +25,7 @@ fn mix4(v: vec4<u32>) -> vec4<u32> {
   return h ^ (h >> vec4<u32>(16u));
 }
 
-// Four bytes are 510 on average, and their sum has a variance of 4 * (256^2 - 1) / 12.
+// The sum of four bytes has a mean of 510 and a variance of 4 * (256^2 - 1) / 12.
 fn noise4(i: vec4<u32>) -> vec4<f32> {
   let h = mix4(i ^ vec4<u32>(params.key));
   let pairs = (h & vec4<u32>(0x00ff00ffu)) + ((h >> vec4<u32>(8u)) & vec4<u32>(0x00ff00ffu));
@@ -50,13 +46,8 @@ fn bf16_bits(values: vec4<f32>) -> vec4<u32> {
   return (bits + 0x7fffu + ((bits >> vec4<u32>(16u)) & vec4<u32>(1u))) >> vec4<u32>(16u);
 }
 
-@compute @workgroup_size(64)
-fn fill_random(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) workgroups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let octet = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
+@compute @workgroup_size(64) fn fill_random(own: Invocation) {
+  let octet = invocation_number(own);
   if (octet >= params.octets) {
     return;
   }

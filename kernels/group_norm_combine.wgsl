@@ -1,4 +1,5 @@
 // group_norm_combine: y[k, g] = (mean, sum of squared deviations) of parts [k * fan, (k + 1) * fan) taken together
+// with: folded_dispatch
 //
 //   part  [parts, groups, 2]              f32   mean and sum of squared deviations, each of part_rows rows
 //   y     [ceil(parts / fan), groups, 2]  f32   must not alias part; with FINISH (mean, 1 / sqrt(variance + eps))
@@ -7,34 +8,22 @@
 // part may have fewer rows: `rows` counts all of them. The parts are taken in order, so the result is always the same.
 // Dispatch: an invocation per element pair of y, workgroups of 64, folded into x and y.
 
-struct Params {
-  parts: u32,
-  fan: u32,
-  part_rows: u32,
-  rows: u32,
-  groups: u32,
-  group_cols: u32,
+struct GroupNormCombineParams {
+  parts: u32, fan: u32, part_rows: u32, rows: u32, groups: u32, group_cols: u32,
   pitch: u32, // of part and of y
-  part_offset: u32,
-  y_offset: u32,
-  eps: f32,
+  part_offset: u32, y_offset: u32, eps: f32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: GroupNormCombineParams;
 @group(0) @binding(1) var<storage, read> part: array<vec2<f32>>;
 @group(0) @binding(2) var<storage, read_write> y: array<vec2<f32>>;
 
 override FINISH: bool = true;
 
-@compute @workgroup_size(64)
-fn group_norm_combine(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) workgroups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-  let row = index / params.groups;
-  let group = index % params.groups;
+@compute @workgroup_size(64) fn group_norm_combine(own: Invocation) {
+  let pair = invocation_number(own);
+  let row = pair / params.groups;
+  let group = pair % params.groups;
   let first = row * params.fan;
   if (first >= params.parts) {
     return;

@@ -1,26 +1,21 @@
 // group_norm_silu: y[r, c] = act((x[r, c] - mean_g) * inverse_g * weight[c] + bias[c]), g = c / group_cols
+// with: folded_dispatch, silu
 //
 //   x        [rows, groups * group_cols]  f32
 //   moments  [groups, 2]                  f32   mean and 1 / sqrt(variance + eps)
 //   weight   [groups * group_cols]        f32, zero from there up to a multiple of 8
-//   bias     [groups * group_cols]        f32, likewise: so the padding of y becomes zero by itself
+//   bias     [groups * group_cols]        f32, likewise, which makes the padding of y zero
 //   y        [rows, groups * group_cols]  f32   must not alias x
 //
 // act(v) = v / (1 + exp(-v)) with SILU, v without. An invocation keeps the parameters of eight columns for rows_each
 // rows. Dispatch: an invocation per eight columns and rows_each rows, workgroups of 64, folded into x and y.
 
-struct Params {
-  rows: u32,
-  groups: u32,
-  group_cols: u32,
-  pitch: u32, // of x and y
-  rows_each: u32,
-  x_offset: u32,
-  moments_offset: u32,
-  y_offset: u32,
+struct GroupNormSiluParams {
+  rows: u32, groups: u32, group_cols: u32, pitch: u32, // of x and y
+  rows_each: u32, x_offset: u32, moments_offset: u32, y_offset: u32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: GroupNormSiluParams;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> moments: array<vec2<f32>>;
 @group(0) @binding(3) var<storage, read> weight: array<vec4<f32>>;
@@ -28,11 +23,6 @@ struct Params {
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<f32>>;
 
 override SILU: bool = true;
-
-// v * sigmoid(v); the exponent is bounded because no infinity may arise, and e^87 is as good as one.
-fn silu4(v: vec4<f32>) -> vec4<f32> {
-  return v / (1.0 + exp(-max(v, vec4<f32>(-87.0))));
-}
 
 fn activated(v: vec4<f32>) -> vec4<f32> {
   if (SILU) {
@@ -45,16 +35,11 @@ fn moments_of(column: u32) -> vec2<f32> {
   return moments[params.moments_offset / 2u + min(column / params.group_cols, params.groups - 1u)];
 }
 
-@compute @workgroup_size(64)
-fn group_norm_silu(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) workgroups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
+@compute @workgroup_size(64) fn group_norm_silu(own: Invocation) {
+  let block = invocation_number(own);
   let octets = params.pitch / 8u;
-  let octet = index % octets;
-  let first = index / octets * params.rows_each;
+  let octet = block % octets;
+  let first = block / octets * params.rows_each;
   if (first >= params.rows) {
     return;
   }

@@ -1,4 +1,5 @@
 // pack_latents: y[i * width + j, 4c + 2p + q] = (x[(2i + p) * 2 * width + 2j + q, c] - mean[4c + 2p + q]) / deviation[4c + 2p + q]
+// with: latent_tokens
 //
 //   x         [4 * rows, >= channels]  f32   an image of 2 * height x 2 * width pixels
 //   mean      [4 * channels]           f32, zero from there up to a multiple of 8
@@ -8,43 +9,24 @@
 // p, q in {0, 1}. The dispatch's rows begin at the start of a row of tokens and x at the pixels that belong to it.
 // Dispatch: an invocation per token and channel of x (one more for the padding), workgroups of 64, folded into x and y.
 
-struct Params {
-  rows: u32, // tokens
-  width: u32, // tokens in a row of them
-  channels: u32,
-  x_pitch: u32,
-  x_offset: u32,
-  y_pitch: u32,
-  y_offset: u32,
-  eps: f32,
-}
-
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: LatentParams;
 @group(0) @binding(1) var<storage, read> x: array<f32>;
 @group(0) @binding(2) var<storage, read> mean: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> variance: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>;
 
-@compute @workgroup_size(64)
-fn pack_latents(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) workgroups: vec3<u32>,
-  @builtin(local_invocation_index) lane: u32,
-) {
-  let index = (workgroup.y * workgroups.x + workgroup.x) * 64u + lane;
-  let quads = params.y_pitch / 4u;
-  let c = index % quads;
-  let token = index / quads;
+@compute @workgroup_size(64) fn pack_latents(own: Invocation) {
+  let token = token_of(own);
+  let c = vector_of(own);
   if (token >= params.rows) {
     return;
   }
-  let y_at = params.y_offset / 4u + token * quads + c;
+  let y_at = params.y_offset / 4u + token * vectors_of_row() + c;
   if (c >= params.channels) {
     y[y_at] = vec4<f32>(0.0);
     return;
   }
-  let pixel = token / params.width * 4u * params.width + token % params.width * 2u;
-  let above = params.x_offset + pixel * params.x_pitch + c;
+  let above = params.x_offset + pixel_of(token) * params.x_pitch + c;
   let below = above + 2u * params.width * params.x_pitch;
   let pixels = vec4<f32>(x[above], x[above + params.x_pitch], x[below], x[below + params.x_pitch]);
   y[y_at] = (pixels - mean[c]) / sqrt(variance[c] + params.eps);

@@ -1,4 +1,5 @@
 // split_heads: y[h, t, :] = rope(x[s, h, :] / sqrt(mean(x[s, h, :]^2) + eps) * weight), t = first row of y + s
+// with: row_lanes, row_sum, column_sum, store_octet
 //
 //   x       [rows, heads, head_size]           f32   within rows of x_pitch elements
 //   weight  [head_size]                        f32, zero from there up to a multiple of 8
@@ -8,83 +9,30 @@
 //
 // COPY: y[h, t, :] = x[s, h, :], for v. HALVES: rope rotates the pairs (i, i + head_size / 2), as Qwen3 does, instead
 // of the neighbours (2i, 2i + 1), as FLUX.2 does. ALIGNED: head_size is a multiple of 8, x_offset of 4.
-// LANES invocations (a power of two) share a row of y, eight columns at a time; one lane a row runs no barrier.
+// LANES invocations share a row of y, eight columns at a time.
 // Dispatch: ceil(rows * heads / ROWS_PER_WORKGROUP) workgroups, folded into x and y.
 
-struct Params {
-  rows: u32,
-  heads: u32,
-  head_size: u32,
-  x_pitch: u32,
-  x_offset: u32, // of the first row's first head
-  rope_pitch: u32,
-  cos_offset: u32,
-  sin_offset: u32,
-  y_pitch: u32,
-  y_offset: u32, // of the first head's first row to write
+struct SplitHeadsParams {
+  rows: u32, heads: u32, head_size: u32,
+  x_pitch: u32, x_offset: u32, // of the first row's first head
+  rope_pitch: u32, cos_offset: u32, sin_offset: u32,
+  y_pitch: u32, y_offset: u32, // of the first head's first row to write
   y_head_stride: u32, // elements from one head to the next
   eps: f32,
 }
 
-@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(0) var<uniform> params: SplitHeadsParams;
 @group(0) @binding(1) var<storage, read> x: array<vec4<f32>>;
 @group(0) @binding(2) var<storage, read> weight: array<vec4<f32>>;
 @group(0) @binding(3) var<storage, read> cos: array<vec4<f32>>;
 @group(0) @binding(4) var<storage, read> sin: array<vec4<f32>>;
 @group(0) @binding(5) var<storage, read_write> y: array<vec4<u32>>;
 
-override LANES: u32 = 16u;
-override ROWS_PER_WORKGROUP: u32 = 8u;
-override ALIGNED: bool = true;
 override HALVES: bool = false;
 override COPY: bool = false;
-override Y_F16: bool = false;
 
-var<workgroup> partial: array<f32, LANES * ROWS_PER_WORKGROUP>;
-
-// The sum of `value` over the lanes of a row, for all of them; every invocation of the workgroup must come here.
-fn row_sum(value: f32, lane: u32, row: u32) -> f32 {
-  if (LANES == 1u) {
-    return value;
-  }
-  let at = row * LANES + lane;
-  workgroupBarrier();
-  partial[at] = value;
-  workgroupBarrier();
-  for (var step = LANES / 2u; step > 0u; step /= 2u) {
-    if (lane < step) {
-      partial[at] += partial[at + step];
-    }
-    workgroupBarrier();
-  }
-  return partial[row * LANES];
-}
-
-// Eight values as f16, value 2i in the low half of word i, clamped to what f16 holds.
-fn pack_f16(a: vec4<f32>, b: vec4<f32>) -> vec4<u32> {
-  let most = vec4<f32>(65504.0);
-  let lo = clamp(a, -most, most);
-  let hi = clamp(b, -most, most);
-  return vec4<u32>(pack2x16float(lo.xy), pack2x16float(lo.zw), pack2x16float(hi.xy), pack2x16float(hi.zw));
-}
-
-// Writes the eight values that begin at element 8 * octet of y.
-fn store_y(octet: u32, a: vec4<f32>, b: vec4<f32>) {
-  if (Y_F16) {
-    y[octet] = pack_f16(a, b);
-  } else {
-    y[2u * octet] = bitcast<vec4<u32>>(a);
-    y[2u * octet + 1u] = bitcast<vec4<u32>>(b);
-  }
-}
-
-// Where a row's data begin, in elements, and what it is multiplied with.
-struct Row {
-  x: u32,
-  cos: u32,
-  sin: u32,
-  scale: f32,
-}
+// Where a row and its tables begin, in elements, and the norm's factor.
+struct Row { x: u32, cos: u32, sin: u32, scale: f32 }
 
 // Column c of the row after the norm.
 fn normed(row: Row, c: u32) -> f32 {
@@ -133,7 +81,7 @@ fn result4(row: Row, c: u32) -> vec4<f32> {
     let turned = normed4(row, select(c - half, c + half, is_first)) * sin[(row.sin + pair) / 4u];
     return own * cos[(row.cos + pair) / 4u] + select(turned, -turned, is_first);
   }
-  // Two pairs: the first or the second half of a vector of the tables.
+  // Four columns are two pairs, so they take the first or the second half of a vector of the tables.
   let cosines = cos[(row.cos + c / 2u) / 4u];
   let sines = sin[(row.sin + c / 2u) / 4u];
   let second = c % 8u != 0u;
@@ -142,33 +90,8 @@ fn result4(row: Row, c: u32) -> vec4<f32> {
   return own * along + vec4<f32>(-own.y, own.x, -own.w, own.z) * across;
 }
 
-// The lane's part of the row's sum of squares.
-fn squares_of(x_row: u32, lane: u32) -> f32 {
-  if (ALIGNED) {
-    var sum = vec4<f32>(0.0);
-    for (var c = 4u * lane; c < params.head_size; c += 4u * LANES) {
-      let values = x[(x_row + c) / 4u];
-      sum += values * values;
-    }
-    return sum.x + sum.y + sum.z + sum.w;
-  }
-  var sum = 0.0;
-  for (var c = lane; c < params.head_size; c += LANES) {
-    let value = x[(x_row + c) / 4u][(x_row + c) % 4u];
-    sum += value * value;
-  }
-  return sum;
-}
-
-@compute @workgroup_size(LANES, ROWS_PER_WORKGROUP)
-fn split_heads(
-  @builtin(workgroup_id) workgroup: vec3<u32>,
-  @builtin(num_workgroups) workgroups: vec3<u32>,
-  @builtin(local_invocation_id) local: vec3<u32>,
-) {
-  let wanted = (workgroup.y * workgroups.x + workgroup.x) * ROWS_PER_WORKGROUP + local.y;
-  // Rows past the end repeat the last one, because all invocations must reach the barriers.
-  let index = min(wanted, params.rows * params.heads - 1u);
+@compute @workgroup_size(LANES, ROWS_PER_WORKGROUP) fn split_heads(own: Invocation) {
+  let index = row_within(own, params.rows * params.heads);
   let head = index % params.heads;
   let s = index / params.heads;
   var row: Row;
@@ -176,14 +99,15 @@ fn split_heads(
   row.cos = params.cos_offset + s * params.rope_pitch;
   row.sin = params.sin_offset + s * params.rope_pitch;
   if (!COPY) {
-    let sum = row_sum(squares_of(row.x, local.x), local.x, local.y);
+    let squares = column_sum(row.x, params.head_size, own.local.x, LANES, 0.0, true);
+    let sum = row_sum(squares, own.local.x, own.local.y);
     row.scale = 1.0 / sqrt(sum / f32(params.head_size) + params.eps);
   }
-  if (wanted >= params.rows * params.heads) {
+  if (row_of(own) >= params.rows * params.heads) {
     return;
   }
   let y_row = (params.y_offset + head * params.y_head_stride + s * params.y_pitch) / 8u;
-  for (var o = local.x; o < params.y_pitch / 8u; o += LANES) {
-    store_y(y_row + o, result4(row, 8u * o), result4(row, 8u * o + 4u));
+  for (var o = own.local.x; o < params.y_pitch / 8u; o += LANES) {
+    store_octet(y_row + o, result4(row, 8u * o), result4(row, 8u * o + 4u));
   }
 }

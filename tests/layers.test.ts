@@ -6,6 +6,8 @@ import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { kernelLayout } from "../src/engine/gpu/kernel.js";
+import { kernelSources } from "../src/engine/gpu/kernel-sources.js";
+import { readShaders } from "../src/setup/build.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -44,9 +46,8 @@ const sources = new Map(
     readFileSync(join(root, path), "utf8"),
   ]),
 );
-const kernels = new Map(
-  filesUnder("kernels", ".wgsl").map((path) => [path.slice(8, -5), readFileSync(join(root, path), "utf8")]),
-);
+/** As the files are; {@link kernelSources} has them linked. */
+const kernels = readShaders(join(root, "kernels"));
 const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|(errors|text|index)\.ts$)/.test(path));
 
 function filesUnder(folder: string, suffix: string): string[] {
@@ -143,21 +144,16 @@ describe("the web-standard half", () => {
   });
 });
 
-type WgslFunction = { name: string; text: string; isEntry: boolean };
-
-/** The functions of a WGSL file: attributes left out, text from `fn` to the closing brace. */
-function functionsOf(code: string): WgslFunction[] {
-  const found: WgslFunction[] = [];
-  for (const match of withoutComments(code).matchAll(/((?:@\w+(?:\([^)]*\))?\s*)*)fn\s+(\w+)\s*\([\s\S]*?^\}/gm)) {
-    const text = match[0].slice((match[1] as string).length);
-    found.push({ name: match[2] as string, text, isEntry: /@compute/.test(match[1] as string) });
-  }
-  return found;
-}
-
 /** The comment that a file begins with. */
 function headerOf(code: string): string {
   return (/^(?:\/\/.*\n|\n)*/.exec(code) as RegExpExecArray)[0];
+}
+
+/** The contract of a kernel, and those of the kernels that it computes the same function as. */
+function contractOf(stem: string): string {
+  const header = headerOf(kernels.get(stem) as string);
+  const other = /^\/\/ The same function as (\w+)/m.exec(header)?.[1];
+  return other ? header + contractOf(other) : header;
 }
 
 describe("kernels", () => {
@@ -168,26 +164,26 @@ describe("kernels", () => {
   test.each([...kernels.keys()])("%s states its contract", (stem) => {
     const code = kernels.get(stem) as string;
     expect(code.split("\n", 1)[0]).toMatch(new RegExp(`^// ${stem}: .*=`));
-    const header = headerOf(code);
+    const contract = contractOf(stem);
     const { bindings } = kernelLayout(stem);
     const undescribed = bindings.filter(
-      ({ name, access }) => access !== "uniform" && !new RegExp(`^//\\s+${name}\\s`, "m").test(header),
+      ({ name, access }) => access !== "uniform" && !new RegExp(`^//\\s+${name}\\s`, "m").test(contract),
     );
     expect(undescribed.map(({ name }) => name)).toEqual([]);
-    expect(header).toMatch(/Dispatch: /);
+    expect(headerOf(code)).toMatch(/Dispatch: /);
   });
 
   test.each([...kernels.keys()])("%s has one entry point of its own name, uniforms first", (stem) => {
-    const code = kernels.get(stem) as string;
-    const entries = functionsOf(code).filter((f) => f.isEntry);
-    expect(entries.map((f) => f.name)).toEqual([stem]);
+    const code = withoutComments(kernelSources[stem] as string);
+    const entries = [...code.matchAll(/@compute\b[\s\S]*?\bfn\s+(\w+)/g)].map((match) => match[1]);
+    expect(entries).toEqual([stem]);
     const { bindings } = kernelLayout(stem);
     expect(bindings[0]).toEqual({ name: "params", index: 0, access: "uniform" });
     expect(bindings.map((b) => b.index)).toEqual(bindings.map((_, i) => i));
   });
 
   test.each([...kernels.keys()])("%s is portable, or says in its name what it needs", (stem) => {
-    const code = withoutComments(kernels.get(stem) as string);
+    const code = withoutComments(kernelSources[stem] as string);
     const needs = [...code.matchAll(/^\s*enable\s+([\w\s,]+);/gm)].flatMap((m) => (m[1] as string).split(/\s*,\s*/));
     const named: Record<string, RegExp> = { f16: /f16|matrix/, subgroups: /subgroup/ };
     for (const feature of needs) expect(stem).toMatch(named[feature] ?? /subgroup_matrix/);
@@ -195,24 +191,8 @@ describe("kernels", () => {
   });
 
   test.each([...kernels.keys()])("%s has only numbers among its tunables", (stem) => {
-    const block = /^\/\/ tunables.*\n((?:.+\n)*)/m.exec(kernels.get(stem) as string);
-    for (const line of block?.[1]?.trimEnd().split("\n") ?? []) expect(line).toMatch(/^const [A-Z0-9_]+: u32 = \d+u;/);
-  });
-
-  test("functions of one name are copies of each other", () => {
-    const first = new Map<string, { stem: string; text: string }>();
-    const copies: string[] = [];
-    const different: string[] = [];
-    for (const [stem, code] of kernels) {
-      for (const { name, text } of functionsOf(code)) {
-        const known = first.get(name) ?? { stem, text };
-        first.set(name, known);
-        if (known.stem === stem) continue;
-        copies.push(name);
-        if (known.text !== text) different.push(`${name} in ${known.stem}.wgsl and ${stem}.wgsl`);
-      }
-    }
-    expect(different).toEqual([]);
-    expect(copies).toContain("pack_f16");
+    const blocks = (kernelSources[stem] as string).matchAll(/^\/\/ tunables.*\n((?:.+\n)*)/gm);
+    const lines = [...blocks].flatMap((block) => (block[1] as string).trimEnd().split("\n"));
+    for (const line of lines) expect(line).toMatch(/^const [A-Z0-9_]+: u32 = \d+u;/);
   });
 });

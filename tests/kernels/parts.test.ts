@@ -1,7 +1,13 @@
-// Parts of kernels: how they are linked. Runs nothing on a device.
+// Parts of kernels: how they are linked, and what they must be for that. Reads kernels/ as text; runs nothing on a device.
 
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { linkKernels } from "../../src/setup/build.mjs";
+import { linkKernels, readShaders } from "../../src/setup/build.mjs";
+
+const folder = fileURLToPath(new URL("../../kernels", import.meta.url));
+const kernels = readShaders(folder);
+const parts = readShaders(join(folder, "parts"));
 
 describe("linkKernels", () => {
   const some = new Map([
@@ -43,5 +49,81 @@ describe("linkKernels", () => {
     expect(() => linkKernels(new Map([["k", "// with: lost\n"]]), lost)).toThrow(
       'kernels/parts/lost.wgsl names the part "nowhere": there is no kernels/parts/nowhere.wgsl',
     );
+  });
+});
+
+/** Text without comments. */
+function codeOf(text: string): string {
+  return text.replace(/(^|\s)\/\/.*$/gm, "$1");
+}
+
+/** Names of the functions that a text declares. */
+function functionsOf(text: string): string[] {
+  return [...codeOf(text).matchAll(/\bfn\s+(\w+)/g)].map((match) => match[1] as string);
+}
+
+/** Those kernels that a part is linked to. */
+function usersOf(part: string): string[] {
+  const linked = linkKernels(kernels, parts);
+  return [...linked].filter(([, text]) => text.includes(parts.get(part) as string)).map(([stem]) => stem);
+}
+
+describe("parts", () => {
+  it.each([...parts.keys()])("%s is used by at least two kernels", (part) => {
+    expect(usersOf(part).length).toBeGreaterThan(1);
+  });
+
+  it.each([...parts])("%s says what it has, and leaves bindings and entry points to kernels", (part, text) => {
+    expect(text.split("\n", 1)[0]).toMatch(new RegExp(`^// ${part}: .{10,}`));
+    expect(codeOf(text)).not.toMatch(/@(?:group|binding|compute)\b|\bvar<(?:uniform|storage)\b/);
+    expect(codeOf(text)).not.toMatch(/^\s*(?:enable|requires|diagnostic)\b/m);
+  });
+
+  it("name the type f16 only if all their users do", () => {
+    const users = [...parts].filter(([, text]) => /\bf16\b/.test(codeOf(text))).flatMap(([part]) => usersOf(part));
+    const portable = users.filter((stem) => !/^enable .*\bf16\b/m.test(kernels.get(stem) as string));
+    expect(portable).toEqual([]);
+  });
+
+  it("and kernels declare a function once, unless a part leaves it to those who use it", () => {
+    const texts = [...kernels.values(), ...parts.values()];
+    const left = new Set(
+      [...parts.values()].flatMap((text) => {
+        const own = functionsOf(text);
+        return [...codeOf(text).matchAll(/\b(\w+)\(/g)]
+          .map((m) => m[1] as string)
+          .filter((name) => !own.includes(name));
+      }),
+    );
+    const declared = texts.flatMap(functionsOf);
+    const twice = declared.filter((name, i) => declared.indexOf(name) < i && !left.has(name));
+    expect(twice).toEqual([]);
+  });
+});
+
+/** Of the lines of 12 characters or more, the share that stands in more than one of these texts. */
+function repeatedShare(texts: string[]): number {
+  const files = texts.map((text) =>
+    text.split("\n").flatMap((line) => (line.trim().length >= 12 ? [line.trim()] : [])),
+  );
+  const places = new Map<string, Set<number>>();
+  for (const [file, lines] of files.entries())
+    for (const line of lines) places.set(line, (places.get(line) ?? new Set()).add(file));
+  const all = files.flat();
+  return all.filter((line) => (places.get(line) as Set<number>).size > 1).length / all.length;
+}
+
+describe("repeated text", () => {
+  const texts = [...kernels.values(), ...parts.values()];
+
+  it("is counted by lines and files", () => {
+    const [long, other] = ["a line that counts", "another line that counts"];
+    expect(repeatedShare([`${long}\n${long}\n`, `${other}\nshort\n`])).toBe(0);
+    expect(repeatedShare([`${long}\n${long}\nshort\n`, `  ${long}\n${other}\nshort\n`])).toBe(0.75);
+  });
+
+  it("is less than 15 % of the kernels and their parts", () => {
+    expect(repeatedShare(texts)).toBeLessThan(0.15);
+    expect(repeatedShare(texts.map(codeOf))).toBeLessThan(0.15);
   });
 });
