@@ -2,53 +2,11 @@
 // Every other kernel's result is set against these, measured in the same run.
 
 import { BufferPlan } from "../src/engine/gpu/buffer-plan.js";
-import { bindRows } from "../src/engine/gpu/commands.js";
 import type { Device } from "../src/engine/gpu/device.js";
-import { kernel } from "../src/engine/gpu/kernel.js";
 import { Recorder } from "../src/engine/gpu/recorder.js";
-import type { Tensor } from "../src/engine/gpu/tensor.js";
-import { foldWorkgroups } from "../src/engine/ops/cut.js";
+import { fmaFlops, recordCopy, recordFma } from "./ceiling-kernels.js";
 
 export type Ceilings = { gflops: number; gbps: number };
-
-/** Lanes of a workgroup of both kernels, and how often one step of bench_fma applies the formula. */
-const lanes = 64;
-const unrolled = 8;
-
-/** Records bench_fma: `workgroups`·64 invocations, each `steps`·8 times 12 multiplications and additions; y holds 4 each. */
-export function recordFma(
-  recorder: Recorder,
-  { workgroups, steps, scale, offset }: { workgroups: number; steps: number; scale: number; offset: number },
-): Tensor {
-  const y = recorder.scratch("fma", (workgroups * lanes) / 2, 8);
-  const output = bindRows(y);
-  recorder.dispatch({
-    kernel: kernel("bench_fma"),
-    label: "bench_fma",
-    bindings: { y: output.binding },
-    params: { steps, scale, offset },
-    workgroups: [workgroups, 1, 1],
-    flops: workgroups * lanes * steps * unrolled * 24,
-    bytes: workgroups * lanes * 16,
-  });
-  return y;
-}
-
-/** Records bench_copy of a whole tensor. */
-export function recordCopy(recorder: Recorder, x: Tensor): Tensor {
-  const y = recorder.scratch("copy", x.rows, x.cols);
-  const vectors = (x.rows * x.pitch) / 4;
-  recorder.dispatch({
-    kernel: kernel("bench_copy"),
-    label: "bench_copy",
-    bindings: { x: bindRows(x).binding, y: bindRows(y).binding },
-    params: { vectors },
-    workgroups: foldWorkgroups(vectors / lanes),
-    flops: 0,
-    bytes: 32 * vectors,
-  });
-  return y;
-}
 
 /** The best of several runs of either kernel. */
 export async function measureCeilings(device: Device, runs = 5): Promise<Ceilings> {
@@ -56,7 +14,7 @@ export async function measureCeilings(device: Device, runs = 5): Promise<Ceiling
   const megabytes = device.isSoftware ? 32 : 120;
   const fma = await timeList(device, runs, (recorder) => {
     recordFma(recorder, { ...work, scale: 0.999, offset: 0.001 });
-    return work.workgroups * lanes * work.steps * unrolled * 24;
+    return fmaFlops(work);
   });
   const copy = await timeList(device, runs, (recorder) => {
     const x = recorder.scratch("ceiling", megabytes * 256, 1024);

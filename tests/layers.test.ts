@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { dirname, join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { kernelLayout } from "../src/engine/gpu/kernel.js";
+import { kernel } from "../src/engine/gpu/kernel.js";
 import { kernelSources } from "../src/engine/gpu/kernel-sources.js";
 import { readShaders } from "../src/setup/build.mjs";
 
@@ -165,7 +165,7 @@ describe("kernels", () => {
     const code = kernels.get(stem) as string;
     expect(code.split("\n", 1)[0]).toMatch(new RegExp(`^// ${stem}: .*=`));
     const contract = contractOf(stem);
-    const { bindings } = kernelLayout(stem);
+    const { bindings } = kernel(stem).layout;
     const undescribed = bindings.filter(
       ({ name, access }) => access !== "uniform" && !new RegExp(`^//\\s+${name}\\s`, "m").test(contract),
     );
@@ -177,7 +177,7 @@ describe("kernels", () => {
     const code = withoutComments(kernelSources[stem] as string);
     const entries = [...code.matchAll(/@compute\b[\s\S]*?\bfn\s+(\w+)/g)].map((match) => match[1]);
     expect(entries).toEqual([stem]);
-    const { bindings } = kernelLayout(stem);
+    const { bindings } = kernel(stem).layout;
     expect(bindings[0]).toEqual({ name: "params", index: 0, access: "uniform" });
     expect(bindings.map((b) => b.index)).toEqual(bindings.map((_, i) => i));
   });

@@ -7,9 +7,10 @@ import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
 import { checkPrecision, chooseOperands, openDeviceFor } from "./engine.js";
 import type { DeviceFacts, DeviceLimits } from "./gpu/facts.js";
 import { planMemory } from "./memory.js";
-import { choiceKey, type Workload } from "./ops/variants.js";
+import type { Workload } from "./ops/variants.js";
 import { expectedShape, type PictureShape, type Precision } from "./request.js";
 import { type TunedWorkloads, type TuneWorkloadsOptions, tuneWorkloads } from "./tuning/choices.js";
+import { workloadTally } from "./tuning/workload.js";
 import type { UsedPer } from "./weights/slots.js";
 import type { CheckpointSource } from "./weights/source.js";
 
@@ -42,7 +43,7 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads>
     const opened = [first];
     let workloads: Workload[];
     try {
-      workloads = posedWorkloads(first, checkpoint, expected, chooseOperands(first, precision));
+      workloads = workloadsOf(first, checkpoint, expected, chooseOperands(first, precision));
     } catch (error) {
       first.close();
       throw error;
@@ -54,27 +55,15 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads>
   }
 }
 
-/**
- * The workloads of a picture of so many steps that have several variants on such a device, the most expensive ones first,
- * by their FLOPs in all steps. Of those that share a name and variants the largest one stands for all.
- */
-export function posedWorkloads(
+/** What a picture of this shape and so many steps asks of such a device, see `workloadTally`. */
+function workloadsOf(
   facts: DeviceFacts,
   checkpoint: OpenCheckpoint,
   { shape, steps }: { shape: PictureShape; steps: number },
   operands: "f32" | "f16",
 ): Workload[] {
-  const posed = new Map<string, { workload: Workload; flops: number }>();
-  const onWorkload = (workload: Workload, per: UsedPer) => {
-    const runs = per === "step" ? steps : 1;
-    const key = choiceKey(facts, workload);
-    const known = posed.get(key);
-    const largest = known && known.workload.flops >= workload.flops ? known.workload : workload;
-    posed.set(key, { workload: largest, flops: (known?.flops ?? 0) + runs * workload.flops });
-  };
+  const tally = workloadTally(facts);
+  const onWorkload = (workload: Workload, per: UsedPer) => tally.add(workload, per === "step" ? steps : 1);
   planMemory(checkpoint, shape, { operands, facts, onWorkload });
-  return [...posed.values()]
-    .filter(({ workload }) => workload.variants(facts).length > 1)
-    .sort((a, b) => b.flops - a.flops)
-    .map(({ workload }) => workload);
+  return tally.ranked();
 }

@@ -1,7 +1,8 @@
 // bench_fma and bench_copy compute what their headers say: a ceiling of work that was not done would be no ceiling.
 
 import { expect, test } from "vitest";
-import { measureCeilings, recordCopy, recordFma } from "../../bench/ceilings.js";
+import { recordCopy, recordFma } from "../../bench/ceiling-kernels.js";
+import { measureCeilings } from "../../bench/ceilings.js";
 import { testDevice } from "../gpu.js";
 import { firstDifference, flippedDevice, nmse, nmseBound, normal, runRecorded } from "../kernels/reference.js";
 

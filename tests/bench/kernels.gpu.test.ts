@@ -8,7 +8,7 @@ import { type BenchKernelsOptions, benchKernels } from "../../bench/kernels.js";
 import { BufferPlan } from "../../src/engine/gpu/buffer-plan.js";
 import type { Dispatch } from "../../src/engine/gpu/commands.js";
 import { Recorder } from "../../src/engine/gpu/recorder.js";
-import { matmulVariants } from "../../src/engine/ops/matmul.js";
+import { matmulWorkload } from "../../src/engine/ops/matmul.js";
 import { MadeInputs, sampleValues } from "../../src/engine/tuning/inputs.js";
 import { testDevice } from "../gpu.js";
 import { readTensor } from "../kernels/reference.js";
@@ -107,7 +107,9 @@ test("every other kernel that can compute a case is timed after the device's cho
   expect(alone.result.results.map(({ variant }) => variant)).toEqual([rows[0]!.variant]);
   const { device } = await testDevice();
   const product = { rows: 256, k: 128, cols: 384, a: "f32", weight: "bf16", operands: "f32", isGated: true } as const;
-  const stems = matmulVariants(device, product).map(({ stem }) => stem);
+  const stems = matmulWorkload(product)
+    .variants(device)
+    .map(({ stem }) => stem);
   expect(stems.length).toBeGreaterThan(1);
   expect(rows.map(({ kernel }) => kernel)).toEqual(stems);
   expect(new Set(rows.map(({ variant }) => variant)).size).toBe(stems.length);

@@ -3,10 +3,10 @@
 import { expect, it } from "vitest";
 import { openCheckpoint } from "../../src/engine/checkpoint.js";
 import { variantName } from "../../src/engine/ops/variants.js";
-import { posedWorkloads } from "../../src/engine/tune.js";
 import { testDevice } from "../gpu.js";
 import { tinySource } from "./checkpoints.js";
 import { draw, openTiny, testGpu } from "./open.js";
+import { posedWorkloads } from "./posed-workloads.js";
 import { resetCounts, type SpiedDevice, spyOn } from "./spied-gpu.js";
 import { failure, sameBytes } from "./weights/fixtures.js";
 
@@ -28,8 +28,8 @@ it("times the plan that draws: nothing is compiled or kept for it, and the next 
 
 it("times the kernels that were chosen, in as many dispatches as there are", async () => {
   const { device } = await testDevice();
-  const picture = { shape: { ...size, references: [], isGuided: false }, steps: 1 };
-  const workloads = posedWorkloads(device, await openCheckpoint(tinySource()), picture, "f32");
+  const shape = { ...size, references: [], isGuided: false };
+  const workloads = posedWorkloads(device, await openCheckpoint(tinySource()), shape, "f32");
   // A kernel of another file than the built-in choice's, wherever there is one.
   const others = workloads.flatMap(({ name, variants }) => {
     const [first, ...rest] = variants(device);

@@ -3,19 +3,20 @@
 import { expect, it } from "vitest";
 import { openCheckpoint } from "../../src/engine/checkpoint.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
-import { posedWorkloads, tuneKernels } from "../../src/engine/tune.js";
+import { tuneKernels } from "../../src/engine/tune.js";
 import { noTime } from "../../src/engine/tuning/choices.js";
 import { testDevice } from "../gpu.js";
 import { tinySource } from "./checkpoints.js";
 import { openTiny, testGpu } from "./open.js";
+import { posedWorkloads } from "./posed-workloads.js";
 import { spyOn, wrap } from "./spied-gpu.js";
 import { failure } from "./weights/fixtures.js";
 
 it("workloads are those that a picture poses, the most expensive first, and what is chosen for them is taken", async () => {
   const { device } = await testDevice();
   const checkpoint = await openCheckpoint(tinySource());
-  const picture = { shape: { width: 64, height: 64, references: [], isGuided: false }, steps: 4 };
-  const workloads = posedWorkloads(device, checkpoint, picture, "f32");
+  const shape = { width: 64, height: 64, references: [], isGuided: false };
+  const workloads = posedWorkloads(device, checkpoint, shape, "f32");
   expect(new Set(workloads.map(({ name }) => name)).size).toBe(workloads.length);
   for (const workload of workloads) expect(workload.variants(device).length).toBeGreaterThan(1);
   if (device.isSoftware) {
@@ -72,7 +73,7 @@ it("can be cut short", async () => {
   const running = tuneKernels({ ...what, signal: stop.signal, onProgress: () => stop.abort() });
   const { device } = await testDevice();
   const checkpoint = await openCheckpoint(tinySource());
-  const picture = { shape: { width: 64, height: 64, references: [], isGuided: false }, steps: 4 };
-  if (posedWorkloads(device, checkpoint, picture, "f32").length > 0) await failure(running, "request.cancelled");
+  const shape = { width: 64, height: 64, references: [], isGuided: false };
+  if (posedWorkloads(device, checkpoint, shape, "f32").length > 0) await failure(running, "request.cancelled");
   else expect(await running).toEqual({});
 });

@@ -7,8 +7,8 @@ import type { Engine } from "../../src/engine/engine.js";
 import { openDevice } from "../../src/engine/gpu/device.js";
 import type { Workload } from "../../src/engine/ops/variants.js";
 import { variantName } from "../../src/engine/ops/variants.js";
-import { posedWorkloads } from "../../src/engine/tune.js";
 import { createGpu } from "../../src/node/dawn.js";
+import { posedWorkloads } from "../engine/posed-workloads.js";
 import { listTraces, traceCheckpoint } from "./catalog.js";
 import { compareTrace, failures, openTestEngine } from "./run.js";
 
@@ -26,8 +26,8 @@ it.each(["f32", "f16"] as const)("%s", async (precision) => {
   if (!trace) return expect(process.env.DAYBREAK_TRACE_FILTER).toBeTruthy();
   const source = await traceCheckpoint(trace.checkpoint);
   const device = await openDevice({ gpu: await createGpu() });
-  const picture = { shape: { width: 96, height: 64, references: [], isGuided: false }, steps: 4 };
-  const workloads = posedWorkloads(device, await openCheckpoint(source), picture, precision);
+  const shape = { width: 96, height: 64, references: [], isGuided: false };
+  const workloads = posedWorkloads(device, await openCheckpoint(source), shape, precision);
   const namesOf = (workload: Workload) => workload.variants(device).map(variantName);
   const most = Math.max(1, ...workloads.map((workload) => namesOf(workload).length));
   const tunings = Array.from({ length: most - 1 }, (_, i) => {

@@ -1,9 +1,9 @@
 // Attention against f64: joint, causal with a key limit and grouped heads.
 
 import { beforeAll, describe, expect, it } from "vitest";
-import { kernelLayout } from "../../src/engine/gpu/kernel.js";
+import { kernel } from "../../src/engine/gpu/kernel.js";
 import { padded8 } from "../../src/engine/gpu/tensor.js";
-import { attention, attentionVariants, mostHeadSize } from "../../src/engine/ops/attention.js";
+import { attention, attentionWorkload, mostHeadSize } from "../../src/engine/ops/attention.js";
 import { type Variant, variantName } from "../../src/engine/ops/variants.js";
 import { createGpu } from "../../src/node/dawn.js";
 import { configurations, opened, recordWith, roundsOperands, type TunedDevice, withEach } from "./linear.js";
@@ -81,8 +81,10 @@ it("the portable kernel needs no more than every WebGPU device has", async () =>
   const least = (await adapter?.requestDevice()) as GPUDevice;
   for (const headSize of [2, 32, 40, 80, mostHeadSize]) {
     const shape = { tokens: 100, heads: 1, headSize, operands: "f32" } as const;
-    const { stem, tunables } = attentionVariants(device.device, shape).find(({ stem }) => stem === "attention")!;
-    const { code } = kernelLayout(stem, { ...tunables, GROUPS: padded8(headSize) / 8 });
+    const { stem, tunables } = attentionWorkload(shape)
+      .variants(device.device)
+      .find(({ stem }) => stem === "attention")!;
+    const { code } = kernel(stem, { tunables: { ...tunables, GROUPS: padded8(headSize) / 8 } }).layout;
     least.pushErrorScope("validation");
     const module = least.createShaderModule({ code });
     least.createComputePipeline({ layout: "auto", compute: { module, entryPoint: stem } });
@@ -93,7 +95,7 @@ it("the portable kernel needs no more than every WebGPU device has", async () =>
 it("heads are of at most 128 channels", async () => {
   const { device } = await opened({});
   const shape = { tokens: 100, heads: 1, headSize: 129, operands: "f32" } as const;
-  expect(() => attentionVariants(device, shape)).toThrow("heads of 129 channels: at most 128");
+  expect(() => attentionWorkload(shape).variants(device)).toThrow("heads of 129 channels: at most 128");
 });
 
 describe.each(configurations)("attention on %s", (_, open) => {
@@ -129,7 +131,7 @@ describe.each(configurations)("attention on %s", (_, open) => {
     "$shape qk $qk causal $causal limit $limit",
     async (c) => {
       const [heads, , tokens, headSize] = c.shape;
-      const variants = attentionVariants(test.device, { tokens, heads, headSize, operands: c.qk ?? "f32" });
+      const variants = attentionWorkload({ tokens, heads, headSize, operands: c.qk ?? "f32" }).variants(test.device);
       await withEach(test, variants, async (variant) => {
         const bound = roundsOperands(variant) ? nmseBound.f16 : nmseBound.f32;
         expect(await run(c, variant), variantName(variant)).toBeLessThanOrEqual(bound);
@@ -146,7 +148,7 @@ describe.each(configurations)("attention on %s", (_, open) => {
       Float32Array,
     ];
     v[20 * size + 7] = Number.NEGATIVE_INFINITY;
-    const variants = attentionVariants(test.device, { tokens, heads: 1, headSize: size, operands: "f16" });
+    const variants = attentionWorkload({ tokens, heads: 1, headSize: size, operands: "f16" }).variants(test.device);
     await withEach(test, variants, async (variant) => {
       const { y } = await runRecorded(test, (recorder, inputs) => {
         const [qs, ks] = [q, k].map((x, i) => inputs.tensor("qk"[i] as string, tokens, size, x, { dtype: "f16" }));

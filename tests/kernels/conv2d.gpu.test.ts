@@ -2,7 +2,7 @@
 
 import { beforeAll, describe, expect, it } from "vitest";
 import { padded8 } from "../../src/engine/gpu/tensor.js";
-import { type Conv2dOptions, type Convolution, conv2d, conv2dVariants } from "../../src/engine/ops/conv2d.js";
+import { type Conv2dOptions, type Convolution, conv2d, convolutionWorkload } from "../../src/engine/ops/conv2d.js";
 import { type Variant, variantName } from "../../src/engine/ops/variants.js";
 import {
   configurations,
@@ -106,7 +106,7 @@ describe.each(configurations)("conv2d on %s", (_, open) => {
     const scale = { same: 1, upsample: 4, downsample: 1 / 4 }[c.mode ?? "same"];
     const pixels = height * width * scale;
     const convolution: Convolution = { pixels, inputs, outputs, weight: c.weight ?? "bf16", operands: "f16" };
-    await withEach(test, conv2dVariants(test.device, convolution), async (variant) => {
+    await withEach(test, convolutionWorkload(convolution).variants(test.device), async (variant) => {
       const bound = roundsOperands(variant) ? nmseBound.f16 : nmseBound.f32;
       expect(await run(test, c, variant), variantName(variant)).toBeLessThanOrEqual(bound);
     });
@@ -118,7 +118,7 @@ describe.each(configurations)("conv2d on %s", (_, open) => {
     x[(2 * width + 3) * channels + 5] = Number.POSITIVE_INFINITY;
     const w = normal(2, channels * 9 * channels);
     const shape = { pixels: height * width, inputs: channels, outputs: channels };
-    const variants = conv2dVariants(test.device, { ...shape, weight: "bf16", operands: "f16" });
+    const variants = convolutionWorkload({ ...shape, weight: "bf16", operands: "f16" }).variants(test.device);
     await withEach(test, variants, async (variant) => {
       const { y } = await runRecorded(test, (recorder, inputs) => {
         const image = { tensor: inputs.tensor("x", height * width, channels, x), height, width };

@@ -5,16 +5,16 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Recorder } from "../../src/engine/gpu/recorder.js";
 import type { Tensor } from "../../src/engine/gpu/tensor.js";
-import { attention, attentionVariants } from "../../src/engine/ops/attention.js";
-import { conv2d, conv2dVariants } from "../../src/engine/ops/conv2d.js";
-import { matmul, matmulVariants } from "../../src/engine/ops/matmul.js";
+import { attention, attentionWorkload } from "../../src/engine/ops/attention.js";
+import { conv2d, convolutionWorkload } from "../../src/engine/ops/conv2d.js";
+import { matmul, matmulWorkload } from "../../src/engine/ops/matmul.js";
 import type { Variant } from "../../src/engine/ops/variants.js";
 import { opened, type TunedDevice, weightOf, withEach } from "./linear.js";
 import { firstDifference, type Inputs, normal, runRecorded } from "./reference.js";
 
 type Operation = {
   name: string;
-  variants: (test: TunedDevice) => Variant[];
+  variants: (test: TunedDevice) => readonly Variant[];
   record: (recorder: Recorder, inputs: Inputs) => Tensor;
 };
 
@@ -25,7 +25,8 @@ const [cols, k] = [150, 200];
 const operations: Operation[] = [
   ...[false, true].map((causal) => ({
     name: causal ? "causal attention" : "attention",
-    variants: ({ device }: TunedDevice) => attentionVariants(device, { tokens, heads, headSize, operands: "f16" }),
+    variants: ({ device }: TunedDevice) =>
+      attentionWorkload({ tokens, heads, headSize, operands: "f16" }).variants(device),
     record: (recorder: Recorder, inputs: Inputs) => {
       // Steep enough that maxima rise while the keys pass.
       const tensor = (name: string, seed: number, spread: number, dtype: "f32" | "f16") =>
@@ -37,13 +38,13 @@ const operations: Operation[] = [
   {
     name: "a convolution",
     variants: ({ device }) =>
-      conv2dVariants(device, {
+      convolutionWorkload({
         pixels: height * width,
         inputs: inputChannels,
         outputs,
         weight: "bf16",
         operands: "f16",
-      }),
+      }).variants(device),
     record: (recorder, inputs) => {
       const x = inputs.tensor("x", height * width, inputChannels, normal(1, height * width * inputChannels));
       const taps = 9 * inputChannels;
@@ -55,7 +56,7 @@ const operations: Operation[] = [
   ...[4, 90].map((rows) => ({
     name: `a product of ${rows} rows`,
     variants: ({ device }: TunedDevice) =>
-      matmulVariants(device, { rows, k, cols, a: "f32", weight: "bf16", operands: "f16", isGated: false }),
+      matmulWorkload({ rows, k, cols, a: "f32", weight: "bf16", operands: "f16", isGated: false }).variants(device),
     record: (recorder: Recorder, inputs: Inputs) => {
       const weight = weightOf(inputs, "weight", cols, k, normal(2, cols * k), "bf16");
       return matmul(recorder, inputs.tensor("a", rows, k, normal(1, rows * k)), weight, { operands: "f16" });

@@ -3,7 +3,7 @@
 import { beforeAll, describe, expect, it } from "vitest";
 import type { Recorder } from "../../src/engine/gpu/recorder.js";
 import { sliceRows, type Tensor } from "../../src/engine/gpu/tensor.js";
-import { type MatmulOptions, matmul, matmulVariants, type Product } from "../../src/engine/ops/matmul.js";
+import { type MatmulOptions, matmul, matmulWorkload, type Product } from "../../src/engine/ops/matmul.js";
 import { matrixVariants } from "../../src/engine/ops/matrix-tiles.js";
 import { type Variant, variantName } from "../../src/engine/ops/variants.js";
 import type { Weight } from "../../src/engine/weights/upload.js";
@@ -167,7 +167,9 @@ describe.each(configurations)("matmul on %s", (_, open) => {
     const [rows, cols, k] = shape;
     const product: Product = { rows, k, cols, a, weight, operands: "f16", isGated: epilogue === "silu gate" };
     const error = prepare(test, c);
-    const variants = matmulVariants(test.device, product).filter((v) => c.isForAll || !isSlowToCompile(test, v));
+    const variants = matmulWorkload(product)
+      .variants(test.device)
+      .filter((v) => c.isForAll || !isSlowToCompile(test, v));
     await withEach(test, variants, async (variant) => {
       const bound = roundsOperands(variant) ? nmseBound.f16 : nmseBound.f32;
       expect(await error(variant), variantName(variant)).toBeLessThanOrEqual(bound);
@@ -218,7 +220,9 @@ describe("matmul on matrix units", async () => {
     console.log(`${adapter} shows no matrix units of f16 with sums in f32: their kernels were not tested`);
     it("lists none where there are none", () => {
       const product = { rows: 64, k: 64, cols: 64, a: "f16", weight: "bf16", operands: "f16", isGated: false } as const;
-      const stems = matmulVariants(test.device, product).map(({ stem }) => stem);
+      const stems = matmulWorkload(product)
+        .variants(test.device)
+        .map(({ stem }) => stem);
       expect(stems).not.toContain("matmul_subgroup_matrix");
     });
   }

@@ -1,7 +1,7 @@
 // That the kernels' text is valid with every layout of matrix units, where the driver has matrix units at all.
 
 import { expect, it } from "vitest";
-import { kernelLayout } from "../../src/engine/gpu/kernel.js";
+import { kernel } from "../../src/engine/gpu/kernel.js";
 import { attentionMatrixVariants, matrixVariants } from "../../src/engine/ops/matrix-tiles.js";
 import { variantName } from "../../src/engine/ops/variants.js";
 import { gpus } from "../engine/ops/matrix-gpus.js";
@@ -21,7 +21,7 @@ it.each(gpus)("$gpu has every layout in valid WGSL", async ({ facts }) => {
     ),
   ];
   for (const { variant, types } of all) {
-    const { code } = kernelLayout(variant.stem, { ...types, ...variant.tunables });
+    const { code } = kernel(variant.stem, { tunables: { ...types, ...variant.tunables } }).layout;
     const { messages } = await real.gpu.createShaderModule({ code }).getCompilationInfo();
     const errors = messages.filter(({ type }) => type === "error").map(({ message }) => message);
     expect(errors, `${variantName(variant)} ${JSON.stringify(types)}`).toEqual([]);

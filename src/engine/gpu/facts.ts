@@ -84,6 +84,17 @@ export function workLimits({ flopsPerSecond, bytesPerSecond }: WorkRates) {
   };
 }
 
+/** A shorter time says more of the clock than of the device: pages get a coarse one. */
+const leastTime_ms = 0.1;
+/** How many times as slow as what is timed other kernels may be, so that they still keep within the limits. */
+const margin = 4;
+
+/** Work a second to cut by: a power of two, so that work is cut alike every time although times differ. */
+export function steadyRate(work: number, ms: number): number {
+  const measured = work / (Math.max(ms, leastTime_ms) / 1000);
+  return 2 ** Math.floor(Math.log2(measured / margin));
+}
+
 /** An ordinary GPU, as far as planning sees one. */
 export const ordinaryGpu: DeviceFacts = {
   features: new Set(),

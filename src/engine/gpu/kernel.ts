@@ -48,7 +48,7 @@ export function kernel(stem: string, options: KernelOptions = {}): Kernel {
 }
 
 /** Reads a kernel's declarations, with the given tunables put in. */
-export function kernelLayout(stem: string, tunables: Record<string, number> = {}): KernelLayout {
+function kernelLayout(stem: string, tunables: Record<string, number> = {}): KernelLayout {
   const key = `${stem} ${JSON.stringify(tunables)}`;
   let layout = layouts.get(key);
   if (!layout) {

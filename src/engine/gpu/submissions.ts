@@ -6,7 +6,7 @@ import { throwIfAborted } from "../../errors.js";
 import type { Device } from "./device.js";
 
 /** Submissions of a run that may be in the queue. They last up to half a second each, so the device never runs dry. */
-export const mostWaiting = 8;
+const mostWaiting = 8;
 
 /** Encodes the commands of one run and submits them. */
 export class Submissions {

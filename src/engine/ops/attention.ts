@@ -149,7 +149,7 @@ export type AttentionShape = {
 };
 
 /** What the choice for attention is called. */
-export function attentionName({ tokens, heads, headSize, operands }: AttentionShape): string {
+function attentionName({ tokens, heads, headSize, operands }: AttentionShape): string {
   return `attention ${heads}×${headSize}, ${sizeClass(tokens)} tokens ${operands}`;
 }
 
@@ -174,7 +174,7 @@ export function attentionWorkload(shape: AttentionShape): Workload {
 }
 
 /** The kernels that compute attention on this device, the built-in choice first. */
-export function attentionVariants(facts: DeviceFacts, { tokens, headSize, operands }: AttentionShape): Variant[] {
+function attentionVariants(facts: DeviceFacts, { tokens, headSize, operands }: AttentionShape): Variant[] {
   assert(headSize <= mostHeadSize, `heads of ${headSize} channels: at most ${mostHeadSize}`);
   const GROUPS = padded8(headSize) / 8;
   const variants: Variant[] = [];

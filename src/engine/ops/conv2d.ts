@@ -197,7 +197,7 @@ export type Convolution = {
 };
 
 /** What the choice for a convolution is called. */
-export function convolutionName({ pixels, inputs, outputs, weight, operands }: Convolution): string {
+function convolutionName({ pixels, inputs, outputs, weight, operands }: Convolution): string {
   return `conv2d ${inputs}→${outputs}, ${sizeClass(pixels)} pixels ${weight}${operands === "f16" ? " as f16" : ""}`;
 }
 
@@ -228,7 +228,7 @@ function mostSquare(pixels: number): number {
 }
 
 /** The kernels that compute a convolution on this device, the built-in choice first. */
-export function conv2dVariants(facts: DeviceFacts, { pixels, inputs, outputs, operands }: Convolution): Variant[] {
+function conv2dVariants(facts: DeviceFacts, { pixels, inputs, outputs, operands }: Convolution): Variant[] {
   const variants: Variant[] = [];
   if (operands === "f16" && pixels >= facts.limits.matrixRows) variants.push(...matrixVariants(facts, "conv2d"));
   if (usesSubgroupKernels(facts)) {

@@ -189,7 +189,7 @@ export type Product = {
 };
 
 /** What the choice for a product is called. */
-export function productName({ rows, k, cols, a, weight, operands, isGated }: Product): string {
+function productName({ rows, k, cols, a, weight, operands, isGated }: Product): string {
   return `matmul ${sizeClass(rows)}×${k}×${cols} ${a}×${weight}${operands === "f16" ? " as f16" : ""}${isGated ? " gated" : ""}`;
 }
 
@@ -219,7 +219,7 @@ const panelRows = 24;
 export const largeFlops = 1e9;
 
 /** The kernels that compute a product on this device, the built-in choice first. */
-export function matmulVariants(facts: DeviceFacts, { rows, k, cols, operands, isGated }: Product): Variant[] {
+function matmulVariants(facts: DeviceFacts, { rows, k, cols, operands, isGated }: Product): Variant[] {
   const variants: Variant[] = [];
   // A product of so few rows takes as long as reading the weight does; of a tile's rows most would be computed in vain.
   const isMatvecFirst = rows <= 4 && !usesSubgroupKernels(facts);

@@ -29,9 +29,9 @@ export type TunedWorkload = {
 export type TunedWorkloads = Record<string, TunedWorkload>;
 
 /** A variant must be this much faster than the built-in one: less is noise, and would change from day to day. */
-export const leastGain = 0.03;
+const leastGain = 0.03;
 /** Seconds that tuning takes unless another number is given. */
-export const defaultTuneSeconds = 10;
+const defaultSeconds = 10;
 /** For runs that have begun to end; what goes on longer is no longer waited for. */
 const grace_ms = 1000;
 /** A variant that was waited for so long when the time was up is not tried again. */
@@ -40,7 +40,7 @@ const tooSlow_ms = 3000;
 const mostLosses = 3;
 
 export type TuneWorkloadsOptions = {
-  /** Default {@link defaultTuneSeconds}. */
+  /** Default 10. */
   seconds?: number;
   /** Choices that are kept. Those that could not be measured are measured again only if `complete` is set. */
   known?: TunedWorkloads;
@@ -59,7 +59,7 @@ export type TuneWorkloadsOptions = {
 export async function tuneWorkloads(
   workloads: readonly Workload[],
   open: () => Promise<Device>,
-  { seconds = defaultTuneSeconds, known = {}, complete = false, onChoice, onProgress, signal }: TuneWorkloadsOptions,
+  { seconds = defaultSeconds, known = {}, complete = false, onChoice, onProgress, signal }: TuneWorkloadsOptions,
 ): Promise<TunedWorkloads> {
   const deadline = performance.now() + 1000 * seconds;
   const bench: Bench = { device: await open(), open, deadline, signal, excluded: new Map() };

@@ -3,9 +3,10 @@
 
 import { describe, expect, it, vi } from "vitest";
 import { openCheckpoint } from "../../../src/engine/checkpoint.js";
-import { openTriedDevice, steadyRate, tryMatrices } from "../../../src/engine/device/trial.js";
+import { tryMatrices } from "../../../src/engine/device/matrices.js";
+import { openTriedDevice } from "../../../src/engine/device/trial.js";
 import { type Device, openDevice } from "../../../src/engine/gpu/device.js";
-import type { MatrixConfig } from "../../../src/engine/gpu/facts.js";
+import { type MatrixConfig, steadyRate } from "../../../src/engine/gpu/facts.js";
 import { choosePlan } from "../../../src/engine/memory.js";
 import { matmulWorkload } from "../../../src/engine/ops/matmul.js";
 import { matrixVariants } from "../../../src/engine/ops/matrix-tiles.js";

@@ -1,9 +1,9 @@
 // The layouts of matrix units that no device here may have: what each GPU is offered first. Needs none of them.
 
 import { describe, expect, it } from "vitest";
-import { attentionVariants } from "../../../src/engine/ops/attention.js";
-import { conv2dVariants } from "../../../src/engine/ops/conv2d.js";
-import { matmulVariants } from "../../../src/engine/ops/matmul.js";
+import { attentionWorkload } from "../../../src/engine/ops/attention.js";
+import { convolutionWorkload } from "../../../src/engine/ops/conv2d.js";
+import { matmulWorkload } from "../../../src/engine/ops/matmul.js";
 import { attentionMatrixVariants, matrixVariants } from "../../../src/engine/ops/matrix-tiles.js";
 import type { Variant } from "../../../src/engine/ops/variants.js";
 import { gpus, nvidia, unitsOf } from "./matrix-gpus.js";
@@ -29,9 +29,9 @@ describe.each(gpus)("$gpu", ({ facts, product, attention, lanes }) => {
     const image = { pixels: 64, inputs: 64, outputs: 64, weight: "bf16" } as const;
     const heads = { tokens: 64, heads: 2, headSize: 128 };
     const firsts = (["f16", "f32"] as const).map((operands) => [
-      matmulVariants(facts, { ...product, operands })[0]?.stem,
-      conv2dVariants(facts, { ...image, operands })[0]?.stem,
-      attentionVariants(facts, { ...heads, operands })[0]?.stem,
+      matmulWorkload({ ...product, operands }).variants(facts)[0]?.stem,
+      convolutionWorkload({ ...image, operands }).variants(facts)[0]?.stem,
+      attentionWorkload({ ...heads, operands }).variants(facts)[0]?.stem,
     ]);
     const stems = ["matmul", "conv2d", "attention"];
     expect(firsts).toEqual([stems.map((stem) => `${stem}_subgroup_matrix`), stems]);
