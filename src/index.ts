@@ -32,7 +32,8 @@ export {
   maxWalkFrames,
 } from "./engine/request.js";
 export { type TuneOptions, tuneKernels } from "./engine/tune.js";
-export { type TunedWorkload, type TunedWorkloads, tuningOf } from "./engine/tuning/choices.js";
+export { tuningOf } from "./engine/tuning/choices.js";
+export type { TunedWorkload, TunedWorkloads } from "./engine/tuning/chosen.js";
 export {
   blobSource,
   bytesSource,

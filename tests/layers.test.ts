@@ -7,7 +7,7 @@ import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { kernel } from "../src/engine/gpu/kernel.js";
 import { kernelSources } from "../src/engine/gpu/kernel-sources.js";
-import { readShaders } from "../src/setup/build.mjs";
+import { readShaders } from "../src/setup/kernels.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 

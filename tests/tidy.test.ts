@@ -27,7 +27,8 @@ const sources = new Map(
 );
 
 function withoutComments(text: string): string {
-  return text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "$1");
+  // Whichever begins first: a line comment may speak of kernels/*.wgsl.
+  return text.replace(/(^|\s)\/\/.*$|\/\*[\s\S]*?\*\//gm, "$1");
 }
 
 type Imported = { from: string; names: Set<string>; isAll: boolean };

@@ -3,8 +3,10 @@
 
 import type { DeviceLimits, Tuning } from "../engine/gpu/facts.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
+import { sha256 } from "../engine/sha256.js";
 import { type TuneOptions, tuneKernels } from "../engine/tune.js";
-import { sha256, type TunedWorkload, type TunedWorkloads, tuningKey, tuningOf } from "../engine/tuning/choices.js";
+import { tuningKey, tuningOf } from "../engine/tuning/choices.js";
+import type { TunedWorkload, TunedWorkloads } from "../engine/tuning/chosen.js";
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
 import { dawnFacts } from "./dawn.js";

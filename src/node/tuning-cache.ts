@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { TunedWorkload, TunedWorkloads } from "../engine/tuning/choices.js";
+import type { TunedWorkload, TunedWorkloads } from "../engine/tuning/chosen.js";
 import type { Candidate } from "../engine/tuning/trials.js";
 import { DaybreakError } from "../errors.js";
 import { cacheFolder } from "./cache-folder.js";

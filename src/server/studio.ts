@@ -24,6 +24,7 @@ const studioFiles: readonly StudioFile[] = [
   studioFile("/studio.css", "studio.css", "text/css"),
   studioFile("/studio.js", "studio.js", "text/javascript"),
   studioFile("/api.js", "api.js", "text/javascript"),
+  studioFile("/events.js", "events.js", "text/javascript"),
   studioFile("/gallery.js", "gallery.js", "text/javascript"),
 ];
 

@@ -6,8 +6,8 @@ import { cpSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:f
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
-import { parseTransformerConfig } from "../../src/engine/models/flux2/config.js";
 import { transformerTable } from "../../src/engine/models/flux2/tensors.js";
+import { parseTransformerConfig } from "../../src/engine/models/flux2/transformer-config.js";
 import { configFields } from "../../src/engine/weights/config-fields.js";
 import { folderSource } from "../../src/node/checkpoint-folder.js";
 import { openTiny, testGpu } from "./open.js";

@@ -1,8 +1,8 @@
 // What a request may hold, and what it means where it leaves something open. No device: these refusals come first.
 
 import { describe, expect, it } from "vitest";
+import { boundsOf } from "../../src/engine/models/flux2/bounds.js";
 import { type CheckpointConfig, promptTokens } from "../../src/engine/models/flux2/config.js";
-import { boundsOf } from "../../src/engine/models/flux2/family.js";
 import {
   type GenerateRequest,
   isJudged,

@@ -1,7 +1,9 @@
 // One wide head against f64, and what it is made of: softmax of rows, transposition.
 
 import { beforeAll, describe, expect, it } from "vitest";
-import { attentionWide, softmax, transpose } from "../../src/engine/ops/attention-wide.js";
+import { attentionWide } from "../../src/engine/ops/attention-wide.js";
+import { softmax } from "../../src/engine/ops/softmax.js";
+import { transpose } from "../../src/engine/ops/transpose.js";
 import { type TestDevice, testDevice } from "../gpu.js";
 import { configurations, opened } from "./linear.js";
 import { nmse, nmseBound, normal, runRecorded } from "./reference.js";

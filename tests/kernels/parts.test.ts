@@ -3,7 +3,7 @@
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { linkKernels, readShaders } from "../../src/setup/build.mjs";
+import { linkKernels, readShaders } from "../../src/setup/kernels.mjs";
 
 const folder = fileURLToPath(new URL("../../kernels", import.meta.url));
 const kernels = readShaders(folder);

@@ -11,7 +11,7 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { eventData } from "../../studio/api.js";
+import { eventData } from "../../studio/events.js";
 import { openServer, type TestServer } from "./running.js";
 
 const circleFile = fileURLToPath(new URL("../golden/ref-circle.png", import.meta.url));

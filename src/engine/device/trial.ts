@@ -18,7 +18,7 @@ export type OpenTriedDeviceOptions = OpenDeviceOptions & { signal?: AbortSignal 
 
 /**
  * Opens a device as `openDevice` does, and tries it. Matrices that kernels compute something wrong with, or do not compile
- * with, are not offered, and none where the device is lost to them or the trial does not end; {@link Device.matrixFault}
+ * with, are not offered, and none where the device is lost to them or the trial does not end; the device's `matrixFault`
  * says why.
  * Errors: those of `openDevice`, `request.cancelled`.
  */

@@ -37,7 +37,7 @@ export class CommandList {
   #allocated: Allocated | undefined;
   #bound: (Bound | undefined)[] = [];
 
-  /** Use {@link Recorder.finish}. */
+  /** Use `Recorder.finish`. */
   constructor(label: string, commands: readonly Command[]) {
     this.label = label;
     this.#commands = commands;
@@ -82,7 +82,7 @@ export class CommandList {
    * Submits one run, cut into submissions by estimated work, for watchdogs. Resolves when everything has been submitted,
    * not when it has run: a long run, of which only a few submissions wait at a time, is then almost through. Until then
    * no other list may be submitted.
-   * Errors: `request.cancelled` between two submissions, or in the work of {@link Recorder.fill}, if `signal` is aborted;
+   * Errors: `request.cancelled` between two submissions, or in the work of `Recorder.fill`, if `signal` is aborted;
    * those of that work.
    */
   async submit(signal?: AbortSignal): Promise<void> {

@@ -1,7 +1,9 @@
 import { existsSync, readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { loadConfigs, type TransformerConfig, type VaeConfig } from "../../../src/engine/models/flux2/config.js";
+import { loadConfigs } from "../../../src/engine/models/flux2/config.js";
 import { transformerTable, vaeTable } from "../../../src/engine/models/flux2/tensors.js";
+import type { TransformerConfig } from "../../../src/engine/models/flux2/transformer-config.js";
+import type { VaeConfig } from "../../../src/engine/models/flux2/vae-config.js";
 import type { TextEncoderConfig } from "../../../src/engine/models/qwen3/config.js";
 import { textEncoderTable } from "../../../src/engine/models/qwen3/tensors.js";
 import { checkTensors, openComponent, type SlotTable, tensorName } from "../../../src/engine/weights/slots.js";

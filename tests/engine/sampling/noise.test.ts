@@ -1,7 +1,8 @@
 // The seed contract: known answers of Philox, fixed vectors, independence of size, and the distribution.
 
 import { describe, expect, it } from "vitest";
-import { checkSeed, gaussianNoise, imageSeed, philox4x32, randomSeed } from "../../../src/engine/sampling/noise.js";
+import { checkSeed, gaussianNoise, imageSeed, randomSeed } from "../../../src/engine/sampling/noise.js";
+import { philox4x32 } from "../../../src/engine/sampling/philox.js";
 
 const lastSeed = 2n ** 64n - 1n;
 

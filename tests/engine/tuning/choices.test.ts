@@ -2,7 +2,8 @@
 
 import { describe, expect, it } from "vitest";
 import { kernelSources } from "../../../src/engine/gpu/kernel-sources.js";
-import { chosen, tuningKey, tuningOf } from "../../../src/engine/tuning/choices.js";
+import { tuningKey, tuningOf } from "../../../src/engine/tuning/choices.js";
+import { chosen } from "../../../src/engine/tuning/chosen.js";
 import type { Candidate } from "../../../src/engine/tuning/trials.js";
 
 const timed = (variant: string, ms: number, median_ms = ms): Candidate => ({ variant, ms, median_ms });

@@ -2,14 +2,12 @@
 // there are and nothing of how they compute.
 
 import type { Model } from "../../family.js";
-import type { ReferenceBounds, RequestBounds } from "../../request.js";
 import type { CheckpointSource } from "../../weights/source.js";
 import { promptEncoder } from "../qwen3/prompt-encoder.js";
 import { textEncoderTable } from "../qwen3/tensors.js";
-import { checkVocabulary, openTokenizer } from "../qwen3/tokenizer.js";
-import { type CheckpointConfig, loadConfigs, maxTokenPixels, promptTokens, tokenPixels } from "./config.js";
-import { latentGrid } from "./latents.js";
-import { preparedSize, referenceLimits } from "./reference-image.js";
+import { checkVocabulary, openTokenizer } from "../qwen3/tokenizer-files.js";
+import { boundsOf } from "./bounds.js";
+import { type CheckpointConfig, loadConfigs, promptTokens } from "./config.js";
 import { stagesOf } from "./stages.js";
 import { transformerTable, vaeTable } from "./tensors.js";
 
@@ -24,29 +22,6 @@ export async function openFlux2(source: CheckpointSource, supported: string): Pr
     tables: [textEncoderTable(config.textEncoder), transformerTable(config.transformer), vaeTable(config.vae)],
     sizes: sizesOf(config),
     recording: (owner) => stagesOf(config, promptEncoder(owner, config.textEncoder, promptTokens)),
-  };
-}
-
-/** What requests may hold, and the defaults of BFL's pipelines. */
-export function boundsOf(config: CheckpointConfig): RequestBounds {
-  const { modelIndex, transformer, vae } = config;
-  const { isDistilled } = modelIndex;
-  const multiple = tokenPixels(config);
-  const references: ReferenceBounds = {
-    limits: referenceLimits,
-    preparedSize: (size) => preparedSize(size, multiple),
-  };
-  const grid = (size: { width: number; height: number }) => latentGrid(size.width, size.height, multiple);
-  const [width, height] = [vae.sampleSize, vae.sampleSize];
-  return {
-    sizeMultiple: maxTokenPixels,
-    defaults: isDistilled ? { width, height, steps: 4, guidance: 1 } : { width, height, steps: 50, guidance: 4 },
-    isDistilled,
-    promptTokens,
-    references,
-    frames: 1,
-    latentShape: (size) => [transformer.inChannels, grid(size).h, grid(size).w],
-    latentTokens: (size) => grid(size).h * grid(size).w,
   };
 }
 

@@ -3,7 +3,8 @@
 // does what the file keeps apart.
 
 import { type SlotBuilder, type SlotTable, slotBuilder } from "../../weights/slots.js";
-import type { TransformerConfig, VaeConfig } from "./config.js";
+import type { TransformerConfig } from "./transformer-config.js";
+import type { VaeConfig } from "./vae-config.js";
 
 /**
  * Slots of Flux2Transformer2DModel, with D = hiddenSize, F = mlpHiddenSize. All are matrices [out, in] without bias but

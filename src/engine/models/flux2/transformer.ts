@@ -11,7 +11,7 @@ import { matmul } from "../../ops/matmul.js";
 import { layerNormModulate } from "../../ops/norm.js";
 import type { ForwardOptions } from "../../stages.js";
 import { type Weight, type WeightSet, type Weights, withPrefix } from "../../weights/upload.js";
-import type { TransformerConfig } from "./config.js";
+import type { TransformerConfig } from "./transformer-config.js";
 
 export type TransformerInputs = {
   /** [N, C]: the output's tokens. */

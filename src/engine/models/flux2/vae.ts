@@ -12,8 +12,8 @@ import { packLatents, unpackLatents } from "../../ops/latents.js";
 import { matmul } from "../../ops/matmul.js";
 import { chunkPixels, groupMoments, groupNorm, normalizeGroups } from "../../ops/norm.js";
 import type { WeightSet } from "../../weights/upload.js";
-import type { VaeConfig } from "./config.js";
 import type { LatentGrid } from "./latents.js";
+import type { VaeConfig } from "./vae-config.js";
 
 /** Of every GroupNorm of this architecture; no config file names it. */
 const groupNormEps = 1e-6;

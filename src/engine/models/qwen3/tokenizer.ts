@@ -1,42 +1,17 @@
 // Prompt → token ids, exactly as FLUX.2 [klein]'s reference pipeline makes them: chat template, byte-level BPE, padding.
-// Knows the checkpoint's tokenizer files, not the text encoder. All ids are looked up by their strings, because the
+// Knows what the checkpoint's tokenizer files say, not where they lie. All ids are looked up by their strings, because the
 // numbers differ between vocabularies. "user⏎{prompt}" is one span: a prompt that begins with a newline merges with it.
 
 import { Tokenizer as BpeTokenizer } from "@huggingface/tokenizers";
 import { DaybreakError } from "../../../errors.js";
 import { wholeCharacters } from "../../../text.js";
 import type { TokenizedPrompt, Tokenizer, TruncatedPrompt } from "../../request.js";
-import { type CheckpointSource, readJson } from "../../weights/source.js";
-import type { TextEncoderConfig } from "./config.js";
 
 /**
  * UTF-16 units of Qwen's longest token, 128 spaces. A text of more than so many times the tokens that there is room for
  * cannot fit and is not tokenised at all: normalisation takes quadratic time on long runs of combining marks.
  */
 const longestToken = 128;
-
-/**
- * Reads a checkpoint's tokenizer for prompts of up to `maxTokens` tokens with their template.
- * Errors: `model.part_missing`, `model.tokenizer_invalid`, those of the source.
- */
-export async function openTokenizer(source: CheckpointSource, maxTokens: number): Promise<Tokenizer> {
-  const present = new Set(await source.list());
-  const read = (path: string) => {
-    if (present.has(path)) return readJson(source, path, { code: "model.tokenizer_invalid" });
-    throw new DaybreakError("model.part_missing", `the checkpoint has no ${path}: fetch the folder tokenizer/`);
-  };
-  const files = [await read("tokenizer/tokenizer.json"), await read("tokenizer/tokenizer_config.json")] as const;
-  return createTokenizer(...files, maxTokens);
-}
-
-/** Throws `model.tokenizer_invalid` where the tokenizer gives ids that the text encoder has no embeddings for. */
-export function checkVocabulary({ maxId }: Tokenizer, { vocabSize }: TextEncoderConfig): void {
-  if (maxId < vocabSize) return;
-  throw new DaybreakError(
-    "model.tokenizer_invalid",
-    `the tokenizer gives ids up to ${maxId}, the text encoder has ${vocabSize} embeddings: fetch tokenizer/ and text_encoder/ of the same checkpoint`,
-  );
-}
 
 /**
  * A tokenizer from the parsed `tokenizer/tokenizer.json` and `tokenizer/tokenizer_config.json` of a checkpoint. Special
