@@ -1,15 +1,12 @@
 // The rules that no compiler checks: who may import whom, what runs in a browser, and the contract that every kernel
 // file states. A file imports only from its own room or from rooms below it. Reads sources as text; runs nothing.
 
-import { existsSync, readdirSync, readFileSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
-import { fileURLToPath } from "node:url";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { kernel } from "../src/engine/gpu/kernel.js";
 import { kernelSources } from "../src/engine/gpu/kernel-sources.js";
 import { readShaders } from "../src/setup/kernels.mjs";
-
-const root = fileURLToPath(new URL("..", import.meta.url));
+import { root, sourcesOf, withoutComments } from "./sources.js";
 
 /** Rooms and how high they are; rooms of one height do not know each other. The first match counts. */
 const rooms: [room: string, pattern: RegExp, height: number][] = [
@@ -40,32 +37,14 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
 /** What the web-standard half may import besides itself; both run in browsers. */
 const webPackages = ["wgsl_reflect/wgsl_reflect.module.js", "@huggingface/tokenizers"];
 
-const sources = new Map(
-  [...filesUnder("src", ".ts"), ...filesUnder("bench", ".ts")].map((path) => [
-    path,
-    readFileSync(join(root, path), "utf8"),
-  ]),
-);
+const sources = sourcesOf(["src", "bench"], /\.ts$/);
 /** As the files are; {@link kernelSources} has them linked. */
 const kernels = readShaders(join(root, "kernels"));
 const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|(errors|text|index)\.ts$)/.test(path));
 
-function filesUnder(folder: string, suffix: string): string[] {
-  if (!existsSync(join(root, folder))) return [];
-  return readdirSync(join(root, folder), { withFileTypes: true, recursive: true })
-    .filter((entry) => entry.isFile() && entry.name.endsWith(suffix))
-    .map((entry) => relative(root, join(entry.parentPath, entry.name)).replaceAll("\\", "/"))
-    .sort();
-}
-
 function roomOf(path: string) {
   const found = rooms.find(([, pattern]) => pattern.test(path));
   return found && { room: found[0], height: found[2] };
-}
-
-/** Source without comments; good enough for code in which strings hold no comment marks. */
-function withoutComments(text: string): string {
-  return text.replace(/\/\*[\s\S]*?\*\//g, "").replace(/(^|\s)\/\/.*$/gm, "$1");
 }
 
 /** Everything a file imports, types and dynamic imports included. */

@@ -1,12 +1,10 @@
 // What keeps the sources tidy and no compiler checks: nothing is exported for nobody, links in comments lead somewhere, and
 // functions fit a screen. Reads sources as text, in the form that biome gives them; runs nothing.
 
-import { readdirSync, readFileSync } from "node:fs";
-import { dirname, join, relative } from "node:path";
-import { fileURLToPath } from "node:url";
+import { readFileSync } from "node:fs";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
-
-const root = fileURLToPath(new URL("..", import.meta.url));
+import { root, sourcesOf, withoutComments } from "./sources.js";
 
 /** Straight main paths, read from the top to the bottom: the only functions that may be longer than a screen. */
 const mainPaths: readonly string[] = [];
@@ -15,21 +13,7 @@ const mostLines = 80;
 /** What uses sources besides themselves. */
 const users = ["vitest.config.ts"];
 
-const sources = new Map(
-  ["src", "bench", "studio"].flatMap((folder) =>
-    readdirSync(join(root, folder), { withFileTypes: true, recursive: true })
-      .filter(
-        (entry) => entry.isFile() && /\.(ts|mjs|js)$/.test(entry.name) && !/\.d\.ts$|^kernel-sources/.test(entry.name),
-      )
-      .map((entry) => join(entry.parentPath, entry.name))
-      .map((path) => [relative(root, path).replaceAll("\\", "/"), readFileSync(path, "utf8")] as const),
-  ),
-);
-
-function withoutComments(text: string): string {
-  // Whichever begins first: a line comment may speak of kernels/*.wgsl.
-  return text.replace(/(^|\s)\/\/.*$|\/\*[\s\S]*?\*\//gm, "$1");
-}
+const sources = sourcesOf(["src", "bench", "studio"], /^(?!kernel-sources).*(?<!\.d)\.(?:ts|mjs|js)$/);
 
 type Imported = { from: string; names: Set<string>; isAll: boolean };
 

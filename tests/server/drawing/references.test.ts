@@ -2,6 +2,7 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
+import { referenceLimits } from "../../../src/engine/models/flux2/reference-image.js";
 import { DaybreakError } from "../../../src/errors.js";
 import type { DrawingContext } from "../../../src/server/drawing/context.js";
 import { assetOfUrl } from "../../../src/server/drawing/files.js";
@@ -15,6 +16,7 @@ const stored = Buffer.from("stored bytes");
 /** A store with one picture, and a decoder that knows one mistake. */
 const context = {
   options: { imageHosts: [] },
+  model: { bounds: { references: { limits: referenceLimits } } },
   store: { read: async (asked: string) => (asked === id ? stored : undefined) },
   workers: {
     decodeReference: async (bytes: Uint8Array) => {
