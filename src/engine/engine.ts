@@ -182,7 +182,16 @@ export class Engine {
   }
 
   /**
-   * Generates what one request asks for; several calls wait for each other. A request that {@link judgeRequest} has judged
+   * Fills in what a request leaves open, checks all of it and makes tokens of its prompts; nothing is drawn. What it gives
+   * may be generated as often as wanted: `generate({ ...judged, onProgress })`.
+   * Errors: `request.*`, `reference.*`.
+   */
+  judge(request: GenerateRequest): JudgedRequest {
+    return judgeRequest(request, this.#parts.opened.model);
+  }
+
+  /**
+   * Generates what one request asks for; several calls wait for each other. A request that {@link judge} has judged
    * already is not judged again, only checked for what could harm.
    * Errors: `request.*`, `reference.*`, `numerics.*`, `device.*`, `engine.closed`.
    */
@@ -236,7 +245,7 @@ export class Engine {
     throwIfAborted(request.signal);
     // Everything that can be refused is refused before anything is built for it.
     if (isJudged(request)) recheckRequest(request, model);
-    const judged = isJudged(request) ? request : judgeRequest(request, model);
+    const judged = isJudged(request) ? request : this.judge(request);
     const plan = await this.#plan(shapeOf(judged, model.bounds), request);
     try {
       const result = await generate(plan.stages, judged, { device, readback, signal: request.signal }, request);

@@ -17,6 +17,18 @@ beforeAll(async () => {
 });
 afterAll(() => engine.close());
 
+it("a request may be judged before it is generated, once for several pictures", async () => {
+  const request = { ...small, prompt: "a red circle", seed: 3n };
+  const judged = engine.judge(request);
+  expect(judged).toMatchObject({ width: 32, height: 32, steps: expect.any(Number), seed: 3n });
+  expect(judged.prompt).toMatchObject({ text: "a red circle", ids: expect.any(Int32Array) });
+  const asked = await engine.generate(request);
+  for (let i = 0; i < 2; i++) expect((await engine.generate(judged)).images).toEqual(asked.images);
+  expect(() => engine.judge({ prompt: "", steps: 0 })).toThrow(
+    expect.objectContaining({ code: "request.steps_invalid" }),
+  );
+});
+
 describe("a refused request does nothing on the device", () => {
   const longPrompt = "a red circle on a blue background ".repeat(100);
   const cases: [what: string, request: Record<string, unknown>, code: ErrorCode, message: RegExp][] = [
