@@ -135,7 +135,7 @@ export async function benchKernels(
 async function keptChoices(gpu: GPU): Promise<Map<string, string>> {
   const key = tuneMode() === "off" ? undefined : await deviceKey(gpu);
   const kept = key === undefined ? undefined : await readTuning(key);
-  return new Map(tuningOf(kept?.problems ?? {}));
+  return new Map(tuningOf(kept?.workloads ?? {}));
 }
 
 function fullName(benchCase: BenchCase): string {

@@ -20,8 +20,8 @@ let references = [];
 
 // ——— The model and the server's state
 
-const offlineRetryMs = 2000;
-const healthCheckMs = 15_000;
+const offlineRetry_ms = 2000;
+const healthCheck_ms = 15_000;
 let isOnline = true;
 let retryTimer;
 
@@ -53,7 +53,7 @@ function setOnline(value) {
   if (value) showServer("online", model.id);
   else {
     showServer("offline", "Server offline, trying again…");
-    retryTimer = setTimeout(checkServer, offlineRetryMs);
+    retryTimer = setTimeout(checkServer, offlineRetry_ms);
   }
   if (isOnline === value) return;
   isOnline = value;
@@ -441,7 +441,7 @@ document.addEventListener("drop", (event) => {
 addEventListener("online", checkServer);
 setInterval(() => {
   if (!document.hidden && isOnline) checkServer();
-}, healthCheckMs);
+}, healthCheck_ms);
 
 byId("settings").open = innerWidth >= 800;
 showReferences();

@@ -148,7 +148,7 @@ async function examineTuning(gpu: GPU): Promise<Report["tuning"]> {
   const key = await deviceKey(gpu);
   const cached = key === undefined ? undefined : await readTuning(key);
   if (key === undefined || !cached) return { by: "built-in", measured: null };
-  const choices = Object.values(cached.problems).sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
+  const choices = Object.values(cached.workloads).sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   const timed = choices.filter(({ ms }) => ms !== null);
   const faster = timed.filter(({ variant, candidates }) => variant !== candidates[0]?.variant);
   const { tuned_at } = cached;

@@ -58,8 +58,8 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   return 0;
 }
 
-function describe({ problems, file }: TuneResult): string {
-  const choices = Object.values(problems);
+function describe({ workloads, file }: TuneResult): string {
+  const choices = Object.values(workloads);
   if (choices.length === 0) return "this device has one kernel for every operation: there is nothing to choose\n";
   const isShort = choices.some(({ unmeasured }) => unmeasured === noTime);
   const advice = isShort ? "run it again, or give more --seconds, to measure the rest\n" : "";

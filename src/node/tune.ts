@@ -32,7 +32,7 @@ export function tuneMode(asked: TuneMode = "cached"): TuneMode {
   throw new DaybreakError("request.option_invalid", `got the tuning mode ${text}, expected ${modes.join(", ")}`);
 }
 
-/** What is drawn, as far as it decides which problems there are. */
+/** What is drawn, as far as it decides which workloads there are. */
 export type TuneCase = {
   gpu: GPU;
   /** Whether `gpu` is the caller's and not this program's Dawn. */
@@ -60,13 +60,13 @@ export async function choicesFor(mode: TuneMode, what: TuneCase): Promise<Tuning
     if (key === undefined) return new Map();
     const known = await readTuning(key);
     if (mode === "auto" && isDue(known?.cases[await caseName(what)])) {
-      await measure(key, what, { known: known?.problems }, (found) => addTuning(found).catch(ignoreUnwritable));
+      await measure(key, what, { known: known?.workloads }, (found) => addTuning(found).catch(ignoreUnwritable));
     }
   } catch (error) {
     if (!(error instanceof DaybreakError) || error.code === "request.cancelled") throw error;
   }
   // Those of other sizes as well: they may be drawn later.
-  return tuningOf((key && (await readTuning(key))?.problems) || {});
+  return tuningOf((key && (await readTuning(key))?.workloads) || {});
 }
 
 /**
@@ -91,11 +91,11 @@ async function measure(
 ): Promise<TunedWorkloads> {
   const name = await caseName(what);
   const begun_ms = Date.now();
-  const problems: TunedWorkloads = {};
-  const keep = (measured: MeasuredCase) => add({ key, problems, cases: { [name]: measured } });
+  const workloads: TunedWorkloads = {};
+  const keep = (measured: MeasuredCase) => add({ key, workloads, cases: { [name]: measured } });
   await keep({ begun_ms, isDone: false });
   try {
-    const onChoice = (problem: string, choice: TunedWorkload) => void Object.assign(problems, { [problem]: choice });
+    const onChoice = (workload: string, choice: TunedWorkload) => void Object.assign(workloads, { [workload]: choice });
     const tuned = await tuneKernels({ ...what, ...options, onChoice });
     await keep({ begun_ms, isDone: true });
     return tuned;
@@ -113,7 +113,7 @@ function ignoreUnwritable(error: unknown): void {
 
 export type TuneResult = {
   /** Those of the case. */
-  problems: TunedWorkloads;
+  workloads: TunedWorkloads;
   /** Where they are kept. */
   file: string;
   /** When choices were last added to it, as an ISO date. */
@@ -129,12 +129,12 @@ export async function tuneAndKeep(what: TuneCase, { force = false }: { force?: b
   if (key === undefined) {
     throw new DaybreakError("device.no_adapter", "no WebGPU adapter answered: see `daybreak doctor`");
   }
-  const known = force ? {} : (await readTuning(key))?.problems;
+  const known = force ? {} : (await readTuning(key))?.workloads;
   const tuned = await measure(key, what, { known, complete: true }, addTuning);
   // Another program may have removed the file meanwhile, or measured the same.
-  const { problems = {}, tuned_at = new Date().toISOString() } = (await readTuning(key)) ?? {};
-  const kept = Object.entries(tuned).map(([name, choice]) => [name, problems[name] ?? choice]);
-  return { problems: Object.fromEntries(kept), file: tuningFile(key), tuned_at };
+  const { workloads = {}, tuned_at = new Date().toISOString() } = (await readTuning(key)) ?? {};
+  const kept = Object.entries(tuned).map(([name, choice]) => [name, workloads[name] ?? choice]);
+  return { workloads: Object.fromEntries(kept), file: tuningFile(key), tuned_at };
 }
 
 /** The key of the device that an engine gets from `gpu`; undefined if there is none. */
@@ -149,7 +149,7 @@ export async function deviceKey(gpu: GPU, isForeign = false): Promise<string | u
 const configFiles = ["model_index.json", "transformer/config.json", "text_encoder/config.json", "vae/config.json"];
 const mostConfigBytes = 1024 * 1024;
 
-/** What decides which problems there are, short of the weights' types. */
+/** What decides which workloads there are, short of the weights' types. */
 async function caseName({ source, precision, limits, width, height }: TuneCase): Promise<string> {
   const configs = await Promise.all(configFiles.map((path) => source.read(path, 0, mostConfigBytes)));
   const texts = configs.map((bytes) => new TextDecoder().decode(bytes));

@@ -16,7 +16,7 @@ export type CachedTuning = {
   key: string;
   /** When choices were last added, as an ISO date. */
   tuned_at: string;
-  problems: TunedWorkloads;
+  workloads: TunedWorkloads;
   /** Checkpoints and sizes that were measured: they need not be planned again to know their workloads. */
   cases: Record<string, MeasuredCase>;
 };
@@ -51,21 +51,21 @@ export async function readTuning(key: string, folder = tuningFolder()): Promise<
 }
 
 /**
- * Adds choices to those in the file, in the place of what was chosen there for the same problems; but what was measured
+ * Adds choices to those in the file, in the place of what was chosen there for the same workloads; but what was measured
  * stays until it is measured again, or found to be wrong.
  * Errors: `output.unwritable`; then the file is as it was, and this process alone has the choices.
  */
 export async function addTuning(
-  { key, problems, cases }: Pick<CachedTuning, "key" | "problems" | "cases">,
+  { key, workloads, cases }: Pick<CachedTuning, "key" | "workloads" | "cases">,
   folder = tuningFolder(),
 ): Promise<CachedTuning> {
   const known = await readTuning(key, folder);
-  const added = Object.entries(problems).filter(([name, choice]) => replaces(choice, known?.problems[name]));
+  const added = Object.entries(workloads).filter(([name, choice]) => replaces(choice, known?.workloads[name]));
   const table: CachedTuning = {
     format: 1,
     key,
     tuned_at: new Date().toISOString(),
-    problems: { ...known?.problems, ...Object.fromEntries(added) },
+    workloads: { ...known?.workloads, ...Object.fromEntries(added) },
     cases: { ...known?.cases, ...cases },
   };
   const path = tuningFile(key, folder);
@@ -115,14 +115,14 @@ async function removeAbandoned(folder: string): Promise<void> {
 
 function isCachedTuning(value: unknown): value is CachedTuning {
   if (!isObject(value) || value.format !== 1) return false;
-  const { key, tuned_at, problems, cases } = value;
+  const { key, tuned_at, workloads, cases } = value;
   return (
     typeof key === "string" &&
     typeof tuned_at === "string" &&
     isObject(cases) &&
     Object.values(cases).every(isMeasuredCase) &&
-    isObject(problems) &&
-    Object.values(problems).every(isTunedWorkload)
+    isObject(workloads) &&
+    Object.values(workloads).every(isTunedWorkload)
   );
 }
 

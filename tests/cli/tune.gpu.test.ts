@@ -38,10 +38,10 @@ it("measures, keeps and prints the choices, which doctor then shows", () => {
 
   const first = daybreak([...tune, "1", "--json"], { cwd, env });
   expect(first, first.stderr).toMatchObject({ status: 0, errors: [] });
-  const { problems, file, tuned_at } = JSON.parse(first.stdout) as TuneResult;
+  const { workloads, file, tuned_at } = JSON.parse(first.stdout) as TuneResult;
   expect(tunedFiles()).toEqual([expect.stringMatching(/^[0-9a-f]{32}\.json$/)]);
   expect(file.endsWith(tunedFiles()[0]!)).toBe(true);
-  const all = Object.values(problems);
+  const all = Object.values(workloads);
   const operations = all.filter(({ ms }) => ms !== null).length;
   const faster = all.filter(({ ms, variant, candidates }) => ms !== null && variant !== candidates[0]!.variant).length;
   const { tuning } = JSON.parse(daybreak(["doctor", "--json"], { cwd, env }).stdout);

@@ -55,7 +55,7 @@ export function weightOf(
   return { label, storage, byteOffset: 0, rows, cols, pitch, dtype, byteLength };
 }
 
-/** A tuning that names the same variant for every problem; an operation that does not list it takes its own first. */
+/** A tuning that names the same variant for every workload; an operation that does not list it takes its own first. */
 class SameChoice extends Map<string, string> {
   name: string | undefined;
   override get(): string | undefined {

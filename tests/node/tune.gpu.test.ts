@@ -59,17 +59,17 @@ async function table() {
 /** Whether this device has anything to choose from. */
 async function hasChoice(): Promise<boolean> {
   const what = { gpu: await testGpu(), isForeign: true, source: tinySource(), precision: "f32" as const, ...size };
-  const { problems } = await tuneAndKeep({ ...what, seconds: 1e-6 });
-  return Object.keys(problems).length > 0;
+  const { workloads } = await tuneAndKeep({ ...what, seconds: 1e-6 });
+  return Object.keys(workloads).length > 0;
 }
 
 describe("auto", () => {
   it("measures once for a checkpoint and size, and what was chosen draws the same picture", async () => {
     const plain = await open({ tune: "off" });
     const first = await open({ tune: "auto" });
-    const { problems, cases } = (await table())!;
+    const { workloads, cases } = (await table())!;
     expect(Object.values(cases)).toEqual([{ begun_ms: expect.any(Number), isDone: true }]);
-    expect(first.stages).toEqual(Object.keys(problems).length > 0 ? ["tune", "load"] : ["load"]);
+    expect(first.stages).toEqual(Object.keys(workloads).length > 0 ? ["tune", "load"] : ["load"]);
     expect((await open({ tune: "auto" })).stages).toEqual(["load"]);
     const [a, b] = await Promise.all([plain, first].map(({ engine }) => engine.generate(small)));
     const worst = a!.images[0]!.data.reduce((w, v, i) => Math.max(w, Math.abs(v - b!.images[0]!.data[i]!)), 0);
@@ -78,17 +78,17 @@ describe("auto", () => {
 
   it("takes what was measured, measures the rest", async () => {
     if (!(await hasChoice())) return;
-    const { problems, key } = (await table())!;
-    const [name, choice] = Object.entries(problems)[0]!;
+    const { workloads, key } = (await table())!;
+    const [name, choice] = Object.entries(workloads)[0]!;
     const variant = choice.candidates.at(-1)!.variant;
-    await addTuning({ key, problems: { [name]: { ...choice, variant } }, cases: {} });
+    await addTuning({ key, workloads: { [name]: { ...choice, variant } }, cases: {} });
     const other = { width: 64, height: 32 };
     const what = { gpu: await testGpu(), isForeign: true, source: tinySource(), precision: "f32" as const, seconds };
     const tuning = await choicesFor("auto", { ...what, ...other });
-    expect((await table())!.problems[name]!.variant).toBe(variant);
+    expect((await table())!.workloads[name]!.variant).toBe(variant);
     // Those of both sizes, for both may be drawn.
-    expect(Object.keys((await table())!.problems).length).toBeGreaterThan(Object.keys(problems).length);
-    expect([...tuning.keys()].sort()).toEqual(Object.keys((await table())!.problems).sort());
+    expect(Object.keys((await table())!.workloads).length).toBeGreaterThan(Object.keys(workloads).length);
+    expect([...tuning.keys()].sort()).toEqual(Object.keys((await table())!.workloads).sort());
   });
 
   it("does not measure while another program does, or after one that was ended by it, for a day", async () => {
@@ -97,7 +97,7 @@ describe("auto", () => {
     const name = Object.keys(cases)[0]!;
     const begun = async (hours: number) => {
       const begun_ms = Date.now() - hours * 3_600_000;
-      await addTuning({ key, problems: {}, cases: { [name]: { begun_ms, isDone: false } } });
+      await addTuning({ key, workloads: {}, cases: { [name]: { begun_ms, isDone: false } } });
       await open({ tune: "auto" });
       return (await table())!.cases[name]!.isDone;
     };
@@ -112,12 +112,12 @@ describe("auto", () => {
     };
     const options = { tune: "auto", tuneSeconds: 60 } as const;
     await failure(open({ gpu, ...options, onProgress, signal: stop.signal }), "request.cancelled");
-    const { problems: kept, cases } = (await table())!;
+    const { workloads: kept, cases } = (await table())!;
     const measured = Object.values(kept).filter(({ ms }) => ms !== null);
     await open({ tune: "auto" });
-    const { problems, cases: later } = (await table())!;
-    expect(measured.length).toBe(Math.min(2, Object.keys(problems).length));
-    expect(problems).toMatchObject(kept);
+    const { workloads, cases: later } = (await table())!;
+    expect(measured.length).toBe(Math.min(2, Object.keys(workloads).length));
+    expect(workloads).toMatchObject(kept);
     expect(later[Object.keys(cases)[0]!]!.isDone).toBe(true);
   });
 
@@ -149,11 +149,11 @@ describe("auto", () => {
     vi.stubEnv("LOCALAPPDATA", write("file", ""));
     const { engine, stages } = await open({ tune: "auto" });
     expect((await engine.generate(small)).images).toHaveLength(1);
-    const { problems } = (await table())!;
-    expect(stages).toEqual(Object.keys(problems).length > 0 ? ["tune", "load"] : ["load"]);
+    const { workloads } = (await table())!;
+    expect(stages).toEqual(Object.keys(workloads).length > 0 ? ["tune", "load"] : ["load"]);
     expect((await open({ tune: "auto" })).stages).toEqual(["load"]);
     const what = { gpu: await testGpu(), isForeign: true, source: tinySource(), precision: "f32" as const };
-    expect([...(await choicesFor("cached", what)).keys()]).toEqual(Object.keys(problems));
+    expect([...(await choicesFor("cached", what)).keys()]).toEqual(Object.keys(workloads));
   });
 });
 
@@ -162,12 +162,12 @@ it("cached, the default, measures nothing and takes what was measured; off does 
   expect((await open()).stages).toEqual(["load"]);
   expect(() => readdirSync(dirname(tuningFile(key)))).toThrow(/ENOENT/);
   if (!(await hasChoice())) return;
-  const { problems } = (await table())!;
-  const ends = Object.values(problems).map(({ candidates }) => [candidates[0]!, candidates.at(-1)!].map(stemOf));
+  const { workloads } = (await table())!;
+  const ends = Object.values(workloads).map(({ candidates }) => [candidates[0]!, candidates.at(-1)!].map(stemOf));
   const lasts = new Set(ends.map(([, last]) => last!));
   const builtins = [...new Set(ends.map(([first]) => first!))].filter((stem) => !lasts.has(stem));
-  const last = Object.entries(problems).map(([name, p]) => [name, { ...p, variant: p.candidates.at(-1)!.variant }]);
-  await addTuning({ key, problems: Object.fromEntries(last), cases: {} });
+  const last = Object.entries(workloads).map(([name, p]) => [name, { ...p, variant: p.candidates.at(-1)!.variant }]);
+  await addTuning({ key, workloads: Object.fromEntries(last), cases: {} });
   const compiled = async (options: OpenEngineOptions) => {
     const stems = new Set<string>();
     const onDevice = ({ device }: SpiedDevice) =>

@@ -30,40 +30,40 @@ const newFolder = () => join(temporaryFolder().path, "daybreak", "tuning");
 it("gives back what was added, and keeps what was there", async () => {
   const folder = newFolder();
   expect(await readTuning(key, folder)).toBeUndefined();
-  const first = await addTuning({ key, problems: { p: choice("a"), q: choice("b") }, cases: { 1: done } }, folder);
+  const first = await addTuning({ key, workloads: { p: choice("a"), q: choice("b") }, cases: { 1: done } }, folder);
   expect(await readTuning(key, folder)).toEqual(first);
   expect(Date.now() - Date.parse(first.tuned_at)).toBeLessThan(60_000);
-  await addTuning({ key, problems: { q: choice("c"), r: choice("d") }, cases: { 1: done, 2: done } }, folder);
+  await addTuning({ key, workloads: { q: choice("c"), r: choice("d") }, cases: { 1: done, 2: done } }, folder);
   expect(await readTuning(key, folder)).toMatchObject({
-    problems: { p: choice("a"), q: choice("c"), r: choice("d") },
+    workloads: { p: choice("a"), q: choice("c"), r: choice("d") },
     cases: { 1: done, 2: done },
   });
   expect(readdirSync(folder)).toHaveLength(1);
 });
 
 describe("a file that is no good counts as none and is replaced", () => {
-  const problems = { p: choice("a") };
+  const workloads = { p: choice("a") };
   it.each<[string, (text: string) => string]>([
     ["empty", () => ""],
     ["cut off", (text) => text.slice(0, -20)],
     ["something else", () => '"hello"'],
     ["of another format", (text) => text.replace('"format": 1', '"format": 2')],
     ["of another key", (text) => text.replace(key, key.replace(/f$/, "0"))],
-    ["without choices", (text) => text.replace('"problems"', '"problem"')],
+    ["without choices", (text) => text.replace('"workloads"', '"workload"')],
     ["with a choice that is none", (text) => text.replace('"variant": "a"', '"variant": 7')],
     ["with a name that is none", (text) => text.replace('"name": "a product"', '"name": 7')],
     ["with a time that is none", (text) => text.replace('"median_ms": 2', '"median_ms": "2"')],
     ["with cases that are none", (text) => text.replace('"isDone": true', '"isDone": 1')],
   ])("%s", async (_, damage) => {
     const folder = newFolder();
-    await addTuning({ key, problems, cases: { 1: done } }, folder);
+    await addTuning({ key, workloads, cases: { 1: done } }, folder);
     const path = tuningFile(key, folder);
     const text = readFileSync(path, "utf8");
     expect(damage(text)).not.toBe(text);
     writeFileSync(path, damage(text));
     expect(await readTuning(key, folder)).toBeUndefined();
-    await addTuning({ key, problems, cases: { 2: done } }, folder);
-    expect(await readTuning(key, folder)).toMatchObject({ problems, cases: { 2: done } });
+    await addTuning({ key, workloads, cases: { 2: done } }, folder);
+    expect(await readTuning(key, folder)).toMatchObject({ workloads, cases: { 2: done } });
   });
 });
 
@@ -75,25 +75,25 @@ it("a choice that could not be measured leaves one that was, unless that one fai
       return { variant: name, ms: null, median_ms: null, ...(name === failed && { error: "lost" }) };
     }),
   });
-  const problems = { p: choice("a"), q: choice("a"), r: unmeasured("built-in") };
-  await addTuning({ key, problems, cases: {} }, folder);
+  const workloads = { p: choice("a"), q: choice("a"), r: unmeasured("built-in") };
+  await addTuning({ key, workloads, cases: {} }, folder);
   const later = { p: unmeasured("built-in"), q: unmeasured("built-in", "a"), r: unmeasured("a") };
-  await addTuning({ key, problems: later, cases: {} }, folder);
-  expect((await readTuning(key, folder))!.problems).toEqual({ ...later, p: choice("a") });
+  await addTuning({ key, workloads: later, cases: {} }, folder);
+  expect((await readTuning(key, folder))!.workloads).toEqual({ ...later, p: choice("a") });
 });
 
 it("a folder that cannot be made is an error with a code, and this process has the choices all the same", async () => {
   const { write } = temporaryFolder();
   const file = write("file", "");
   const folder = join(file, "tuning");
-  const added = { key, problems: { p: choice("a") }, cases: { 1: done } };
+  const added = { key, workloads: { p: choice("a") }, cases: { 1: done } };
   const error = await failure(addTuning(added, folder), "output.unwritable");
   expect(error.message).toContain(file);
   expect(await readTuning(key, folder)).toMatchObject(added);
-  await failure(addTuning({ ...added, problems: { q: choice("b") } }, folder), "output.unwritable");
+  await failure(addTuning({ ...added, workloads: { q: choice("b") } }, folder), "output.unwritable");
   rmSync(file);
-  await addTuning({ key, problems: {}, cases: { 2: done } }, folder);
-  const all = { problems: { p: choice("a"), q: choice("b") }, cases: { 1: done, 2: done } };
+  await addTuning({ key, workloads: {}, cases: { 2: done } }, folder);
+  const all = { workloads: { p: choice("a"), q: choice("b") }, cases: { 1: done, 2: done } };
   expect(JSON.parse(readFileSync(tuningFile(key, folder), "utf8"))).toMatchObject(all);
   // From now on the file holds, as ever.
   rmSync(folder, { recursive: true });
@@ -108,7 +108,7 @@ it("what a killed program has written aside is not read, and is removed a while 
   for (const aside of [old, fresh]) writeFileSync(aside, '{"format": 1, "ke');
   utimesSync(old, new Date(0), new Date(0));
   expect(await readTuning(key, folder)).toBeUndefined();
-  await addTuning({ key, problems: { p: choice("a") }, cases: {} }, folder);
+  await addTuning({ key, workloads: { p: choice("a") }, cases: {} }, folder);
   expect([existsSync(old), existsSync(fresh)]).toEqual([false, true]);
 });
 
@@ -121,8 +121,8 @@ describe("several programs at once", () => {
     const program = `
       const { addTuning } = await import(${JSON.stringify(module)});
       const choice = ${JSON.stringify(choice(name))};
-      const problems = Object.fromEntries(Array.from({ length: 500 }, (_, i) => ["${name}" + i, choice]));
-      for (;;) await addTuning({ key: "${key}", problems, cases: { "${name}": { begun_ms: 1, isDone: true } } }, ${JSON.stringify(folder)});
+      const workloads = Object.fromEntries(Array.from({ length: 500 }, (_, i) => ["${name}" + i, choice]));
+      for (;;) await addTuning({ key: "${key}", workloads, cases: { "${name}": { begun_ms: 1, isDone: true } } }, ${JSON.stringify(folder)});
     `;
     const child = spawn(process.execPath, ["--input-type=module", "--eval", program], { stdio: "inherit" });
     onTestFinished(() => void child.kill("SIGKILL"));
@@ -140,7 +140,7 @@ describe("several programs at once", () => {
     await Promise.all(ended);
     const table = await readTuning(key, folder);
     const counts = ["a", "b"].map(
-      (name) => Object.keys(table?.problems ?? {}).filter((p) => p.startsWith(name)).length,
+      (name) => Object.keys(table?.workloads ?? {}).filter((p) => p.startsWith(name)).length,
     );
     // All choices of a program, or none of one whose file the other has replaced meanwhile.
     for (const count of counts) expect([0, 500]).toContain(count);
