@@ -287,7 +287,7 @@ beforeAll(async () => {
     const options = { host: "127.0.0.1", port: 0, listener };
     servers[listener] = {
       usual: await listen(app, options),
-      hasty: await listen(app, { ...options, timeouts: { header_ms: 500, idle_ms: 1000 } }),
+      hasty: await listen(app, { ...options, timeouts: { header_ms: 1500, idle_ms: 1000 } }),
     };
   }
   for (const kind of kinds) {
