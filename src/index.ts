@@ -32,8 +32,7 @@ export {
   maxWalkFrames,
 } from "./engine/request.js";
 export { type TuneOptions, tuneKernels } from "./engine/tune.js";
-export { tuningOf } from "./engine/tuning/choices.js";
-export type { TunedWorkload, TunedWorkloads } from "./engine/tuning/chosen.js";
+export { type TunedWorkload, type TunedWorkloads, tuningOf } from "./engine/tuning/choices.js";
 export {
   blobSource,
   bytesSource,

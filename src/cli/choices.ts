@@ -1,7 +1,7 @@
 // How choices of kernels read, for `daybreak tune` and `daybreak doctor`: a line for each operation, and below them why some
 // were not measured, and which kernels failed. Knows nothing of how they were made.
 
-import type { TunedWorkload } from "../engine/tuning/chosen.js";
+import type { TunedWorkload } from "../engine/tuning/choices.js";
 import { table } from "./table.js";
 
 /** Several lines, each with its end. Times are of one run of the whole operation. */

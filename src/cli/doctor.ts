@@ -9,7 +9,7 @@ import { delimiter, join } from "node:path";
 import { openTriedDevice } from "../engine/device/trial.js";
 import { type Device, shownLimits } from "../engine/gpu/device.js";
 import { usesMatrices } from "../engine/gpu/facts.js";
-import type { TunedWorkload } from "../engine/tuning/chosen.js";
+import type { TunedWorkload } from "../engine/tuning/choices.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { videoEncoders } from "../media/mp4.js";
 import { backendNames } from "../node/backends.js";

@@ -1,6 +1,6 @@
-// Tuning for pictures: which kernels are the fastest on a device for what a checkpoint and a picture size really ask of it.
-// What they ask comes from planning, which records all of it. Measures on a device of its own, so that what goes wrong
-// there leaves the engine's alone.
+// Tuning for pictures: which kernels are the fastest on a device for the workloads of a checkpoint and a picture size.
+// The workloads come from planning, which records them all. Measures on a device of its own, so that a failure there
+// leaves the engine's device alone.
 
 import { DaybreakError } from "../errors.js";
 import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
@@ -9,8 +9,8 @@ import type { DeviceFacts, DeviceLimits } from "./gpu/facts.js";
 import { planMemory } from "./memory.js";
 import type { Workload } from "./ops/variants.js";
 import { expectedShape, type PictureShape, type Precision } from "./request.js";
-import { type TuneWorkloadsOptions, tuneWorkloads } from "./tuning/choices.js";
-import type { TunedWorkloads } from "./tuning/chosen.js";
+import type { TunedWorkloads } from "./tuning/choices.js";
+import { type TuneWorkloadsOptions, tuneWorkloads } from "./tuning/tune-workloads.js";
 import { workloadTally } from "./tuning/workload.js";
 import type { UsedPer } from "./weights/slots.js";
 import type { CheckpointSource } from "./weights/source.js";
@@ -56,7 +56,7 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads>
   }
 }
 
-/** What a picture of this shape and so many steps asks of such a device, see `workloadTally`. */
+/** The workloads of a picture of this shape and so many steps, in the order in which they are measured. */
 function workloadsOf(
   facts: DeviceFacts,
   checkpoint: OpenCheckpoint,

@@ -5,7 +5,7 @@
 import { randomBytes } from "node:crypto";
 import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
-import type { TunedWorkload, TunedWorkloads } from "../engine/tuning/chosen.js";
+import type { TunedWorkload, TunedWorkloads } from "../engine/tuning/choices.js";
 import type { Candidate } from "../engine/tuning/trials.js";
 import { DaybreakError } from "../errors.js";
 import { cacheFolder } from "./cache-folder.js";
@@ -17,7 +17,7 @@ export type CachedTuning = {
   /** When choices were last added, as an ISO date. */
   tuned_at: string;
   workloads: TunedWorkloads;
-  /** Checkpoints and sizes that were measured: they need not be planned again to know their workloads. */
+  /** Checkpoints and sizes that were measured: what has to be planned to know their workloads need not be. */
   cases: Record<string, MeasuredCase>;
 };
 

@@ -2,7 +2,7 @@
 
 import { expect, it } from "vitest";
 import { describeChoices } from "../../src/cli/choices.js";
-import { chosen } from "../../src/engine/tuning/chosen.js";
+import { chosen } from "../../src/engine/tuning/choices.js";
 
 const timed = (variant: string, ms: number) => ({ variant, ms, median_ms: ms });
 const untimed = (variant: string, error?: string) => ({ variant, ms: null, median_ms: null, error });

@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { beforeAll, describe, expect, it, onTestFinished } from "vitest";
-import type { TunedWorkload } from "../../src/engine/tuning/chosen.js";
+import type { TunedWorkload } from "../../src/engine/tuning/choices.js";
 import { addTuning, readTuning, tuningFile } from "../../src/node/tuning-cache.js";
 import { buildProgram, repository } from "../cli/program.js";
 import { failure } from "../engine/weights/fixtures.js";

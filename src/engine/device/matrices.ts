@@ -2,7 +2,7 @@
 // portable kernel gives. Opens and closes no device.
 
 import type { Device } from "../gpu/device.js";
-import { type MatrixConfig, usesMatrices } from "../gpu/facts.js";
+import { type DeviceFacts, type MatrixConfig, usesMatrices } from "../gpu/facts.js";
 import { attentionWorkload } from "../ops/attention.js";
 import { convolutionWorkload } from "../ops/conv2d.js";
 import { matmulWorkload } from "../ops/matmul.js";
@@ -15,13 +15,16 @@ export type MatrixFindings = {
   right: readonly MatrixConfig[];
   /** What is wrong with the others, and in which kernel. */
   fault?: string;
-  /** Of the trial, if it did not end well: the device is of no use any more, and can be closed when this has settled. */
+  /**
+   * The rest of a trial that did not end well: the device is of no more use, and can be closed when this has settled.
+   */
   rest?: Promise<unknown>;
 };
 
 /**
- * Tries the kernels for matrix units, if any would be used. One that fails speaks against the matrices that it uses; where
- * the device is lost, the time is up or `signal` is aborted none are right. The portable kernel is each workload's first.
+ * Tries the kernels for matrix units, if any would be used. A kernel that fails speaks against the matrices that it
+ * uses. None are right if the device is lost, the time is up or `signal` is aborted. Each workload's first variant is
+ * the portable kernel.
  */
 export async function tryMatrices(
   device: Device,
@@ -81,21 +84,22 @@ function matrixShape({ tunables }: Variant): string {
 }
 
 /**
- * The operations with kernels for matrix units, each of which loads them in a way of its own; sizes leave partial tiles.
- * Of an operation's kernels that use the same matrices the first stands for all: tuning checks the others.
+ * The operations with kernels for matrix units, each of which loads matrices in its own way, at sizes that leave
+ * partial tiles. Where several kernels of an operation use the same matrices, the first stands for all; tuning checks
+ * the others.
  */
-export function matrixWorkloads(device: Device): Workload[] {
+export function matrixWorkloads(facts: DeviceFacts): Workload[] {
   const product = { rows: 200, k: 168, cols: 136, a: "f32", weight: "bf16", operands: "f16", isGated: false } as const;
   const convolution = { pixels: 225, inputs: 24, outputs: 72, weight: "bf16", operands: "f16" } as const;
   const heads = { tokens: 150, heads: 2, headSize: 128, operands: "f16" } as const;
   const onMatrixUnits = (workload: Workload, variants: readonly Variant[]): Workload => {
-    const portable = workload.variants(device).find(({ stem }) => stem === workload.portable) as Variant;
+    const portable = workload.variants(facts).find(({ stem }) => stem === workload.portable) as Variant;
     const first = new Map([...variants].reverse().map((variant) => [matrixShape(variant), variant]));
     return { ...workload, variants: () => [portable, ...first.values()] };
   };
   return [
-    onMatrixUnits(matmulWorkload(product), matrixVariants(device, "matmul")),
-    onMatrixUnits(convolutionWorkload(convolution), matrixVariants(device, "conv2d")),
-    onMatrixUnits(attentionWorkload(heads), attentionMatrixVariants(device, heads.headSize / 8)),
+    onMatrixUnits(matmulWorkload(product), matrixVariants(facts, "matmul")),
+    onMatrixUnits(convolutionWorkload(convolution), matrixVariants(facts, "conv2d")),
+    onMatrixUnits(attentionWorkload(heads), attentionMatrixVariants(facts, heads.headSize / 8)),
   ];
 }

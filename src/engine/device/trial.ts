@@ -1,6 +1,6 @@
-// What no adapter tells of itself, found out once when a device is opened: how fast it is, which decides how work is cut,
-// and whether its matrix units compute what they should. Adapters that run on the CPU are not measured: what they do is
-// known.
+// What no adapter tells of itself, found out once when a device is opened: how fast it is, which decides how work is
+// cut, and whether its matrix units compute what they should. Adapters that run on the CPU are not measured: what they
+// do is known.
 
 import { throwIfAborted } from "../../errors.js";
 import { type Device, type OpenDeviceOptions, openDevice } from "../gpu/device.js";
@@ -11,15 +11,14 @@ import type { Workload } from "../ops/variants.js";
 import { closeAfter, isShortOfMemory, timeBuiltin } from "../tuning/trials.js";
 import { matrixWorkloads, tryMatrices } from "./matrices.js";
 
-/** The trial of matrix units takes no longer: what compiles for so long is given up. Only tests have it on processors. */
+/** The trial of matrix units is given up after this time. Only tests have it on processors. */
 const matrixTrial_ms = { gpu: 8000, processor: 120_000 } as const;
 
 export type OpenTriedDeviceOptions = OpenDeviceOptions & { signal?: AbortSignal };
 
 /**
- * Opens a device as `openDevice` does, and tries it. Matrices that kernels compute something wrong with, or do not compile
- * with, are not offered, and none where the device is lost to them or the trial does not end; the device's `matrixFault`
- * says why.
+ * Opens a device as `openDevice` does, and tries it. Matrices are not offered if kernels give wrong results with them
+ * or do not compile; none are if the device is lost in their trial, or the trial does not end. `matrixFault` says why.
  * Errors: those of `openDevice`, `request.cancelled`.
  */
 export async function openTriedDevice(options: OpenTriedDeviceOptions): Promise<Device> {
@@ -27,7 +26,7 @@ export async function openTriedDevice(options: OpenTriedDeviceOptions): Promise<
   try {
     throwIfAborted(options.signal, opening);
     await measureWork(device, options.limits);
-    // What was made for the trial is gone, and is no part of what the device is used for.
+    // The trial's buffers are gone, and do not count as what the device is used for.
     device.peakBytes = device.allocatedBytes;
     return device;
   } catch (error) {
@@ -38,7 +37,10 @@ export async function openTriedDevice(options: OpenTriedDeviceOptions): Promise<
 
 const opening = "opening the device";
 
-/** A device with the matrices that were found to be right: another one if the first is lost to them or stuck with them. */
+/**
+ * A device with the matrices that were found to be right: another one if the first was lost or got stuck in their
+ * trial.
+ */
 async function openWithMatrices(options: OpenTriedDeviceOptions): Promise<Device> {
   const first = await openDevice(options);
   const most_ms = matrixTrial_ms[first.isSoftware ? "processor" : "gpu"];
@@ -79,7 +81,7 @@ async function measureWork(device: Device, given: Partial<DeviceLimits> = {}): P
 const product = matmulWorkload({
   ...{ rows: 1024, k: 1024, cols: 1024, a: "f32", weight: "bf16", operands: "f32", isGated: false },
 });
-/** By the portable kernel: where others compute the same they are faster. */
+/** By the portable kernel, because where others are chosen they are faster. */
 const sampleProduct: Workload = {
   ...product,
   variants: (facts) => product.variants(facts).filter(({ stem }) => stem === product.portable),

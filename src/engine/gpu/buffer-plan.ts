@@ -1,5 +1,5 @@
-// Places of scratch: which of a plan's few buffers each storage lives in, by lifetime. Knows lifetimes and sizes, no
-// kernel; until it is realized it needs no device.
+// Which of a plan's few buffers each scratch storage lives in, by lifetime. Knows lifetimes and sizes, no kernel. Needs
+// no device until the buffers are made.
 
 import { assert } from "../../errors.js";
 import type { Device } from "./device.js";
@@ -10,7 +10,7 @@ export type Lifetime = { storage: Storage; first: number; last: number };
 
 /** A lifetime in the list of that number. */
 type Planned = Lifetime & { list: number };
-/** Bytes for one storage that is kept, or for several by turns. */
+/** A buffer for one storage that is kept, or for several by turns. */
 type Place = {
   byteLength: number;
   isShared: boolean;
@@ -60,7 +60,7 @@ export class BufferPlan {
   /** Makes the buffers. */
   realize(device: Device): void {
     this.#settle();
-    // The largest first: what exceeds the device's limit says so before anything is made.
+    // The largest first, so that a buffer above the device's limit fails before anything is made.
     for (const place of this.#places.toReversed()) {
       place.buffer ??= device.createBuffer(place.held[0]?.label ?? "scratch", place.byteLength, tensorUsage);
       for (const storage of place.held) storage.buffer = place.buffer;
@@ -89,16 +89,17 @@ export class BufferPlan {
   }
 }
 
-/** Whether a storage is read after its list has run; then it shares its place with none. */
+/** Whether a storage is read after its list has run, and so shares its place with no other. */
 function isKept({ last }: Lifetime): boolean {
   return last === Number.POSITIVE_INFINITY;
 }
 
-/** Gives a storage this place if that is free for its whole lifetime; tells whether it was. */
+/** Gives a storage this place if the place is free for its whole lifetime; tells whether it was. */
 function hold({ held, busy }: Place, planned: Planned): boolean {
   const { storage, list, first, last } = planned;
   const lifetimes = busy.get(list) ?? [];
-  // How many begin before this one ends? A large picture in narrow bands has tens of thousands in a place.
+  // How many begin before this one ends, by bisection: a large picture in narrow bands has tens of thousands in a
+  // place.
   let [low, high] = [0, lifetimes.length];
   while (low < high) {
     const middle = (low + high) >> 1;

@@ -1,5 +1,5 @@
 // Recorded lists and how they run: memory for parameters, bind groups, submissions cut for watchdogs, timestamps.
-// A list is made without a device; from allocating on it belongs to one.
+// A list is made without a device; once it is allocated it belongs to one.
 
 import { assert, throwIfAborted } from "../../errors.js";
 import type { Command, Copy, Dispatch } from "./commands.js";
@@ -24,10 +24,10 @@ export type Timing = {
   bytes: number;
 };
 
-/** Bytes of the buffers that stand in for bindings that a dispatch does not use. */
+/** Bytes of a buffer that stands in for a binding that a dispatch does not use. */
 const dummyBytes = 256;
 
-/** What a list has on a device: the parameters of all its dispatches, and what stands in for bindings that are unused. */
+/** A list's own buffers: the parameters of all its dispatches, and stand-ins for unused bindings. */
 type Allocated = { device: Device; params: GPUBuffer; dummies: { read: GPUBuffer; write: GPUBuffer } };
 
 /** A recorded stage, ready to run any number of times. */
@@ -48,7 +48,7 @@ export class CommandList {
     return this.#paramsBytes() + 2 * dummyBytes;
   }
 
-  /** Makes the list's own buffers; {@link prepare} does so itself, if it was not done before. */
+  /** Makes the list's own buffers; {@link prepare} does so if this was not called. */
   allocate(device: Device): void {
     const usage = bufferUsage.UNIFORM | bufferUsage.COPY_DST;
     const params = device.createBuffer(`${this.label} parameters`, this.#paramsBytes(), usage);
@@ -79,9 +79,9 @@ export class CommandList {
   }
 
   /**
-   * Submits one run, cut into submissions by estimated work, for watchdogs. Resolves when everything has been submitted,
-   * not when it has run: a long run, of which only a few submissions wait at a time, is then almost through. Until then
-   * no other list may be submitted.
+   * Submits one run, cut into submissions by estimated work, for watchdogs. Resolves when everything has been
+   * submitted, not when it has run; only a few submissions wait at a time, so a long run is almost through by then. No
+   * other list may be submitted before that.
    * Errors: `request.cancelled` between two submissions, or in the work of `Recorder.fill`, if `signal` is aborted;
    * those of that work.
    */
@@ -195,7 +195,7 @@ export class CommandList {
   }
 }
 
-/** What a dispatch is of the most work that a submission may hold. */
+/** A dispatch's share of the most work that a submission may hold. */
 function shareOf({ flops, bytes }: Dispatch, { submissionFlops, submissionBytes }: DeviceLimits): number {
   return Math.max(flops / submissionFlops, bytes / submissionBytes);
 }

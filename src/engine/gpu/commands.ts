@@ -1,6 +1,6 @@
 // What a recorded list consists of: dispatches, copies, and work of the host between them, bound to ranges of storages.
-// WebGPU tracks usage per buffer, and a place that a plan assigns is a whole buffer: no dispatch ever sees one buffer both
-// as `read` and as `read_write`.
+// WebGPU tracks usage per buffer, so a plan assigns whole buffers: no dispatch ever sees one buffer both as `read` and
+// as `read_write`.
 
 import type { Kernel } from "./kernel.js";
 import { elementBytes, rowBytes, type Storage, type Tensor } from "./tensor.js";
@@ -26,7 +26,7 @@ export type Dispatch = {
 export type Copy = { from: Binding; to: Binding };
 /** Work of the host between two submissions. */
 export type Fill = { storages: readonly Storage[]; work: (signal?: AbortSignal) => Promise<void> };
-/** One of them in the order of a list. */
+/** An element of a list. */
 export type Command =
   | { dispatch: Dispatch; copy?: undefined; fill?: undefined }
   | { copy: Copy; dispatch?: undefined; fill?: undefined }

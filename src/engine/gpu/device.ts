@@ -15,7 +15,7 @@ import {
 } from "./facts.js";
 import { bufferUsage, mapMode } from "./usage.js";
 
-/** Adapter limits that decide how work is cut up: what reports show of a device. */
+/** The adapter limits that decide how work is cut; reports show them. */
 export const shownLimits = [
   "maxStorageBufferBindingSize",
   "maxBufferSize",
@@ -47,7 +47,7 @@ export type OpenDeviceOptions = {
   limits?: Partial<DeviceLimits>;
   /** Measured choices of kernels; without them the built-in ones are taken. */
   tuning?: Tuning;
-  /** Try without these features, as on a smaller device (tests). */
+  /** Opens the device without these features, as a smaller one is (tests). */
   withoutFeatures?: string[];
 };
 
@@ -65,7 +65,7 @@ export class Device implements DeviceFacts {
   readonly workgroupInvocations: number;
   readonly tuning: Tuning;
   matrixConfigs: readonly MatrixConfig[];
-  /** Which kernels were found to be wrong on matrix units, and why; some or all of these are not used then. */
+  /** Which kernels were found to be wrong on matrix units, and why; those matrices are not used. */
   matrixFault: string | undefined;
   /** Whether work is cut by the device's own speed, see device/trial.ts, and not by an assumed one. */
   isMeasured = false;
@@ -73,7 +73,7 @@ export class Device implements DeviceFacts {
   allocatedBytes = 0;
   /** The most that {@link allocatedBytes} ever was. */
   peakBytes = 0;
-  /** How many buffers were ever made: the step loop must not raise it. */
+  /** How many buffers were ever made; the step loop must not raise it. */
   allocations = 0;
 
   #failure: DaybreakError | undefined;
@@ -122,7 +122,7 @@ export class Device implements DeviceFacts {
 
   /** Waits for `work`, but not longer than the device lives; then throws what ended the device, if anything did. */
   async settled<T>(work: Promise<T>): Promise<T> {
-    // A device that has failed already rejects the work later, when nobody waits for it any more.
+    // On a device that has failed already, work is rejected later, when nobody waits for it any more.
     work.catch(() => undefined);
     this.check();
     let stop: ((error: DaybreakError) => void) | undefined;
@@ -194,7 +194,7 @@ export class Device implements DeviceFacts {
     buffer.destroy();
   }
 
-  /** Has kernels use no other matrices than these any more. */
+  /** From now on kernels use no other matrices than these. */
   restrictMatrices(configs: readonly MatrixConfig[], fault: string | undefined): void {
     this.matrixConfigs = configs;
     this.matrixFault = fault;
@@ -297,7 +297,7 @@ export function reachesMatrixUnits({ features, info }: Pick<GPUAdapter, "feature
   return hasFeatures && !isSoftwareAdapter(info) && matrixConfigsOf(info).some(isUsable);
 }
 
-/** Runs one tiny kernel; Dawn's null backend accepts it and leaves in the result what the memory happened to hold. */
+/** Runs one tiny kernel. Dawn's null backend accepts it, but leaves the result's memory as it happened to be. */
 async function probe(device: Device): Promise<void> {
   const { gpu } = device;
   // A number that no earlier probe can have left in that memory.
@@ -336,7 +336,7 @@ function adapterName({ description, vendor }: GPUAdapterInfo): string {
   return description || vendor ? `the adapter "${description || vendor}"` : "the adapter";
 }
 
-/** What a rejected promise says; browsers give some of them no message, only a name. */
+/** What a rejected promise says. Browsers give some errors only a name and no message. */
 export function reasonOf(error: unknown): string {
   return oneLine(error instanceof Error ? error.message || error.name : String(error));
 }

@@ -1,6 +1,6 @@
 // All that recording needs to know of a device: limits, features, matrix units, choices of kernels. Plain data, so that
-// work can be recorded, and its memory planned, on any CPU; a Device has all of it, too. Owns the limits by which work is
-// cut.
+// work can be recorded, and its memory planned, on any CPU; a Device has all of it, too. Owns the limits by which work
+// is cut.
 
 /** Limits by which the engine cuts its work; smaller values than the adapter's can be asked for to test that. */
 export type DeviceLimits = {
@@ -22,7 +22,7 @@ export type DeviceLimits = {
   matrixRows: number;
 };
 
-/** A product that the device's matrix units compute: [M, K]·[K, N], its operands and its sum. WGSL's types: "f16", "f32". */
+/** What matrix units multiply at once, [M, K]·[K, N], and WGSL's types of the operands and of the sum: "f16", "f32". */
 export type MatrixConfig = { M: number; N: number; K: number; componentType: string; resultComponentType: string };
 
 /** Workload, by `choiceKey` or name → name of the variant that was measured to be the fastest; see ops/variants.ts. */
@@ -65,8 +65,8 @@ export function usesMatrices({ limits, matrixConfigs }: Pick<DeviceFacts, "limit
 export type WorkRates = { flopsPerSecond: number; bytesPerSecond: number };
 
 /**
- * What processors as adapters do, roughly, without and with the kernels that need subgroups, and small GPUs, until it is
- * measured: see device/trial.ts.
+ * What adapters do, roughly, until it is measured, see device/trial.ts: processors without the kernels that need
+ * subgroups and with them, and small GPUs.
  */
 export const assumedRates = {
   software: { flopsPerSecond: 5e9, bytesPerSecond: 4e9 },
@@ -84,12 +84,12 @@ export function workLimits({ flopsPerSecond, bytesPerSecond }: WorkRates) {
   };
 }
 
-/** A shorter time says more of the clock than of the device: pages get a coarse one. */
+/** A shorter time says more about the clock, which is coarse in pages, than about the device. */
 const leastTime_ms = 0.1;
-/** How many times as slow as what is timed other kernels may be, so that they still keep within the limits. */
+/** Other kernels may be so many times as slow as the one that is timed, and still keep within the limits. */
 const margin = 4;
 
-/** Work a second to cut by: a power of two, so that work is cut alike every time although times differ. */
+/** Work a second by which work is cut: a power of two, so that it is cut the same way though times differ a little. */
 export function steadyRate(work: number, ms: number): number {
   const measured = work / (Math.max(ms, leastTime_ms) / 1000);
   return 2 ** Math.floor(Math.log2(measured / margin));

@@ -26,7 +26,7 @@ export type KernelOptions = { tunables?: Record<string, number>; overrides?: Rec
 /** A kernel file with options; pipelines.ts compiles it for a device. */
 export type Kernel = { layout: KernelLayout; options: KernelOptions };
 
-/** The bytes between dynamic offsets of the parameter buffer; also the most that a Params struct may take. */
+/** Bytes between dynamic offsets of the parameter buffer, and the most that a Params struct may take. */
 export const paramsStride = 256;
 
 const layouts = new Map<string, KernelLayout>();

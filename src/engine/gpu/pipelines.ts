@@ -1,6 +1,6 @@
-// Kernels as a device runs them: a bind-group layout and a pipeline each. Layouts are built from what kernel.ts has read
-// of the file, never `layout: "auto"`, so that every declared binding is in them.
-// One pipeline per (file, tunables, overrides) and device, kept as long as the device.
+// Kernels as a device runs them: a bind-group layout and a pipeline each. Layouts are built from what kernel.ts has
+// read of the file, never `layout: "auto"`, so that every declared binding is in them. One pipeline per (file,
+// tunables, overrides) and device, kept as long as the device.
 
 import type { Device } from "./device.js";
 import type { Kernel, KernelLayout } from "./kernel.js";

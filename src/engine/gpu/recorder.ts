@@ -11,8 +11,8 @@ import { byteLength, type Dtype, type Storage, type Tensor, tensorBytes, tensorO
 
 export type RecorderOptions = {
   /**
-   * Is told of every workload for which a kernel is chosen, each time. This room knows no more of a workload than that; a
-   * method's parameter may be narrower, so that a listener can ask for all that ops/variants.ts has.
+   * Is told of every workload for which a kernel is chosen, each time. It is a method, so that a listener may ask for the
+   * whole `Workload` of ops/variants.ts, which this room does not know.
    */
   onWorkload?(workload: { name: string }): void;
 };

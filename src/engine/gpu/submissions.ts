@@ -1,6 +1,6 @@
-// Commands of one run on their way to the queue: one encoder, and in it one pass at a time, begun when it is needed. Owns
-// how many submissions wait; knows no kernel. What the queue holds can neither be cancelled nor overtaken, and Metal
-// blocks the thread that asks for a 65th command buffer.
+// Commands of one run on their way to the queue: one encoder, and in it one pass at a time, begun when it is needed.
+// Owns how many submissions wait; knows no kernel. Submissions in the queue can neither be cancelled nor overtaken, and
+// Metal blocks the thread that asks for a 65th command buffer.
 
 import { throwIfAborted } from "../../errors.js";
 import type { Device } from "./device.js";

@@ -1,6 +1,6 @@
-// Attention of one head as wide as the tensors, for the VAE: two matrix products with a softmax between them, some queries
-// at a time. A head of hundreds of channels has no room in an invocation's registers, so streaming it would read keys and
-// values once for every few queries.
+// Attention of one head as wide as the tensors, for the VAE: two matrix products with a softmax between them, some
+// queries at a time. A head of hundreds of channels has no room in an invocation's registers, so streaming it would
+// read keys and values once for every few queries.
 
 import { assert } from "../../errors.js";
 import type { Recorder } from "../gpu/recorder.js";

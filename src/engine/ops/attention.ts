@@ -1,6 +1,6 @@
-// Attention of many heads of up to 128 channels (transformer, text encoder), with streaming softmax; one wide head is in
-// attention-wide.ts. Splits by heads and queries where ranges exceed the binding limit or a dispatch would run too long, and by
-// keys where one head's keys exceed it: then maxima and sums pass from dispatch to dispatch in a state tensor.
+// Attention of many heads of up to 128 channels (transformer, text encoder), with streaming softmax; one wide head is
+// in attention-wide.ts. It is cut by heads and queries, and by keys where those of one head exceed a binding, see
+// cut.ts: then maxima and sums pass from dispatch to dispatch in a state tensor.
 
 import { assert } from "../../errors.js";
 import { bindRows } from "../gpu/commands.js";
@@ -153,7 +153,7 @@ function attentionName({ tokens, heads, headSize, operands }: AttentionShape): s
   return `attention ${heads}×${headSize}, ${sizeClass(tokens)} tokens ${operands}`;
 }
 
-/** Attention as tuning sees it: every query sees every key, also in samples, which have fewer heads or queries. */
+/** Attention as tuning sees it: every query sees every key. Samples have fewer heads or queries, but all keys. */
 export function attentionWorkload(shape: AttentionShape): Workload {
   const { tokens, heads, headSize, operands } = shape;
   return {
@@ -178,7 +178,7 @@ function attentionVariants(facts: DeviceFacts, { tokens, headSize, operands }: A
   assert(headSize <= mostHeadSize, `heads of ${headSize} channels: at most ${mostHeadSize}`);
   const GROUPS = padded8(headSize) / 8;
   const variants: Variant[] = [];
-  // Operands in f16 are what matrix units multiply.
+  // Matrix units multiply operands in f16.
   if (operands === "f16" && tokens >= facts.limits.matrixRows) {
     variants.push(...attentionMatrixVariants(facts, GROUPS));
   }
@@ -190,7 +190,7 @@ function attentionVariants(facts: DeviceFacts, { tokens, headSize, operands }: A
     const tileRows = QUERIES * SUBGROUP_SIZE;
     variants.push({ stem: "attention_subgroup_panel", tunables, tileRows, tileCols: headSize });
   }
-  // Invocations share a query by fours of keys and of channels: more than a narrow head has would idle.
+  // Invocations share a query by fours of keys and of channels, so a narrow head would leave some of them idle.
   const KEYS = GROUPS > 4 ? 64 : 32;
   variants.push({ stem: "attention", tunables: { QUERIES: 64, KEYS }, tileRows: 64, tileCols: headSize });
   return variants;

@@ -1,6 +1,5 @@
 // Convolutions of the VAE on [h·w, C] images, channels last. 1×1 convolutions are matrix products: see matmul.ts.
-// Splits the output into bands of pixels where the input, the output or the work of a dispatch exceeds a limit; a band
-// binds the input rows that its taps reach.
+// The output is cut into bands of pixels, see cut.ts; a band binds the input rows that its taps reach.
 
 import { assert } from "../../errors.js";
 import { bindRows } from "../gpu/commands.js";
@@ -61,14 +60,16 @@ export function imageRows(
   return { tensor: rows, height, width, firstRow: begin };
 }
 
-/** Where taps begin: without a row above, or a column to the left, in the one mode that makes images smaller. */
+/** `downsample` pads below and to the right only, so its taps begin at the pixel itself. */
 const tapsOf: Record<NonNullable<Conv2dOptions["mode"]>, Taps> = {
   same: { stride: 1, padding: 1, upsample: 1 },
   upsample: { stride: 1, padding: 1, upsample: 2 },
   downsample: { stride: 2, padding: 0, upsample: 1 },
 };
 
-/** 3×3 convolution: y[p, o] = bias[o] + Σ x[tap(p)]·weight[o]; weight [O, 3·3·padded8(I)] in the order [O, ky, kx, I]. */
+/**
+ * 3×3 convolution: y[p, o] = bias[o] + Σ x[tap(p)]·weight[o]; weight [O, 3·3·padded8(I)] in the order [O, ky, kx, I].
+ */
 export function conv2d(
   recorder: Recorder,
   x: ImageTensor,

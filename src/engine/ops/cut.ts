@@ -1,6 +1,7 @@
-// How operations are cut into dispatches, and dispatches into workgroups: by rows and columns, so that each dispatch keeps
-// within what one binding can cover, does not run too long and consists of whole tiles. Pure arithmetic; runs nothing.
-// Kernels must give the same bits wherever a band begins: a reduction is either within a row or over fixed chunks.
+// How operations are cut into dispatches, and dispatches into workgroups: by rows and columns, so that each dispatch
+// keeps within what one binding can cover, does not run too long and consists of whole tiles. Pure arithmetic; runs
+// nothing. Kernels must give the same bits wherever a band begins: a reduction is either within a row or over fixed
+// chunks.
 
 import { assert } from "../../errors.js";
 import { bindingAlignment } from "../gpu/commands.js";
@@ -47,7 +48,7 @@ export function rowsPerDispatch(facts: DeviceFacts, tensors: Tensor[], flopsPerR
 /** A rectangle of a result, which one dispatch computes. */
 export type Part = { rows: Band; cols: Band };
 
-/** Columns outside, so that what belongs to a column band is in the caches for all of its rows. */
+/** The row bands of one column band follow each other, because they read the same part of the weight. */
 function parts(rows: number, cols: number, rowStep: number, colStep: number): Part[] {
   return bands(cols, colStep).flatMap((colBand) => bands(rows, rowStep).map((band) => ({ rows: band, cols: colBand })));
 }
@@ -58,21 +59,21 @@ export type TiledWork = {
   /** What a workgroup computes. */
   tileRows: number;
   tileCols: number;
-  /** Rows of the result, and columns, which are rows of the weight, that one binding of each tensor can cover. */
+  /** Rows of the result that one binding can cover, and columns, which are rows of the weight. */
   bindableRows: number;
   bindableCols: number;
 };
 
 type FlopLimit = Pick<DeviceLimits, "dispatchFlops">;
 
-/** Cuts a product of `rows` rows; `flopsPerCell` are those of a number of the result. */
+/** Cuts a product of `rows` rows; `flopsPerCell` are those of one number of the result. */
 export function cutProduct(
   { rows, cols, tileRows, tileCols, ...work }: TiledWork & { rows: number; flopsPerCell: number },
   { dispatchFlops }: FlopLimit,
 ): Part[] {
   const { flopsPerCell, bindableCols } = work;
   const mostRows = Math.min(rows, work.bindableRows, workgroupsPerSide * tileRows);
-  // A product that runs too long is cut by columns first: each dispatch then reads its part of the weight once.
+  // A product that runs too long is cut by columns first, so that each dispatch reads only its part of the weight.
   const colStep = Math.min(
     wholeTiles(bindableCols, tileCols),
     wholeTiles(Math.max(dispatchFlops / (flopsPerCell * mostRows), tileCols), tileCols),
@@ -106,7 +107,7 @@ export function cutConvolution(
   { bindingBytes, dispatchFlops }: Pick<DeviceLimits, "bindingBytes" | "dispatchFlops">,
 ): ConvolutionPart[] {
   const { taps, rows, width, inputHeight, bindableInputRows, cols, tileRows, tileCols } = work;
-  // Output rows whose taps lie in so many input rows: three taps reach one row further on either side.
+  // How many output rows have all their taps in so many input rows: three taps reach one row further on either side.
   const bandRows = Math.floor(((bindableInputRows - 2) * taps.upsample) / taps.stride);
   assert(bandRows >= 1, () => `${work.label}: three rows of the input exceed the binding limit ${bindingBytes}`);
   const pixels = (rows.end - rows.begin) * width;
@@ -136,14 +137,16 @@ export type AttentionWork = {
   queries: number;
   keys: number;
   tileQueries: number;
-  /** Rows of q, k and v, which are head after head, and queries of the result that one binding can cover. */
+  /** What one binding can cover: rows of q, k and v, whose heads follow each other, and queries of the result. */
   bindableRows: number;
   bindableQueries: number;
   /** In one head, over all keys. */
   flopsPerQuery: number;
 };
 
-/** What one dispatch of attention computes; parts of the same heads and queries follow each other, with the first key first. */
+/**
+ * What one dispatch of attention computes. Parts of the same heads and queries follow each other, in the order of keys.
+ */
 export type AttentionPart = { heads: Band; queries: Band; keys: Band };
 
 /** Cuts attention by heads, then by queries, and by keys where those of one head exceed a binding. */
@@ -171,7 +174,7 @@ export type HeadsWork = {
   rows: number;
   heads: number;
   tokens: number;
-  /** Rows of the inputs, a token each, and of the result, which is head after head, that one binding can cover. */
+  /** What one binding can cover: tokens of the inputs, and rows of the result, whose heads follow each other. */
   bindableTokens: number;
   bindableRows: number;
   /** Of one token. */
@@ -183,7 +186,8 @@ export function cutHeads(work: HeadsWork, { dispatchFlops }: FlopLimit): { rows:
   const most = dispatchFlops / work.flopsPerHead;
   return bands(work.rows, Math.min(work.bindableTokens, work.bindableRows, most)).flatMap((band) => {
     const rows = band.end - band.begin;
-    // Between the first head's first row and the last head's last one lie all tokens of the heads in between.
+    // A binding from the first head's first row to the last head's last row covers all tokens of the heads between
+    // them.
     const headStep = Math.min(1 + (work.bindableRows - rows) / work.tokens, most / rows);
     return bands(work.heads, headStep).map((heads) => ({ rows: band, heads }));
   });
@@ -201,8 +205,8 @@ export function foldWorkgroups(count: number): [number, number, number] {
 }
 
 /**
- * Shape of workgroups whose lanes share a row: one lane a row on CPU devices, where barriers cost more than they
- * bring and a subgroup is a vector of rows.
+ * Shape of workgroups whose lanes share a row. On CPU devices a row has one lane: barriers cost more there than they
+ * bring, and a subgroup is a vector of rows.
  */
 export function rowWorkgroup(
   { isSoftware }: DeviceFacts,

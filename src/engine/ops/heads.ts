@@ -37,10 +37,10 @@ export type SplitHeadsOptions = {
   ropeStyle: "interleaved" | "halves";
 };
 
-/** How many rows q, k and v have, and how wide and of which type they are; v is f32. */
+/** Rows, width and type of q, k and v; v is always f32. */
 export type HeadShape = { tokens: number; heads: number; kvHeads: number; headDim: number; dtype: "f32" | "f16" };
 
-/** q, k and v in one storage: large scratch shares its place with others' more easily than several of a third. */
+/** q, k and v in one storage: one large storage shares a place with others more easily than three small ones. */
 export function headTensors(
   recorder: Recorder,
   { tokens, heads, kvHeads, headDim, dtype }: HeadShape,

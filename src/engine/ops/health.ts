@@ -107,7 +107,9 @@ export function judgeHealth(words: Uint32Array, stage: string): void {
   }
 }
 
-/** The number whose bits, made to compare like integers, are `ordered`: negative ones inverted, others with the top bit. */
+/**
+ * A number from bits that compare like integers: those of negative numbers are inverted, others have the top bit set.
+ */
 function fromOrdered(ordered: number): number {
   const bits = ordered >= 0x8000_0000 ? ordered - 0x8000_0000 : ~ordered;
   return new Float32Array(Int32Array.of(bits).buffer)[0] as number;

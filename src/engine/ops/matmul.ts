@@ -1,6 +1,6 @@
-// Matrix products with a weight: every linear layer of the models. Several kernels compute the same function: CPU drivers
-// get one that needs no workgroup memory, GPUs with matrix units one for operands in f16, and a few rows one that reads
-// the weight as fast as it can. How a product is cut is in cut.ts.
+// Matrix products with a weight: every linear layer of the models. Several kernels compute the same function: CPU
+// drivers get one that needs no workgroup memory, GPUs with matrix units one for operands in f16, and a few rows one
+// that reads the weight as fast as it can. How a product is cut is in cut.ts.
 
 import { assert } from "../../errors.js";
 import { bindRows } from "../gpu/commands.js";
@@ -27,7 +27,9 @@ export type MatmulOptions = {
   gate?: { tensor: Tensor; at: number };
   /** Writes into columns [column, column + n) of this tensor instead of a new one. */
   into?: { tensor: Tensor; column?: number; accumulate?: boolean };
-  /** "f16": a kernel may round a and the weight to f16 on the way, where that is faster. An a in f16 says so by itself. */
+  /**
+   * "f16": a kernel may round a and the weight to f16 on the way, where that is faster. An a in f16 says so by itself.
+   */
   operands?: "f32" | "f16";
   /** The kernel to take instead of the device's choice, to measure it. */
   variant?: Variant;
@@ -221,7 +223,7 @@ export const largeFlops = 1e9;
 /** The kernels that compute a product on this device, the built-in choice first. */
 function matmulVariants(facts: DeviceFacts, { rows, k, cols, operands, isGated }: Product): Variant[] {
   const variants: Variant[] = [];
-  // A product of so few rows takes as long as reading the weight does; of a tile's rows most would be computed in vain.
+  // A product of so few rows takes as long as reading the weight; a tile would compute most of its rows in vain.
   const isMatvecFirst = rows <= 4 && !usesSubgroupKernels(facts);
   if (isMatvecFirst) variants.push(...matvecVariants(rows));
   if (operands === "f16" && rows >= facts.limits.matrixRows) variants.push(...matrixVariants(facts, "matmul"));

@@ -1,6 +1,6 @@
-// How products, convolutions and attention are laid out on matrix units, by what the device's units multiply at once. Knows
-// no kernels but those named …_subgroup_matrix, whose tunables it sets. Of the configurations only those that multiply f16
-// and add in f32 are taken: sums in f16 lose too much.
+// How products, convolutions and attention are laid out on matrix units, by what the device's units multiply at once.
+// Sets the tunables of the kernels named …_subgroup_matrix and knows no others. Takes only configurations that multiply
+// f16 and add in f32, because sums in f16 lose too much.
 
 import { type DeviceFacts, isUsable } from "../gpu/facts.js";
 import type { Variant } from "./variants.js";
@@ -10,16 +10,16 @@ type Layout = {
   matrix: [M: number, N: number, K: number];
   block: [rows: number, cols: number];
   subgroups: [number, number];
-  /** Of a subgroup: work is dealt out evenly to so many. */
+  /** Of a subgroup; they share its work evenly. */
   lanes: number;
 };
 
 /**
- * The preferred ones first. A block of 64 × 64 sums multiplies each operand 64 times for once that it is read from
- * workgroup memory, and takes half of a subgroup's registers on NVIDIA's GPUs and AMD's. Intel's have a fourth of those
- * (8×16×16; 8×8×16 on the first Arcs an eighth), so blocks are smaller, and more subgroups share a tile, so that each holds
- * less of the next step. A subgroup is as large as the units work with: in larger ones drivers multiply several times, or
- * hold operands twice.
+ * The preferred ones first. A block of 64 × 64 sums multiplies an operand 64 times each time that it reads it from
+ * workgroup memory, and takes half of a subgroup's registers on NVIDIA's GPUs and AMD's. Intel's subgroups have a
+ * fourth of those registers (8×16×16; on the first Arcs, 8×8×16, an eighth), so their blocks are smaller, and more
+ * subgroups share a tile, so that each holds less of the next step. Subgroups have the size that the units work with:
+ * in larger ones drivers multiply several times, or hold operands twice.
  */
 const layouts: readonly Layout[] = [
   { matrix: [16, 16, 16], block: [4, 4], subgroups: [2, 2], lanes: 32 },
@@ -33,7 +33,7 @@ const layouts: readonly Layout[] = [
   { matrix: [8, 16, 16], block: [4, 2], subgroups: [4, 2], lanes: 16 },
   { matrix: [8, 16, 16], block: [4, 2], subgroups: [2, 2], lanes: 16 },
   { matrix: [8, 8, 16], block: [2, 2], subgroups: [4, 4], lanes: 8 },
-  // So far only a CPU driver shows these; uneven, so that what its tests compute tells rows from columns.
+  // So far only a CPU driver shows these. They are uneven, so that tests tell rows from columns.
   { matrix: [8, 8, 8], block: [3, 2], subgroups: [2, 4], lanes: 8 },
 ];
 
@@ -60,9 +60,9 @@ export function matrixVariants(facts: DeviceFacts, operation: "matmul" | "conv2d
 }
 
 /**
- * The same for attention_subgroup_matrix: a block's rows are of queries, its columns of keys. A subgroup keeps its
- * queries and sums besides, so blocks are smaller. The first is for AMD's GPUs, the older of which keep operands twice; for
- * wide heads it takes more workgroup memory than NVIDIA's have.
+ * The same for attention_subgroup_matrix: a block's rows are of queries, its columns of keys. Blocks are smaller,
+ * because a subgroup also keeps its queries and sums. The first layout is for AMD's GPUs, the older of which keep
+ * operands twice; for wide heads it takes more workgroup memory than NVIDIA's GPUs have.
  */
 const attentionLayouts: readonly Layout[] = [
   { matrix: [16, 16, 16], block: [1, 2], subgroups: [4, 2], lanes: 32 },

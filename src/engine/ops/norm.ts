@@ -110,15 +110,17 @@ export function layerNormModulate(
   return y;
 }
 
-/** Binds columns [at, at + count) of row 0 to the end of their last vector of four; rows are padded, so it is there. */
+/**
+ * Binds columns [at, at + count) of row 0, to the end of their last vector of four: rows are padded, so that exists.
+ */
 function bindVectors(tensor: Tensor, at: number, count: number): { binding: Binding; remainder: number } {
   return bindBytes(tensor.storage, tensor.byteOffset + 4 * at, 16 * Math.ceil((at + count) / 4) - 4 * at);
 }
 
-/** Rows of a chunk of GroupNorm's statistics, and the most bytes of x that a chunk may have to bind. */
+/** Most rows of a chunk of GroupNorm's statistics, and most bytes of x in a chunk. */
 const chunkRows = 256;
 const chunkBytes = 512 * 1024;
-/** How many chunks' statistics one invocation combines; more are combined in several levels. */
+/** How many chunks' statistics one invocation combines; if there are more, several levels combine them. */
 const combineFan = 128;
 /** Pixels that one invocation of the last pass normalises with the parameters of its eight channels. */
 const pixelsEach = 8;
@@ -200,10 +202,10 @@ export function normalizeGroups(
 /** Mean and 1/√(variance + eps) of each group: a [1, 2·groups] tensor of pairs. */
 export type GroupMoments = { statistics: Tensor };
 
-/** Consecutive pixels of an image from the pixel `begin` on, which are a chunk's first; made when they are asked for. */
+/** Consecutive pixels of an image. They begin at pixel `begin`, where a chunk begins, and are made when asked for. */
 export type PixelBand = { begin: number; tensor: () => Tensor };
 
-/** Pixels of a chunk of GroupNorm's statistics on an image of so many channels: bands begin at multiples of it. */
+/** Pixels of a chunk of GroupNorm's statistics on an image of so many channels. Bands begin at multiples of it. */
 export function chunkPixels(channels: number): number {
   return Math.min(chunkRows, Math.max(1, Math.floor(chunkBytes / (4 * padded8(channels)))));
 }

@@ -1,6 +1,6 @@
 // Powers of two that bring rows near the top of f16's range, for kernels that round their operands to f16: weights and
-// products of gates may lie anywhere in f32. Knows tensors and weights, no product. Computed anew in every run, which
-// reads each operand once more: a hundredth of what the product takes.
+// products of gates may lie anywhere in f32. Knows tensors and weights, no product. They are computed anew in every
+// run, which reads each operand once more and takes a hundredth of the product's time.
 
 import { type Binding, bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";

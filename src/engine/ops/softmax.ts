@@ -1,4 +1,4 @@
-// Softmax over the rows of a tensor, in place.
+// The softmax of each row of a matrix, where scores are written out: attention of many heads streams its own.
 
 import { assert } from "../../errors.js";
 import { bindRows } from "../gpu/commands.js";

@@ -1,18 +1,18 @@
-// Transposition of a tensor.
+// A matrix with rows and columns exchanged, cut both ways: bands of x's rows are bands of y's columns.
 
 import { assert } from "../../errors.js";
 import { bindRows } from "../gpu/commands.js";
 import { kernel } from "../gpu/kernel.js";
 import type { Recorder } from "../gpu/recorder.js";
 import type { Tensor } from "../gpu/tensor.js";
-import { bands, rowsPerBinding, rowsPerDispatch } from "./cut.js";
+import { bands, rowsPerBinding, rowsPerDispatch, workgroupsPerSide } from "./cut.js";
 
 /** y[c, r] = x[r, c]; x: [R, C] f32, y: [C, R] f32. */
 export function transpose(recorder: Recorder, x: Tensor, label = "transpose"): Tensor {
   const { facts } = recorder;
   assert(x.dtype === "f32", `${label}: "${x.label}" is ${x.dtype}, expected f32`);
   const y = recorder.scratch(label, x.cols, x.rows);
-  const most = 65535 * 8;
+  const most = workgroupsPerSide * 8;
   for (const { begin, end } of bands(x.rows, Math.min(most, rowsPerDispatch(facts, [x], x.cols)), 8)) {
     const input = bindRows(x, begin, end);
     // Whoever writes a row's last column writes its padding.

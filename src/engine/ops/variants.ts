@@ -26,11 +26,11 @@ export type Workload = {
   flops: number;
   /** Of its result: rows are a product's rows, pixels, or queries; columns are channels, those of all heads. */
   extents: Extents;
-  /** Bounds what a right variant may differ by from another. */
+  /** Bounds by how much the results of two right variants may differ. */
   operands: "f32" | "f16";
-  /** The kernel file that runs on every device: the first variant of it is what the others are checked against. */
+  /** The kernel file that runs on every device: all variants are checked against its first one. */
   portable: string;
-  /** Those that the device can run, the built-in choice first. */
+  /** Those that such a device can run, the built-in choice first. */
   variants(facts: DeviceFacts): readonly Variant[];
   /** Records what computes a part of these extents, on made-up inputs, with this variant. */
   sample(recorder: Recorder, inputs: SampleInputs, part: Extents, variant: Variant): Tensor;
@@ -52,16 +52,17 @@ export function variantName({ stem, tunables }: Variant): string {
 }
 
 /**
- * What a choice is kept under. Sizes that share a name may have different variants on a device; then each list has a
- * choice of its own.
+ * What a choice is kept under. Sizes that share a name may have different variants on a device; each list of variants
+ * then has a choice of its own.
  */
 export function choiceKey(facts: DeviceFacts, workload: Workload): string {
   return `${workload.name}: ${workload.variants(facts).map(variantName).join(", ")}`;
 }
 
 /**
- * The variant that the device's tuning names for a workload, or for all workloads of that name, else the first. One that is
- * not among its variants counts as none: it may come from another version.
+ * The variant that the device's tuning names for a workload, or for all workloads of that name, else the first. A name
+ * that is not among the workload's variants may come from another version, and counts as none. Tells the recorder's
+ * listener.
  */
 export function chooseVariant({ facts, onWorkload }: Recorder, workload: Workload): Variant {
   onWorkload?.(workload);

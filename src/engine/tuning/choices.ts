@@ -1,139 +1,53 @@
-// Choices of kernels: in which order workloads are measured and within which time, what is taken of what was measured, and
-// what a choice holds for. Knows no model; where the workloads come from is not its matter.
+// Choices of kernels: which variant of a workload is taken by what was measured, and what a choice holds for. Plain
+// data; measures nothing.
 
-import type { DaybreakError } from "../../errors.js";
-import { type Device, matrixConfigsOf, shownLimits } from "../gpu/device.js";
+import { matrixConfigsOf, shownLimits } from "../gpu/device.js";
 import type { Tuning } from "../gpu/facts.js";
 import { kernelSources } from "../gpu/kernel-sources.js";
-import { choiceKey, type Workload } from "../ops/variants.js";
-import type { ProgressEvent } from "../request.js";
 import { sha256 } from "../sha256.js";
-import { chosen, type TunedWorkload, type TunedWorkloads } from "./chosen.js";
-import { type Candidate, candidatesOf, closeAfter, endsBy, isShortOfMemory, tryVariants } from "./trials.js";
+import type { Candidate } from "./trials.js";
 
-/** Seconds that tuning takes unless another number is given. */
-const defaultSeconds = 10;
-/** For runs that have begun to end; what goes on longer is no longer waited for. */
-const grace_ms = 1000;
-/** A variant that was waited for so long when the time was up is not tried again. */
-const tooSlow_ms = 3000;
-/** Devices that are lost to bad variants before tuning ends. */
-const mostLosses = 3;
-
-export type TuneWorkloadsOptions = {
-  /** Default 10. */
-  seconds?: number;
-  /** Choices that are kept. Those that could not be measured are measured again only if `complete` is set. */
-  known?: TunedWorkloads;
-  complete?: boolean;
-  /** Is told every choice that is not known, as soon as it is made: it holds also if tuning fails later. */
-  onChoice?: (key: string, choice: TunedWorkload) => void;
-  /** Stage `tune`: workloads. Not called if there is nothing to measure. */
-  onProgress?: (event: ProgressEvent) => void;
-  signal?: AbortSignal;
+/** The choice for one workload, and what it rests on. Times are of the whole workload, milliseconds. */
+export type TunedWorkload = {
+  /** Of the workload. */
+  name: string;
+  /** What is taken. */
+  variant: string;
+  /** Its time; null if none was measured: then it is the built-in choice. */
+  ms: number | null;
+  /** The built-in choice's time. */
+  builtin_ms: number | null;
+  /** Why nothing was measured, if that may go better another time. */
+  unmeasured?: string;
+  /** In the order of the workload's variants, the built-in choice first. */
+  candidates: Candidate[];
 };
 
-/**
- * Measures workloads in their order until the time is spent, on a device from `open`, and on another one each time that one
- * is lost. Errors: those of `open`; what `signal` was aborted with.
- */
-export async function tuneWorkloads(
-  workloads: readonly Workload[],
-  open: () => Promise<Device>,
-  { seconds = defaultSeconds, known = {}, complete = false, onChoice, onProgress, signal }: TuneWorkloadsOptions,
-): Promise<TunedWorkloads> {
-  const deadline = performance.now() + 1000 * seconds;
-  const bench: Bench = { device: await open(), open, deadline, signal, excluded: new Map() };
-  const keyed = workloads.map((workload) => [choiceKey(bench.device, workload), workload] as const);
-  const isFresh = (key: string) => !known[key] || (complete && known[key].unmeasured !== undefined);
-  const total = keyed.filter(([key]) => isFresh(key)).length;
-  const report = (done: number) => onProgress?.({ stage: "tune", done, total, image: 0, numImages: 0 });
-  const tuned: TunedWorkloads = {};
-  let done = 0;
-  try {
-    for (const [key, workload] of keyed) {
-      if (!isFresh(key)) {
-        tuned[key] = known[key] as TunedWorkload;
-        continue;
-      }
-      report(done++);
-      tuned[key] = await tuneWorkload(bench, workload, known[key]?.candidates);
-      onChoice?.(key, tuned[key]);
-    }
-    if (total > 0) report(total);
-    return tuned;
-  } finally {
-    if (bench.abandoned) closeAfter(bench.abandoned, bench.device);
-    else bench.device.close();
-  }
-}
+/** Choices by `choiceKey`, for one device; plain data. */
+export type TunedWorkloads = Record<string, TunedWorkload>;
 
-/** What is measured on. */
-type Bench = {
-  device: Device;
-  /** A new device in the place of one that was lost. */
-  open: () => Promise<Device>;
-  deadline: number;
-  signal?: AbortSignal;
-  /** Variants that a device was lost to, for the rest of the tuning. */
-  excluded: Map<string, string>;
-  /** A trial that still runs on the device and is no longer waited for. */
-  abandoned?: Promise<void>;
-};
-
-/** Of the candidates that are `known` those that failed are not tried again: they may be why nothing was measured. */
-async function tuneWorkload(
-  bench: Bench,
-  workload: Workload,
-  known: readonly Candidate[] = [],
-): Promise<TunedWorkload> {
-  const { deadline, signal, excluded } = bench;
-  for (;;) {
-    signal?.throwIfAborted();
-    const { device } = bench;
-    const failed = known.flatMap(({ variant, error }) => (error === undefined ? [] : [[variant, error] as const]));
-    const candidates = candidatesOf(device, workload, new Map([...failed, ...excluded]));
-    const choice = (unmeasured?: string) => ({ ...chosen(workload.name, candidates), unmeasured });
-    if (performance.now() > deadline) return choice(noTime);
-    if (excluded.size >= mostLosses) return choice(`the device was lost to ${mostLosses} kernels before`);
-    const latest = { variant: "", since: 0 };
-    const onVariant = (variant: string) => void Object.assign(latest, { variant, since: performance.now() });
-    const trial = tryVariants(device, workload, candidates, { deadline, signal, onVariant });
-    try {
-      if (await endsBy(deadline + grace_ms, trial, signal)) {
-        const isUp = performance.now() > deadline && candidates.every(({ ms }) => ms === null);
-        return choice(isUp ? noTime : undefined);
-      }
-      bench.abandoned = trial;
-      signal?.throwIfAborted();
-      return { ...abandoned(workload, candidates, latest), unmeasured: noTime };
-    } catch (error) {
-      if (signal?.aborted) throw error;
-      if (isShortOfMemory(device, error)) return choice((error as DaybreakError).message);
-      if (!device.failure) throw error;
-      excluded.set(latest.variant, device.failure.message);
-      device.close();
-      bench.device = await bench.open();
-    }
-  }
-}
-
+/** A variant must be this much faster than the built-in one: less is noise, and would change from day to day. */
+const leastGain = 0.03;
+/** Why a workload was not measured, if the time was up. */
 export const noTime = "no time was left";
 
-/** The choice where a variant still compiles or runs. The trial goes on with `candidates`, so they are copied. */
-function abandoned(
-  { name, portable }: Workload,
-  candidates: readonly Candidate[],
-  { variant, since }: { variant: string; since: number },
-): TunedWorkload {
-  const waited_ms = performance.now() - since;
-  const copies = candidates.map((candidate, i) => {
-    // The built-in choice has to be compiled in any case, and the portable kernel before any other can be checked.
-    const isNeeded = i === 0 || variant.split(" ")[0] === portable;
-    if (isNeeded || candidate.variant !== variant || waited_ms < tooSlow_ms) return { ...candidate };
-    return { ...candidate, error: `it had not run after ${(waited_ms / 1000).toFixed(0)} s` };
-  });
-  return chosen(name, copies);
+/**
+ * The choice among candidates, the built-in one first: the fastest if it is faster than the built-in one by
+ * {@link leastGain} in its best run and faster in its median one, else the built-in one.
+ */
+export function chosen(name: string, candidates: readonly Candidate[]): TunedWorkload {
+  const builtin = candidates[0] as Candidate;
+  const timed = candidates.filter(({ ms, error }) => ms !== null && error === undefined);
+  const best = timed.toSorted((a, b) => (a.ms as number) - (b.ms as number))[0];
+  const isFaster =
+    best !== undefined &&
+    (!timed.includes(builtin) ||
+      ((best.ms as number) <= (1 - leastGain) * (builtin.ms as number) &&
+        (best.median_ms as number) < (builtin.median_ms as number)));
+  // A built-in choice that is wrong is avoided even if there was no time to measure another.
+  const sound = candidates.find(({ error }) => error === undefined) ?? builtin;
+  const taken = isFaster ? best : timed.includes(builtin) ? builtin : sound;
+  return { name, variant: taken.variant, ms: taken.ms, builtin_ms: builtin.ms, candidates: [...candidates] };
 }
 
 /** Choices in the form that the device takes. */
@@ -142,8 +56,8 @@ export function tuningOf(workloads: TunedWorkloads): Tuning {
 }
 
 /**
- * What choices hold for: a hash of the adapter, of whatever else decides how kernels run there (`environment`: versions,
- * switches), and of the kernels.
+ * What choices hold for: a hash of the adapter, of whatever else decides how kernels run there (`environment`:
+ * versions, switches), and of the kernels.
  */
 export async function tuningKey(
   { info, features, limits }: Pick<GPUAdapter, "info" | "features" | "limits">,

@@ -1,6 +1,7 @@
 // Inputs that operations are measured on, by tuning and by the benchmarks: seeded values, written in pieces. Owns their
-// buffers. Values are multiples of 1/64 below 2, exact in f32, bf16 and f16 alike, so that operands that a kernel may round
-// to f16 stay what they are and a difference between two kernels comes from their sums. A prime period keeps rows different.
+// buffers. Values are multiples of 1/64 below 2, exact in f32, bf16 and f16 alike, so that operands that a kernel may
+// round to f16 stay what they are and a difference between two kernels comes from their sums. A prime period keeps rows
+// different.
 
 import type { Device } from "../gpu/device.js";
 import { createTensor, padded8, type Tensor, tensorUsage } from "../gpu/tensor.js";
@@ -78,7 +79,7 @@ export class MadeInputs implements SampleInputs {
 
 type Values = Float32Array<ArrayBuffer> | Uint16Array<ArrayBuffer>;
 
-/** Elements [0, count) of what a label stands for, as a matrix without padding has them: for whoever computes the same. */
+/** The first elements that a label stands for, row after row without padding, for peers that compute the same. */
 export function sampleValues(label: string, count: number): Float32Array<ArrayBuffer>;
 export function sampleValues(label: string, count: number, dtype: Elements): Values;
 export function sampleValues(label: string, count: number, dtype: Elements = "f32"): Values {
@@ -98,7 +99,7 @@ function fillRow(row: Values, pattern: Values, first: number): void {
   }
 }
 
-/** One period, as f32 values or as the bits of bf16 or f16; another label means other numbers (mulberry32). */
+/** One period, as f32 values or as the bits of bf16 or f16; each label has its own numbers (mulberry32). */
 function patternOf(label: string, dtype: Elements): Values {
   let state = 0x811c9dc5;
   for (let i = 0; i < label.length; i++) state = Math.imul(state ^ label.charCodeAt(i), 0x01000193);
@@ -112,7 +113,7 @@ function patternOf(label: string, dtype: Elements): Values {
   return Uint16Array.from(new Uint32Array(values.buffer), dtype === "bf16" ? (bits) => bits >>> 16 : f16Bits);
 }
 
-/** Of exact values between 1/64 and 2, which are normal in f16: the exponent is rebiased, the fraction loses only zeros. */
+/** For multiples of 1/64 below 2, which are normal in f16: the exponent is rebiased, the fraction loses only zeros. */
 function f16Bits(bits: number): number {
   return bits << 1 === 0 ? 0 : ((bits >>> 16) & 0x8000) | (((bits & 0x7fffffff) >>> 13) - 0x1c000);
 }

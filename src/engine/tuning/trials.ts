@@ -1,12 +1,13 @@
 // Measures the variants of one operation against each other: first whether they compute the same, then how long they
-// take, in turns. Chooses nothing. Samples are whole tiles of every variant: of a part of a tile a variant would take as
-// long as of all of it. Small ones come first, so that a slow variant trips no watchdog; buffers are filled with NaN before
+// take, in turns. Chooses nothing. Samples are whole tiles of every variant, because a part of a tile takes as long as
+// a whole one. Small samples come first, so that a slow variant trips no watchdog; buffers are filled with NaN before
 // each check, so that a variant which computes nothing cannot pass with another's result.
 
 import { assert, DaybreakError } from "../../errors.js";
 import { BufferPlan } from "../gpu/buffer-plan.js";
 import type { CommandList } from "../gpu/command-list.js";
 import { type Device, oneLine, reasonOf } from "../gpu/device.js";
+import type { DeviceFacts } from "../gpu/facts.js";
 import { Readback } from "../gpu/readback.js";
 import { Recorder } from "../gpu/recorder.js";
 import { byteLength, type Tensor } from "../gpu/tensor.js";
@@ -36,42 +37,45 @@ export type TrialOptions = {
 /** Largest relative L2 error against the reference variant, by operands; squared, the bounds of the kernels' own tests. */
 const errorBound = { f32: 1e-5, f16: 1e-3 } as const;
 /**
- * A timed sample should take this long: of waiting for it, which takes a millisecond or so, little shows then, and for all
- * variants the same. Longer ones would leave operations unmeasured where the time is short.
+ * A timed sample should take this long, so that the millisecond or so of waiting for it hardly shows. Longer samples
+ * would leave operations unmeasured where the time is short.
  */
 const sample_ms = 20;
-/** What a sample is enlarged to at most: a GPU that is fast enough for more may have no memory for it. */
+/** Samples are enlarged to this size at most: a GPU that is fast enough for more may have no memory for it. */
 const mostSampleBytes = 256 * 1024 ** 2;
 const mostRepeats = 100;
-/** Tiles of a timed sample, if the workload has so many: fewer would leave cores idle, the more the larger a tile is. */
+/**
+ * Tiles of a timed sample, if the workload has so many: fewer would leave cores idle, and more of them with large
+ * tiles.
+ */
 const fewestTiles = { gpu: 64, processor: 16 } as const;
 /** Runs of each variant, the first of them to warm up. */
 const rounds = 6;
 /** Fewer say too little. */
 const fewestRounds = 3;
 /**
- * A variant that takes so many times as long as the best is given up; after one run, which may have been disturbed, only
- * if it takes much longer.
+ * A variant is given up if it takes so many times as long as the best one. One run may have been disturbed: after the
+ * first the bound is higher.
  */
 const hopeless = 1.5;
 const hopelessAtFirst = 4;
 
 /** The variants of a workload before they are tried; those that are not to be run have their errors. */
 export function candidatesOf(
-  device: Device,
+  facts: DeviceFacts,
   workload: Workload,
   excluded: ReadonlyMap<string, string> = new Map(),
 ): Candidate[] {
-  return workload.variants(device).map((listed) => {
+  return workload.variants(facts).map((listed) => {
     const variant = variantName(listed);
     return { variant, ms: null, median_ms: null, error: excluded.get(variant) };
   });
 }
 
 /**
- * Tries the variants of a workload: checks all against the portable one, then times those that are right, in turns. What
- * is found out goes to `candidates` at once, for they count also if this does not end. Where the time runs out, variants
- * stay without times.
+ * Tries the variants of a workload: checks all against the portable one, then times those that are right, in turns.
+ * What is found out goes to `candidates` at once, so that it counts even if this does not end. Variants stay without
+ * times where the time runs out.
  * Errors: those that end the device; `device.out_of_memory` for samples that it has no room for; what `signal` was aborted
  * with. Whatever else goes wrong is the variant's.
  */
@@ -123,7 +127,7 @@ type Trial = {
   candidates: Candidate[];
   /** Whole tiles of every variant, or all that there is. */
   tile: Extents;
-  /** Small ones at first; when they are replaced, those before are closed. */
+  /** Small ones at first; they are closed when larger ones replace them. */
   samples: Samples;
 };
 
@@ -139,7 +143,9 @@ function leastCommonMultiple(a: number, b: number): number {
   return (a / divisor) * b;
 }
 
-/** Two tiles either way, so that one which is right in its first tile only is found out, and the workload's own remainder. */
+/**
+ * Two tiles either way, to find out a variant that is right in its first tile only, and the workload's own remainder.
+ */
 function checkedPart({ rows, cols }: Extents, tile: Extents): Extents {
   return {
     rows: Math.min(rows, 2 * tile.rows + (rows % tile.rows)),
@@ -148,8 +154,8 @@ function checkedPart({ rows, cols }: Extents, tile: Extents): Extents {
 }
 
 /**
- * So many cells in whole tiles. Rows are cut last, in the order in which workgroups run: all of them at a few columns are
- * what a dispatch begins with.
+ * So many cells in whole tiles. Columns are cut first, rows last: workgroups run in that order, so a dispatch begins
+ * with all rows of a few columns.
  */
 function timedPart({ rows, cols }: Extents, tile: Extents, cells: number): Extents {
   const some = Math.min(cols, Math.ceil(cells / rows / tile.cols) * tile.cols);
@@ -215,7 +221,7 @@ async function timeVariants(trial: Trial, sound: readonly number[]): Promise<voi
   const { workload, options, variants, candidates } = trial;
   const { deadline, signal } = options;
   let repeats: number | undefined;
-  // One that fails on larger samples leaves their size to the next.
+  // If a variant fails on larger samples, the next one sizes them.
   for (const i of sound) repeats ??= await growSamples(trial, i);
   if (repeats === undefined) return;
   const { samples } = trial;
@@ -232,14 +238,14 @@ async function timeVariants(trial: Trial, sound: readonly number[]): Promise<voi
       }
       racing = racing.filter((i) => (candidates[i] as Candidate).error === undefined);
       const best = Math.min(...racing.map(least));
-      // The built-in choice runs to the end: everything else is measured by it.
+      // The built-in choice runs to the end: all others are compared with it.
       racing = racing.filter((i) => i === 0 || least(i) <= (round === 0 ? hopelessAtFirst : hopeless) * best);
     }
   } finally {
     const done = Math.max(...[...times.values()].map((values) => values.length));
     const whole = cellsOf(workload.extents) / cellsOf(samples.part);
     for (const [i, values] of times) {
-      // A variant that was given up has fewer times than the others, which say enough about it.
+      // A variant that was given up has fewer times than the others; they say enough about it.
       if (done < fewestRounds || values.length === 0) continue;
       // The first run touches new memory.
       const sorted = (values.length > 1 ? values.slice(1) : values).sort((a, b) => a - b);
@@ -252,8 +258,8 @@ async function timeVariants(trial: Trial, sound: readonly number[]): Promise<voi
 
 /**
  * Enlarges the samples until one run of a variant takes about {@link sample_ms}, or they take as much memory as they may.
- * By steps, because a few tiles leave most of a GPU idle and say little about many. Returns how often to run them where
- * that takes less; undefined if the variant fails or the time runs out.
+ * It goes by steps, because a few tiles leave most of a GPU idle and say little about many. Returns how often to run
+ * samples that take less time; undefined if the variant fails or the time runs out.
  */
 async function growSamples(trial: Trial, variant: number): Promise<number | undefined> {
   const { device, workload, options, tile } = trial;
@@ -285,14 +291,14 @@ async function growSamples(trial: Trial, variant: number): Promise<number | unde
   }
 }
 
-/** How often the samples have to be run on end to take about {@link sample_ms}, and how long one run takes then. */
+/** How often the samples have to run on end to take about {@link sample_ms}, and how long one run takes then. */
 async function repeatsFor(trial: Trial, variant: number): Promise<{ repeats: number; ms: number } | undefined> {
   const { samples, variants } = trial;
   const time = (repeats: number) => attempt(trial, variant, () => samples.time(variants[variant] as Variant, repeats));
   let ms = await time(1); // touches new memory
   for (let repeats = 1; ms !== undefined; repeats = Math.min(mostRepeats, 8 * repeats)) {
     ms = await time(repeats);
-    // Waiting takes a millisecond or so by itself: of a short run nothing else may be seen.
+    // Waiting takes a millisecond or so by itself, which may be all that is seen of a short run.
     if (ms !== undefined && (repeats * ms >= sample_ms / 2 || repeats === mostRepeats)) {
       return { repeats: Math.max(1, Math.min(mostRepeats, Math.round(sample_ms / ms))), ms };
     }
@@ -336,7 +342,10 @@ class Samples {
     return readback.f32(result);
   }
 
-  /** Milliseconds of one run, of several on end. They are one list: to submit each of them would take the processor longer. */
+  /**
+   * Milliseconds of one of several runs on end. They are one list, because submitting each would take the processor
+   * longer.
+   */
   async time(variant: Variant, repeats: number): Promise<number> {
     const { list } = await this.#prepare(variant, repeats);
     const started = performance.now();
@@ -365,16 +374,16 @@ class Samples {
     this.#prepared.set(key, prepared);
     this.#places.realize(this.#device);
     await list.prepare(this.#device);
-    // Inputs are written and memory is found by now: none of it counts as the variant's time.
+    // Inputs are written and memory is found now, so that neither counts as the variant's time.
     await this.#device.idle();
     return prepared;
   }
 }
 
 /**
- * Runs a variant. What goes wrong without ending the device becomes the candidate's error, and nothing is returned; the
- * device's own errors outside of calls are caught as well. Lack of memory is thrown instead: nearly all that is allocated
- * here are a sample's inputs and results.
+ * Runs a variant. What goes wrong without ending the device becomes the candidate's error, and nothing is returned;
+ * errors that the device reports outside of calls are caught as well. Lack of memory is thrown instead, because nearly
+ * all that is allocated here is a sample's inputs and results.
  */
 async function attempt<T>(
   { device, options, candidates }: Trial,
@@ -405,7 +414,9 @@ async function attempt<T>(
   return undefined;
 }
 
-/** Waits for `work` until that time, as performance.now() says it, or until `signal` is aborted; false if it goes on. */
+/**
+ * Waits for `work` until `time` by performance.now(), or until `signal` is aborted; false if the work has not ended.
+ */
 export async function endsBy(time: number, work: Promise<unknown>, signal?: AbortSignal): Promise<boolean> {
   let stop = () => {};
   const stopped = new Promise<boolean>((resolve) => {
@@ -422,10 +433,10 @@ export async function endsBy(time: number, work: Promise<unknown>, signal?: Abor
   }
 }
 
-/** What setTimeout takes; longer ones would be over at once. */
+/** The most that setTimeout takes; a longer one would be over at once. */
 const longestTimer_ms = 2 ** 31 - 1;
 
-/** Closes a device when a trial that still runs on it has ended: until everything is compiled closing blocks the thread. */
+/** Closes a device once the trial on it has ended: closing blocks the thread until everything is compiled. */
 export function closeAfter(trial: Promise<unknown>, device: Device): void {
   const close = () => device.close();
   trial.then(close, close);

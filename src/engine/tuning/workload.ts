@@ -1,5 +1,5 @@
-// What a picture asks of a device: the workloads that recording tells of, and how much of the time each may take. Measures
-// nothing.
+// What a picture asks of a device: the workloads that recording tells of, and how much of the time each may take.
+// Measures nothing.
 
 import type { DeviceFacts } from "../gpu/facts.js";
 import { choiceKey, type Workload } from "../ops/variants.js";
@@ -16,8 +16,8 @@ export function workloadTally(facts: DeviceFacts) {
       counted.set(key, { workload: largest, flops: (known?.flops ?? 0) + runs * workload.flops });
     },
     /**
-     * Those that have several variants on the device, the most expensive ones first, by their FLOPs in a picture. Of those
-     * that share a name and variants the largest one stands for all.
+     * Those that have several variants on the device, the most expensive ones first, by their FLOPs in a picture. Of
+     * those that share a name and variants the largest one stands for all.
      */
     ranked(): Workload[] {
       return [...counted.values()]

@@ -2,8 +2,7 @@
 
 import { describe, expect, it } from "vitest";
 import { kernelSources } from "../../../src/engine/gpu/kernel-sources.js";
-import { tuningKey, tuningOf } from "../../../src/engine/tuning/choices.js";
-import { chosen } from "../../../src/engine/tuning/chosen.js";
+import { chosen, tuningKey, tuningOf } from "../../../src/engine/tuning/choices.js";
 import type { Candidate } from "../../../src/engine/tuning/trials.js";
 
 const timed = (variant: string, ms: number, median_ms = ms): Candidate => ({ variant, ms, median_ms });

@@ -3,8 +3,8 @@
 import { type Device, openDevice } from "../../../src/engine/gpu/device.js";
 import { matmulWorkload } from "../../../src/engine/ops/matmul.js";
 import type { Variant, Workload } from "../../../src/engine/ops/variants.js";
-import { type TuneWorkloadsOptions, tuneWorkloads } from "../../../src/engine/tuning/choices.js";
-import type { TunedWorkload, TunedWorkloads } from "../../../src/engine/tuning/chosen.js";
+import type { TunedWorkload, TunedWorkloads } from "../../../src/engine/tuning/choices.js";
+import { type TuneWorkloadsOptions, tuneWorkloads } from "../../../src/engine/tuning/tune-workloads.js";
 import { testGpu } from "../open.js";
 import { spyOn } from "../spied-gpu.js";
 
