@@ -1,7 +1,7 @@
 // What a device is found to be when it is opened: how work is cut follows from its speed, and matrix units that are wrong
 // are not used. Processors stand in for GPUs by another name; what matrix units do is tried where a device has some.
 
-import { describe, expect, it, vi } from "vitest";
+import { describe, expect, it } from "vitest";
 import { openCheckpoint } from "../../../src/engine/checkpoint.js";
 import { tryMatrices } from "../../../src/engine/device/matrices.js";
 import { openTriedDevice } from "../../../src/engine/device/trial.js";
@@ -252,6 +252,10 @@ describe("a trial of matrix units that does not end", () => {
   /** A GPU that claims matrix units, on the first of whose devices the first of their trials does not end. */
   async function stuckGpu() {
     const trial = { compiling: Promise.resolve(), end: () => {}, isClosed: false };
+    let opens = () => {};
+    const opened = new Promise<void>((resolve) => {
+      opens = resolve;
+    });
     let closes = () => {};
     const closed = new Promise<void>((resolve) => {
       closes = resolve;
@@ -265,6 +269,7 @@ describe("a trial of matrix units that does not end", () => {
         Object.defineProperty(device, "features", { value: features });
         if (devices.length > 1) return;
         Object.assign(trial, stuck(device, "matmul"));
+        opens();
         wrap(device, "destroy", (call) => {
           trial.isClosed = true;
           closes();
@@ -272,7 +277,7 @@ describe("a trial of matrix units that does not end", () => {
         });
       },
     });
-    return { gpu, devices, trial, closed };
+    return { gpu, devices, trial, opened, closed };
   }
 
   it("is followed by another device, and the one before is closed when it ends", async () => {
@@ -288,10 +293,10 @@ describe("a trial of matrix units that does not end", () => {
   });
 
   it("ends when an engine's opening is cancelled", async () => {
-    const { gpu, devices, trial, closed } = await stuckGpu();
+    const { gpu, devices, trial, opened, closed } = await stuckGpu();
     const stop = new AbortController();
     const opening = failure(openTiny({ gpu, precision: "f16", signal: stop.signal }), "request.cancelled");
-    await vi.waitUntil(() => devices.length > 0, 10_000);
+    await opened;
     await trial.compiling;
     stop.abort("no");
     expect((await opening).cause).toBe("no");
