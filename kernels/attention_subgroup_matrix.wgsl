@@ -171,20 +171,6 @@ fn query_and_channel(line: u32, vector: u32, r: u32, c: u32) -> vec2<u32> {
     (col / MATRIX_N * V_COLS + c) * MATRIX_N + col % MATRIX_N);
 }
 
-alias Sums = array<array<Result, V_COLS>, ROWS>;
-
-// Brings a matrix of sums of every subgroup to workgroup memory, or back to the subgroups.
-fn pass_out(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
-  subgroupMatrixStore<row_major>(&scores, at, (*sum)[r][c], SCORE_PITCH);
-  workgroupBarrier();
-}
-
-fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
-  workgroupBarrier();
-  (*sum)[r][c] = subgroupMatrixLoad<Result, row_major>(&scores, at, SCORE_PITCH);
-  workgroupBarrier();
-}
-
 @compute @workgroup_size(WORKGROUP) @subgroup_size(SUBGROUP_SIZE) fn attention_subgroup_matrix(
   @builtin(workgroup_id) tile: vec3<u32>,
   @builtin(local_invocation_index) index: u32,
@@ -192,16 +178,17 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
 ) {
   let head = params.first_head + tile.y;
   let first = tile.x * TILE_M;
-  let block = block_of(subgroup);
+  let block_row = subgroup / SUBGROUP_COLS;
+  let block_col = subgroup % SUBGROUP_COLS;
   // The invocation has this part of the softmax of this query.
   let row = index / PARTS;
   let part = index % PARTS;
   let owns = row < TILE_M;
   // Where the subgroup's matrices of sums pass through workgroup memory.
-  let pass_at = block.x * MATRIX_M * SCORE_PITCH + block.y * MATRIX_N / 4u;
+  let pass_at = block_row * MATRIX_M * SCORE_PITCH + block_col * MATRIX_N / 4u;
 
   var query: array<array<Left, STEPS>, ROWS>;
-  var sum: Sums;
+  var sum: array<array<Result, V_COLS>, ROWS>;
   var total = 0.0;
 
   for (var begin = 0u; begin < TILE_M; begin += KEYS) {
@@ -209,7 +196,7 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
     queries_to_tile(index, begin, first, (params.q_offset + tile.y * params.q_head_stride) / 8u);
     workgroupBarrier();
     for (var r = 0u; r < ROWS; r++) {
-      let line = block.x * BLOCK_M + r * MATRIX_M;
+      let line = block_row * BLOCK_M + r * MATRIX_M;
       if (line / KEYS == begin / KEYS) {
         for (var s = 0u; s < STEPS; s++) {
           let at = line % KEYS * PITCH + s * MATRIX_K / 4u;
@@ -238,7 +225,9 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
             scores[at] = four_of_y(y_row_of(head, first + place.x), place.y);
           }
         }
-        pass_in(&sum, r, c, pass_at);
+        workgroupBarrier();
+        sum[r][c] = subgroupMatrixLoad<Result, row_major>(&scores, pass_at, SCORE_PITCH);
+        workgroupBarrier();
       }
     }
   }
@@ -246,10 +235,12 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
   let end = visible_keys(first, TILE_M);
   let row_end = hidden_from(first + row, end); // of this invocation's query
 
-  let scale_base = params.v_scale_offset + kv_head_of(head) * params.v_scale_head_stride;
+  let k_begin = keys_of(head) / 8u;
+  let v_begin = values_of(head) / 4u;
+  let scale_begin = params.v_scale_offset + kv_head_of(head) * params.v_scale_head_stride;
   var key_words: array<vec4<u32>, KEY_WORDS>;
   var value_words: array<vec4<f32>, VALUE_WORDS>;
-  fetch_keys(&key_words, index, 0u, end, keys_of(head) / 8u);
+  fetch_keys(&key_words, index, 0u, end, k_begin);
   for (var j0 = 0u; j0 < end; j0 += KEYS) {
     // The last keys' values have been multiplied.
     workgroupBarrier();
@@ -257,13 +248,13 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
     workgroupBarrier();
     var pairs: array<vec4<f32>, 2>;
     if (index < KEYS / 4u) {
-      pairs = fetch_value_scales(j0 + 4u * index, end, scale_base);
+      pairs = fetch_value_scales(j0 + 4u * index, end, scale_begin);
     }
     // Explicit zeros: without them the variable would be zero in the first turn of the loop only (Dawn on Vulkan).
     var product = array<array<Result, COLS>, ROWS>();
     for (var s = 0u; s < STEPS; s++) {
       for (var c = 0u; c < COLS; c++) {
-        let at = (block.y * COLS + c) * MATRIX_N * PITCH + s * MATRIX_K / 4u;
+        let at = (block_col * COLS + c) * MATRIX_N * PITCH + s * MATRIX_K / 4u;
         // The matrix that queries are multiplied with has a key in each column.
         let right = subgroupMatrixLoad<Right, col_major>(&kv_tile, at, PITCH);
         for (var r = 0u; r < ROWS; r++) {
@@ -273,7 +264,7 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
     }
     for (var r = 0u; r < ROWS; r++) {
       for (var c = 0u; c < COLS; c++) {
-        let at = (block.x * BLOCK_M + r * MATRIX_M) * SCORE_PITCH + (block.y * COLS + c) * MATRIX_N / 4u;
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * SCORE_PITCH + (block_col * COLS + c) * MATRIX_N / 4u;
         subgroupMatrixStore<row_major>(&scores, at, product[r][c], SCORE_PITCH);
       }
     }
@@ -283,7 +274,7 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
     workgroupBarrier();
 
     // Values come before exponents, because there are not enough registers for both and the sums.
-    fetch_values(&value_words, index, j0, end, values_of(head) / 4u);
+    fetch_values(&value_words, index, j0, end, v_begin);
     values_to_tile(&value_words, index);
     // Exponents stay in registers, because sums may pass through where the scores are.
     let row_keys = max(row_end, j0) - j0;
@@ -318,12 +309,15 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
       }
       for (var r = 0u; r < ROWS; r++) {
         for (var c = 0u; c < V_COLS; c++) {
-          pass_out(&sum, r, c, pass_at);
+          subgroupMatrixStore<row_major>(&scores, pass_at, sum[r][c], SCORE_PITCH);
+          workgroupBarrier();
           for (var i = index; i < PASS_ROWS * PASS_VECTORS; i += WORKGROUP) {
             let place = query_and_channel(i / PASS_VECTORS, i % PASS_VECTORS, r, c);
             scores[i / PASS_VECTORS * SCORE_PITCH + i % PASS_VECTORS] *= factors[place.x];
           }
-          pass_in(&sum, r, c, pass_at);
+          workgroupBarrier();
+          sum[r][c] = subgroupMatrixLoad<Result, row_major>(&scores, pass_at, SCORE_PITCH);
+          workgroupBarrier();
         }
       }
     }
@@ -339,15 +333,15 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
       }
     }
     workgroupBarrier();
-    fetch_keys(&key_words, index, j0 + KEYS, end, keys_of(head) / 8u);
+    fetch_keys(&key_words, index, j0 + KEYS, end, k_begin);
     for (var s = 0u; s < KEYS / MATRIX_K; s++) {
       var left: array<Left, ROWS>;
       for (var r = 0u; r < ROWS; r++) {
-        let at = (block.x * BLOCK_M + r * MATRIX_M) * P_PITCH + s * MATRIX_K / 4u;
+        let at = (block_row * BLOCK_M + r * MATRIX_M) * P_PITCH + s * MATRIX_K / 4u;
         left[r] = subgroupMatrixLoad<Left, row_major>(&p_tile, at, P_PITCH);
       }
       for (var c = 0u; c < V_COLS; c++) {
-        let at = s * MATRIX_K * PITCH + (block.y * V_COLS + c) * MATRIX_N / 4u;
+        let at = s * MATRIX_K * PITCH + (block_col * V_COLS + c) * MATRIX_N / 4u;
         let right = subgroupMatrixLoad<Right, row_major>(&kv_tile, at, PITCH);
         for (var r = 0u; r < ROWS; r++) {
           sum[r][c] = subgroupMatrixMultiplyAccumulate(left[r], right, sum[r][c]);
@@ -372,7 +366,8 @@ fn pass_in(sum: ptr<function, Sums>, r: u32, c: u32, at: u32) {
   let columns = columns_of(head);
   for (var r = 0u; r < ROWS; r++) {
     for (var c = 0u; c < V_COLS; c++) {
-      pass_out(&sum, r, c, pass_at);
+      subgroupMatrixStore<row_major>(&scores, pass_at, sum[r][c], SCORE_PITCH);
+      workgroupBarrier();
       for (var i = index; i < PASS_ROWS * PASS_VECTORS; i += WORKGROUP) {
         let place = query_and_channel(i / PASS_VECTORS, i % PASS_VECTORS, r, c);
         let four = scores[i / PASS_VECTORS * SCORE_PITCH + i % PASS_VECTORS] * factors[place.x];

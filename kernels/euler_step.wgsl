@@ -19,6 +19,4 @@ fn apply(vector: u32) {
   latents[params.latents_offset / 4u + vector] += step[params.step_offset] * velocities;
 }
 
-@compute @workgroup_size(64) fn euler_step(own: Invocation) {
-  apply_to_octet(own);
-}
+@compute @workgroup_size(64) fn euler_step(own: Invocation) { apply_to_octet(own); }

@@ -20,6 +20,4 @@ fn apply(vector: u32) {
   velocity[at] = without + step[params.step_offset + 1u] * (velocity[at] - without);
 }
 
-@compute @workgroup_size(64) fn guidance(own: Invocation) {
-  apply_to_octet(own);
-}
+@compute @workgroup_size(64) fn guidance(own: Invocation) { apply_to_octet(own); }

@@ -45,9 +45,10 @@ fn result4(normed: vec4<f32>, c: u32) -> vec4<f32> {
 
 @compute @workgroup_size(LANES, ROWS_PER_WORKGROUP) fn layer_norm_modulate(own: Invocation) {
   let row = row_within(own, params.rows);
+  let begin = x_row_of(row);
   var total = vec4<f32>(0.0);
   for (var o = own.local.x; o < params.pitch / 8u; o += LANES) {
-    total += x[x_at(row, o)] + x[x_at(row, o) + 1u];
+    total += x[begin + 2u * o] + x[begin + 2u * o + 1u];
   }
   let mean = row_sum(total.x + total.y + total.z + total.w, own.local.x, own.local.y) / f32(params.cols);
   let variance = squares_about(mean, row, own) / f32(params.cols);

@@ -16,6 +16,4 @@ fn apply(vector: u32) {
   y[params.y_offset / 4u + vector] = silu4(x[params.x_offset / 4u + vector]);
 }
 
-@compute @workgroup_size(64) fn silu(own: Invocation) {
-  apply_to_octet(own);
-}
+@compute @workgroup_size(64) fn silu(own: Invocation) { apply_to_octet(own); }

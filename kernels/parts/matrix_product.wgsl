@@ -42,7 +42,8 @@ var<workgroup> sums: array<f32, SUBGROUP_ROWS * MATRIX_M * SUM_PITCH>;
 // Computes a tile, given by its row and column among the tiles, in so many steps, and writes it to y, which has `rows`
 // rows.
 fn multiply_matrices(tile: vec2<u32>, index: u32, subgroup: u32, rows: u32, steps: u32) {
-  let block = block_of(subgroup);
+  let block_row = subgroup / SUBGROUP_COLS;
+  let block_col = subgroup % SUBGROUP_COLS;
   load_scales(tile, index, rows);
   var cursor = start(tile.x * TILE_M, index);
   var sum: Sums;
@@ -60,11 +61,11 @@ fn multiply_matrices(tile: vec2<u32>, index: u32, subgroup: u32, rows: u32, step
       next_row(&cursor, tile.x * TILE_M, index);
     }
     fetch(&a_words, &w_words, &cursor, tile, index);
-    add_matrix_products(&sum, block);
+    add_matrix_products(&sum, block_row, block_col);
   }
   for (var r = 0u; r < ROWS; r++) {
     for (var c = 0u; c < COLS; c++) {
-      let at = block.x * MATRIX_M * SUM_PITCH + block.y * BLOCK_N + c * MATRIX_N;
+      let at = block_row * MATRIX_M * SUM_PITCH + block_col * BLOCK_N + c * MATRIX_N;
       subgroupMatrixStore<row_major>(&sums, at, sum[r][c], SUM_PITCH);
     }
     workgroupBarrier();
@@ -134,15 +135,15 @@ fn weight_to_tile(words: ptr<function, WeightWords>, index: u32) {
 }
 
 // Adds the products of the tiles to a subgroup's sums.
-fn add_matrix_products(sum: ptr<function, Sums>, block: vec2<u32>) {
+fn add_matrix_products(sum: ptr<function, Sums>, block_row: u32, block_col: u32) {
   for (var s = 0u; s < STEP / MATRIX_K; s++) {
     var left: array<Left, ROWS>;
     for (var r = 0u; r < ROWS; r++) {
-      let at = (block.x * BLOCK_M + r * MATRIX_M) * PITCH + s * MATRIX_K / 4u;
+      let at = (block_row * BLOCK_M + r * MATRIX_M) * PITCH + s * MATRIX_K / 4u;
       left[r] = subgroupMatrixLoad<Left, row_major>(&a_tile, at, PITCH);
     }
     for (var c = 0u; c < COLS; c++) {
-      let at = (block.y * BLOCK_N + c * MATRIX_N) * PITCH + s * MATRIX_K / 4u;
+      let at = (block_col * BLOCK_N + c * MATRIX_N) * PITCH + s * MATRIX_K / 4u;
       // A row of the weight is a column of what a is multiplied with.
       let right = subgroupMatrixLoad<Right, col_major>(&w_tile, at, PITCH);
       for (var r = 0u; r < ROWS; r++) {

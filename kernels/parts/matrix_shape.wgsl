@@ -18,8 +18,3 @@ const TILE_M: u32 = SUBGROUP_ROWS * BLOCK_M;
 alias Left = subgroup_matrix_left<f16, MATRIX_K, MATRIX_M>;
 alias Right = subgroup_matrix_right<f16, MATRIX_N, MATRIX_K>;
 alias Result = subgroup_matrix_result<f32, MATRIX_N, MATRIX_M>;
-
-// Row and column of a subgroup among the workgroup's.
-fn block_of(subgroup: u32) -> vec2<u32> {
-  return vec2<u32>(subgroup / SUBGROUP_COLS, subgroup % SUBGROUP_COLS);
-}

@@ -9,20 +9,20 @@ struct Terms { bias: f32, gate: f32, before: f32 }
 
 // `up_sum` is the sum of the up projection that belongs to `sum`.
 fn epilogue(sum: f32, up_sum: f32, terms: Terms) -> f32 {
-  var value = sum;
+  var result = sum;
   if (HAS_BIAS) {
-    value += terms.bias;
+    result += terms.bias;
   }
   if (SILU_GATE) {
-    value = silu1(value) * up_sum;
+    result = silu1(result) * up_sum;
   }
   if (HAS_GATE) {
-    value *= terms.gate;
+    result *= terms.gate;
   }
   if (ACCUMULATE) {
-    value += terms.before;
+    result += terms.before;
   }
-  return value;
+  return result;
 }
 
 // The terms of y[m, n]; those that the flags leave out are not read.

@@ -13,8 +13,11 @@
 const TILE_M: u32 = 16u * ROWS;
 const TILE_N: u32 = 16u * COLS;
 const LINE_GROUPS: u32 = STEP / 8u;
-// How many groups of eight elements an invocation brings at a time.
-const LOADS: u32 = ((TILE_M + TILE_N) * LINE_GROUPS + 255u) / 256u;
+// A tile's lines are its rows of a, then its columns. Neighbouring invocations bring the groups of a line, all of them
+// bring LOAD_LINES lines at a time.
+const LINES: u32 = TILE_M + TILE_N;
+const LOAD_LINES: u32 = 256u / LINE_GROUPS;
+const LOADS: u32 = (LINES + LOAD_LINES - 1u) / LOAD_LINES;
 
 alias Group = array<vec4<Element>, 2>;
 alias Sums = array<array<f32, COLS>, ROWS>;
@@ -28,39 +31,46 @@ var<workgroup> w_tile: array<vec4<Element>, TILE_N * STEP / 4u>;
 fn multiply_tiles(tile: vec2<u32>, index: u32, rows: u32, groups: u32) {
   let m_first = tile.x * TILE_M;
   let n_first = tile.y * results_of(TILE_N);
+  // Remainders tell the compiler that places in the tiles are inside of them, which spares it checks.
+  let first_line = index % 256u / LINE_GROUPS;
+  let line_group = index % LINE_GROUPS;
+  // Of each load: what row_at says if the line is a row of a, where its row of the weight begins if not, and if it
+  // exists.
   var row: array<Row, LOADS>;
+  var column: array<u32, LOADS>;
+  var is_inside: array<bool, LOADS>;
   for (var i = 0u; i < LOADS; i++) {
-    row[i] = row_at(m_first + line_of(i, index));
+    let line = first_line + i * LOAD_LINES;
+    let m = m_first + line;
+    let n = n_first + result_of(line - TILE_M, TILE_N);
+    row[i] = row_at(m);
+    column[i] = n * groups;
+    is_inside[i] = select(n < params.cols && line < LINES, m < rows, is_row_of_a(i, line));
   }
   var sum: Sums;
   for (var k = 0u; k < groups; k += LINE_GROUPS) {
+    let group = k + line_group;
     var loaded: array<Group, LOADS>;
     for (var i = 0u; i < LOADS; i++) {
-      let line = line_of(i, index);
-      let group = k + index % LINE_GROUPS;
+      let line = first_line + i * LOAD_LINES;
       loaded[i] = Group();
-      if (line < TILE_M) {
-        if (m_first + line < rows && group < groups) {
+      if (is_inside[i] && group < groups) {
+        if (is_row_of_a(i, line)) {
           loaded[i] = row_group(row[i], group, line);
-        }
-      } else if (line < TILE_M + TILE_N) {
-        let column = line - TILE_M;
-        let n = n_first + result_of(column, TILE_N);
-        if (n < params.cols && group < groups) {
-          loaded[i] = column_group(n * groups + group, is_up(column, TILE_N), column);
+        } else {
+          loaded[i] = column_group(column[i] + group, is_up(line - TILE_M, TILE_N), line - TILE_M);
         }
       }
     }
     workgroupBarrier();
     for (var i = 0u; i < LOADS; i++) {
-      let line = line_of(i, index);
-      let at = 2u * (index % LINE_GROUPS);
-      if (line < TILE_M) {
-        a_tile[at * TILE_M + line] = loaded[i][0];
-        a_tile[(at + 1u) * TILE_M + line] = loaded[i][1];
-      } else if (line < TILE_M + TILE_N) {
-        w_tile[at * TILE_N + line - TILE_M] = loaded[i][0];
-        w_tile[(at + 1u) * TILE_N + line - TILE_M] = loaded[i][1];
+      let line = first_line + i * LOAD_LINES;
+      if (is_row_of_a(i, line)) {
+        a_tile[2u * line_group * TILE_M + line] = loaded[i][0];
+        a_tile[(2u * line_group + 1u) * TILE_M + line] = loaded[i][1];
+      } else if (line < LINES) {
+        w_tile[2u * line_group * TILE_N + line - TILE_M] = loaded[i][0];
+        w_tile[(2u * line_group + 1u) * TILE_N + line - TILE_M] = loaded[i][1];
       }
     }
     workgroupBarrier();
@@ -69,19 +79,21 @@ fn multiply_tiles(tile: vec2<u32>, index: u32, rows: u32, groups: u32) {
   write_tile(&sum, index, m_first, n_first, rows);
 }
 
-// Lines of the tiles are rows of a, then columns; neighbouring invocations bring a line's groups.
-fn line_of(i: u32, index: u32) -> u32 {
-  return (256u * i + index) / LINE_GROUPS;
+// Compilers know the answer if rows fill whole loads.
+fn is_row_of_a(i: u32, line: u32) -> bool {
+  return select(line < TILE_M, i < TILE_M / LOAD_LINES, TILE_M % LOAD_LINES == 0u);
 }
 
 fn add_products(sum: ptr<function, Sums>, index: u32) {
+  let tx = index % 16u;
+  let ty = index / 16u % 16u;
   for (var i = 0u; i < STEP / 4u; i++) {
     var cols: array<vec4<f32>, COLS>;
     for (var c = 0u; c < COLS; c++) {
-      cols[c] = vec4<f32>(w_tile[i * TILE_N + index % 16u + 16u * c]);
+      cols[c] = vec4<f32>(w_tile[i * TILE_N + tx + 16u * c]);
     }
     for (var r = 0u; r < ROWS; r++) {
-      let row = vec4<f32>(a_tile[i * TILE_M + index / 16u + 16u * r]);
+      let row = vec4<f32>(a_tile[i * TILE_M + ty + 16u * r]);
       for (var c = 0u; c < COLS; c++) {
         (*sum)[r][c] += dot(row, cols[c]);
       }
