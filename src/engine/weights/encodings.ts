@@ -8,27 +8,27 @@ import { assert } from "../../errors.js";
 /** Element type of a weight on the device. */
 export type DeviceDtype = "f32" | "bf16" | "f16";
 
-/** Encodings that weights may have, as the file formats spell them. */
-export type EncodingName = "F32" | "F16" | "BF16";
+/**
+ * Of a 32-bit word: the exponents of the elements in it, whose bits are all ones in NaN and infinities alone, the lowest
+ * bit of each exponent, and each sign. See finite.ts.
+ */
+export type FiniteTest = { exponents: number; lowest: number; signs: number };
 
 export type Encoding = {
-  name: EncodingName;
+  /** As the file formats spell it. */
+  name: string;
   /** Bytes of an element as stored. */
-  elementBytes: 2 | 4;
-  /** What a matrix keeps on the device: the bits as they are stored. */
-  device: DeviceDtype;
-  /**
-   * Of a 32-bit word: the exponents of the elements in it, whose bits are all ones in NaN and infinities alone, the lowest
-   * bit of each exponent, and each sign. See finite.ts.
-   */
-  finite: { exponents: number; lowest: number; signs: number };
+  elementBytes: 1 | 2 | 4 | 8;
+  /** What a matrix keeps on the device where that is the bits as they are stored; else elements are widened on the way. */
+  device: DeviceDtype | undefined;
+  /** How its elements are tested as they are stored; those without are tested as what they are widened to. */
+  finite: FiniteTest | undefined;
   /** Widens `count` elements exactly to float32, as bit patterns from `target[offset]` on; `bytes` is aligned to them. */
   widen(bytes: Uint8Array, count: number, target: Uint32Array, offset: number): void;
 };
 
-const encodings: Readonly<Record<EncodingName, Encoding>> = {
+const rows: Readonly<Record<string, Omit<Encoding, "name">>> = {
   F32: {
-    name: "F32",
     elementBytes: 4,
     device: "f32",
     finite: { exponents: 0x7f800000, lowest: 0x00800000, signs: 0x80000000 },
@@ -37,7 +37,6 @@ const encodings: Readonly<Record<EncodingName, Encoding>> = {
     },
   },
   BF16: {
-    name: "BF16",
     elementBytes: 2,
     device: "bf16",
     finite: { exponents: 0x7f807f80, lowest: 0x00800080, signs: 0x80008000 },
@@ -48,7 +47,6 @@ const encodings: Readonly<Record<EncodingName, Encoding>> = {
     },
   },
   F16: {
-    name: "F16",
     elementBytes: 2,
     device: "f16",
     finite: { exponents: 0x7c007c00, lowest: 0x04000400, signs: 0x80008000 },
@@ -61,12 +59,19 @@ const encodings: Readonly<Record<EncodingName, Encoding>> = {
   },
 };
 
-/** Their names, for messages. */
-export const encodingNames = "BF16, F16 or F32";
+const encodings: ReadonlyMap<string, Encoding> = new Map(
+  Object.entries(rows).map(([name, row]) => [name, { ...row, name }]),
+);
+
+/** Their names, for messages: "BF16, F16 or F32". */
+export const encodingNames = [...encodings.keys()]
+  .sort()
+  .join(", ")
+  .replace(/, (\w+)$/, " or $1");
 
 /** The encoding of that name; undefined if weights cannot have it. */
 export function encodingOf(name: string): Encoding | undefined {
-  return Object.hasOwn(encodings, name) ? encodings[name as EncodingName] : undefined;
+  return encodings.get(name);
 }
 
 /** Widens the elements of `bytes` (little-endian, any alignment) exactly to float32, as bit patterns. */

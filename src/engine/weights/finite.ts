@@ -2,14 +2,14 @@
 // it is loaded rather than after minutes of work. Knows bits; no tensor and no file. WebAssembly tests sixteen bytes at
 // once, at the speed of memory, where script would take as long as the upload; where a page forbids it, script does it.
 
-import type { Encoding } from "./encodings.js";
+import type { FiniteTest } from "./encodings.js";
 import { compileScan, type Scan, scanBytes } from "./finite-scan.js";
 
 /** Memory that weights are read into, and the test of what was read. */
 export type CheckedMemory = {
   bytes: Uint8Array;
   /** Whether all elements of `part`, a part of `bytes` that is aligned to them, are finite. */
-  allFinite(encoding: Encoding, part: Uint8Array): boolean;
+  allFinite(test: FiniteTest, part: Uint8Array): boolean;
   /** Nobody reads into it or uses it any more. */
   close(): void;
 };
@@ -17,12 +17,12 @@ export type CheckedMemory = {
 /** Memory of `length` bytes, to be closed. `scripted` does without WebAssembly, with the same answers. */
 export function checkedMemory(length: number, { scripted = false } = {}): CheckedMemory {
   const scanned = scripted ? undefined : scannedMemory(length);
-  if (!scanned) return { bytes: new Uint8Array(length), allFinite: finiteByScript, close: () => undefined };
-  const allFinite = (encoding: Encoding, part: Uint8Array): boolean => {
+  if (!scanned) return { bytes: new Uint8Array(length), allFinite: allFiniteByScript, close: () => undefined };
+  const allFinite = (test: FiniteTest, part: Uint8Array): boolean => {
     const whole = part.length - (part.length % scanBytes);
-    const { exponents, lowest, signs } = encoding.finite;
+    const { exponents, lowest, signs } = test;
     if (whole > 0 && scanned.scan(part.byteOffset, part.byteOffset + whole, exponents, lowest, signs)) return false;
-    return whole === part.length || finiteByScript(encoding, part.subarray(whole));
+    return whole === part.length || allFiniteByScript(test, part.subarray(whole));
   };
   const close = () => {
     idle = scanned;
@@ -51,10 +51,12 @@ function scannedMemory(length: number): Scanned | undefined {
 }
 
 /**
+ * Whether all elements of bytes in any memory are finite, tested by script.
+ *
  * The lowest bits of exponents, added to them, carry into the places of the signs exactly where all bits of an exponent
  * were ones, and no further.
  */
-function finiteByScript({ finite: { exponents, lowest, signs } }: Encoding, part: Uint8Array): boolean {
+export function allFiniteByScript({ exponents, lowest, signs }: FiniteTest, part: Uint8Array): boolean {
   if (part.length === 0) return true;
   const before = part.byteOffset % 4; // one element of 16 bits, or none
   const after = (part.length - before) % 4;

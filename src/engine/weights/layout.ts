@@ -44,7 +44,7 @@ export function planTargets(table: SlotTable, files: TensorFileSet): Target[] {
   const targets: Target[] = [];
   for (const slot of table.slots.values()) {
     if (slot.kind === "embedding") continue;
-    const dtypes = new Set(slot.parts.map(({ name }) => storedEncoding(entryOf(files, name)).device));
+    const dtypes = new Set(slot.parts.map(({ name }) => storedEncoding(entryOf(files, name)).device ?? "f32"));
     const dtype = slot.kind === "vector" || dtypes.size > 1 ? "f32" : [...dtypes][0]!;
     const { rows, cols } = extents(slot);
     const pitch = padded8(cols);
@@ -135,8 +135,8 @@ export function packPiece(piece: Piece, bytes: Uint8Array, staging: Uint8Array):
   if (!widens && taps === 1 && storedRowBytes === targetRowBytes) return bytes;
   packed.fill(0);
   if (taps > 1) {
-    assert(!widens, `got a convolution of ${stored.name} as ${target.dtype}, expected its own type`);
-    channelsLast(bytes, packed, rows, shape[1]!, taps, stored.elementBytes);
+    const elements = widens ? widened(stored, bytes) : bytes;
+    channelsLast(elements, packed, rows, shape[1]!, taps, deviceElementBytes(target.dtype));
     return packed;
   }
   const target32 = widens ? words() : undefined;
@@ -146,6 +146,13 @@ export function packPiece(piece: Piece, bytes: Uint8Array, staging: Uint8Array):
     else packed.set(storedRow, row * targetRowBytes);
   }
   return packed;
+}
+
+/** Elements as the bytes of float32. */
+function widened(stored: Encoding, bytes: Uint8Array): Uint8Array {
+  const elements = new Uint32Array(bytes.length / stored.elementBytes);
+  widen(stored, bytes, elements);
+  return new Uint8Array(elements.buffer);
 }
 
 /** [O, I, taps] to [O, taps, padded8(I)]; the padding is zero already. */

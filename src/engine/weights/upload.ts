@@ -8,11 +8,20 @@ import type { Device } from "../gpu/device.js";
 import type { Recorder } from "../gpu/recorder.js";
 import type { Storage } from "../gpu/tensor.js";
 import { bufferUsage } from "../gpu/usage.js";
-import type { DeviceDtype } from "./encodings.js";
+import { type DeviceDtype, encodingOf, type FiniteTest } from "./encodings.js";
 import { truncated } from "./files/container.js";
 import type { TensorFileSet } from "./files/tensor-files.js";
-import { type CheckedMemory, checkedMemory } from "./finite.js";
-import { type PlannedRead, packedBytes, packPiece, planPieces, planReads, planTargets, type Target } from "./layout.js";
+import { allFiniteByScript, type CheckedMemory, checkedMemory } from "./finite.js";
+import {
+  type Piece,
+  type PlannedRead,
+  packedBytes,
+  packPiece,
+  planPieces,
+  planReads,
+  planTargets,
+  type Target,
+} from "./layout.js";
 import { readRows } from "./rows.js";
 import { checkTensors, type SlotTable, tensorName } from "./slots.js";
 import { oneLine, quote, readCancelled, readRangeInto } from "./source.js";
@@ -25,6 +34,8 @@ const readsAhead = 3;
 const farewell_ms = 200;
 /** writeBuffer copies into memory of the device's, which only finished work gives back. */
 const bytesInFlight = 64 * 1024 * 1024;
+/** Of what elements are widened to. */
+const f32Test = encodingOf("F32")?.finite as FiniteTest;
 
 /** What the upload needs of a device; {@link Device} has it. */
 export type UploadDevice = Pick<Device, "gpu" | "limits" | "check" | "settled" | "createBuffer" | "destroyBuffer">;
@@ -175,6 +186,7 @@ export async function fillRanges(
     device.check();
     for (const piece of read.pieces) {
       const packed = packPiece(piece, bytes.subarray(piece.begin - read.begin, piece.end - read.begin), staging);
+      if (!piece.stored.finite && !allFiniteByScript(f32Test, packed)) throw nonFinite(piece);
       // Padded rows are whole multiples of 16 bytes and vectors of 4, as writeBuffer demands.
       const { buffer, byteOffset } = ranges.get(piece.target)!;
       queue.writeBuffer(buffer, byteOffset + piece.offset, packed, 0, packed.length);
@@ -248,13 +260,18 @@ function sleep(ms: number): Promise<void> {
 }
 
 function checkFinite(read: PlannedRead, bytes: Uint8Array, memory: CheckedMemory): void {
-  for (const { name, stored, path, begin, end } of read.pieces) {
-    if (memory.allFinite(stored, bytes.subarray(begin - read.begin, end - read.begin))) continue;
-    throw new DaybreakError(
-      "weights.non_finite",
-      `${path}: ${quote(name)} holds NaN or an infinity, expected finite numbers: fetch the file again, or use another checkpoint`,
-    );
+  for (const piece of read.pieces) {
+    const { finite } = piece.stored;
+    if (!finite || memory.allFinite(finite, bytes.subarray(piece.begin - read.begin, piece.end - read.begin))) continue;
+    throw nonFinite(piece);
   }
+}
+
+function nonFinite({ path, name }: Piece): DaybreakError {
+  return new DaybreakError(
+    "weights.non_finite",
+    `${path}: ${quote(name)} holds NaN or an infinity, expected finite numbers: fetch the file again, or use another checkpoint`,
+  );
 }
 
 function destroyAll(device: UploadDevice, buffers: Map<Target, GPUBuffer>): void {

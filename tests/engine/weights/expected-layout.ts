@@ -1,8 +1,8 @@
 // What a slot's buffer must hold, computed element by element from the definition of the device layout.
 
-import type { DeviceDtype, EncodingName } from "../../../src/engine/weights/encodings.js";
+import type { DeviceDtype } from "../../../src/engine/weights/encodings.js";
 import type { Slot } from "../../../src/engine/weights/slots.js";
-import { type FileTensor, storedAs, widened } from "./fixtures.js";
+import { type EncodingName, type FileTensor, storedAs, widened } from "./fixtures.js";
 
 const padded = (n: number) => Math.ceil(n / 8) * 8;
 

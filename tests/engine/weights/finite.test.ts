@@ -1,10 +1,12 @@
 import fc from "fast-check";
 import { afterEach, describe, expect, it, vi } from "vitest";
-import type { EncodingName } from "../../../src/engine/weights/encodings.js";
+import type { FiniteTest } from "../../../src/engine/weights/encodings.js";
 import { checkedMemory } from "../../../src/engine/weights/finite.js";
-import { storedAs, widened } from "./fixtures.js";
+import { type EncodingName, storedAs, widened } from "./fixtures.js";
 
 const dtypes = ["BF16", "F16", "F32"] as const;
+
+const testOf = (name: EncodingName) => storedAs(name).finite as FiniteTest;
 
 /** Widened to numbers, by what the kernels' tables were checked with. */
 function expected(name: EncodingName, bytes: Uint8Array): boolean {
@@ -29,11 +31,10 @@ describe.each([
       const place = value % halves.length;
       const finite = expected(dtype, new Uint8Array(Uint16Array.of(value).buffer));
       halves[place] = value;
-      if (memory.allFinite(storedAs(dtype), bytes) !== finite)
-        expect.fail(`got ${value.toString(16)} at ${place} wrong`);
+      if (memory.allFinite(testOf(dtype), bytes) !== finite) expect.fail(`got ${value.toString(16)} at ${place} wrong`);
       halves[place] = fill;
     }
-    expect(memory.allFinite(storedAs(dtype), bytes)).toBe(true);
+    expect(memory.allFinite(testOf(dtype), bytes)).toBe(true);
   });
 
   it.each(dtypes)("%s: any part of the memory, one value anywhere in it or beside it", (dtype) => {
@@ -49,10 +50,10 @@ describe.each([
         }
         const [begin, end] = [Math.min(a, b), Math.max(a, b)];
         const part = bytes.subarray(begin * size, end * size);
-        expect(memory.allFinite(storedAs(dtype), part)).toBe(true);
+        expect(memory.allFinite(testOf(dtype), part)).toBe(true);
         bytes.set([0xff, 0x7f], (spoilt + 1) * size - 2);
         const isInside = begin <= spoilt && spoilt < end;
-        expect(memory.allFinite(storedAs(dtype), part)).toBe(!isInside);
+        expect(memory.allFinite(testOf(dtype), part)).toBe(!isInside);
         expect(expected(dtype, part)).toBe(!isInside);
       }),
       { numRuns: 300 },
@@ -66,11 +67,11 @@ describe.each([
       words.fill(0x7f7fffff);
       for (const bits of [0x7f800000, 0xff800000, 0x7fc00000, 0xffffffff, 0x7f800001]) {
         words[place] = bits;
-        expect(memory.allFinite(storedAs("F32"), bytes)).toBe(false);
+        expect(memory.allFinite(testOf("F32"), bytes)).toBe(false);
       }
       for (const bits of [0xff7fffff, 0, 0x80000000, 1, 0x007f_ffff]) {
         words[place] = bits;
-        expect(memory.allFinite(storedAs("F32"), bytes)).toBe(true);
+        expect(memory.allFinite(testOf("F32"), bytes)).toBe(true);
       }
     }
   });
@@ -99,10 +100,10 @@ describe("without WebAssembly", () => {
     const { bytes, allFinite } = checkedMemory(100);
     expect(bytes.length).toBe(100);
     expect(bytes.buffer.byteLength).toBe(100);
-    expect(allFinite(storedAs("F32"), bytes)).toBe(true);
+    expect(allFinite(testOf("F32"), bytes)).toBe(true);
     bytes[99] = 0x7f;
     bytes[98] = 0x80;
-    expect(allFinite(storedAs("F32"), bytes)).toBe(false);
+    expect(allFinite(testOf("F32"), bytes)).toBe(false);
   });
 });
 
@@ -121,5 +122,5 @@ it("memory that was closed is given out again where it suffices, and never twice
 
 it("memory of no bytes is memory", () => {
   const { bytes, allFinite } = checkedMemory(0);
-  expect(allFinite(storedAs("BF16"), bytes)).toBe(true);
+  expect(allFinite(testOf("BF16"), bytes)).toBe(true);
 });

@@ -5,7 +5,7 @@ import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
-import { type Encoding, type EncodingName, encodingOf, widen } from "../../../src/engine/weights/encodings.js";
+import { type Encoding, encodingOf, widen } from "../../../src/engine/weights/encodings.js";
 import { bytesSource, type CheckpointSource } from "../../../src/engine/weights/source.js";
 import { DaybreakError, type ErrorCode } from "../../../src/errors.js";
 import { type FileTensor, readSafetensors } from "../../safetensors.js";
@@ -110,6 +110,8 @@ export function widened(encoding: Encoding, bytes: Uint8Array): Float32Array {
   widen(encoding, bytes, bits);
   return new Float32Array(bits.buffer);
 }
+
+export type EncodingName = "F32" | "F16" | "BF16";
 
 /** The encoding of that name, which there must be. */
 export function storedAs(name: EncodingName): Encoding {

@@ -1,6 +1,5 @@
 import fc from "fast-check";
 import { describe, expect, it, vi } from "vitest";
-import type { EncodingName } from "../../../src/engine/weights/encodings.js";
 import { openTensorFiles } from "../../../src/engine/weights/files/tensor-files.js";
 import { checkedMemory } from "../../../src/engine/weights/finite.js";
 import { type SlotKind, type SlotTable, slotBuilder } from "../../../src/engine/weights/slots.js";
@@ -8,7 +7,7 @@ import { bytesSource, type CheckpointSource } from "../../../src/engine/weights/
 import { loadWeights } from "../../../src/engine/weights/upload.js";
 import { expectedLayout } from "./expected-layout.js";
 import { fakeDevice } from "./fake-device.js";
-import { type FileTensor, failure, safetensorsOf, sameBytes } from "./fixtures.js";
+import { type EncodingName, type FileTensor, failure, safetensorsOf, sameBytes } from "./fixtures.js";
 
 type SlotSpec = { kind: SlotKind; tail: number[]; parts: { extent: number; dtype: EncodingName }[] };
 

@@ -11,7 +11,11 @@ export type TensorEntry = { name: string; encoding: string; shape: number[]; pat
 export type Container = {
   /** That its files' names end with. */
   suffix: string;
-  /** Every tensor of a file, by name. Errors: those of the format and of the source. */
+  /**
+   * Every tensor of a file, by name. Checks all that the file says before anything is allocated by it: the bytes of each
+   * tensor fit its shape and encoding and lie within the file; nothing behind it does. Errors: those of the format, of
+   * which `safetensors.truncated` and those of shards and their index are all formats', and those of the source.
+   */
   open(source: CheckpointSource, path: string): Promise<Map<string, TensorEntry>>;
 };
 

@@ -71,6 +71,7 @@ async function openShards(
 ): Promise<Map<string, TensorEntry>> {
   const weightMap = await readIndex(source, index);
   const tensors = new Map<string, TensorEntry>();
+  const shards = new Map<string, string>(); // tensor → the shard that describes it
   for (const shard of new Set(weightMap.values())) {
     const path = shardPath(folder, shard, index);
     if (!present.has(path)) {
@@ -88,10 +89,11 @@ async function openShards(
         );
       }
       tensors.set(entry.name, entry);
+      shards.set(entry.name, shard);
     }
   }
   for (const [name, shard] of weightMap) {
-    if (tensors.get(name)?.path === `${folder}/${shard}`) continue;
+    if (shards.get(name) === shard) continue;
     throw new DaybreakError(
       "safetensors.index_invalid",
       `${index} places tensor ${quote(name)} in ${quote(shard)}, which lacks it: index and shards are of different checkpoints`,
