@@ -9,7 +9,7 @@
 
 struct FillRandomParams {
   octets: u32, row_octets: u32, cols: u32,
-  first: u32, y_offset: u32, // octet of the whole where y begins; vectors of y
+  first: u32, y_offset: u32, // the octet of the whole where y begins, and the vector of y where it goes
   key: u32, mean: f32, deviation: f32,
 }
 

@@ -11,8 +11,8 @@ override CAUSAL: bool = false;
 override HAS_LIMIT: bool = false;
 
 struct AttentionParams {
-  queries: u32, first_query: u32, // of this dispatch; the position of the first in the sequence
-  keys: u32, first_key: u32, // bound in this dispatch
+  queries: u32, first_query: u32, // of this dispatch, and where they begin in the sequence
+  keys: u32, first_key: u32, // bound in this dispatch, and where they begin
   is_first: u32, // 0 continues from state and y
   is_last: u32, // 0 leaves state and unnormalised y
   head_size: u32, first_head: u32, heads_per_kv: u32, first_kv_head: u32,
@@ -22,7 +22,7 @@ struct AttentionParams {
   v_offset: u32, v_head_stride: u32,
   v_scale_offset: u32, v_scale_head_stride: u32, // rows; only where v is rounded to f16
   y_offset: u32, y_pitch: u32, // of the first query's row, column 0 of head 0
-  y_cols: u32, heads: u32, // columns up to here are written, zeros past the last head; heads of the whole tensor
+  y_cols: u32, heads: u32, // columns past the last head, up to y_cols, are zeros; heads of the whole tensor
   state_offset: u32, state_head_stride: u32,
 }
 

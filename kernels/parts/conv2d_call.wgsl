@@ -9,7 +9,7 @@ struct Conv2dParams {
   pixels: u32, // output pixels of this dispatch
   first_pixel: u32, // the first of them in the output image
   out_width: u32,
-  cols: u32, groups: u32, // output channels; groups of 8 input channels
+  cols: u32, groups: u32, // output channels, and input channels by eights
   kernel_size: u32,
   stride: u32,
   padding: u32, // left and top; right and bottom are what the output extents leave
@@ -17,8 +17,8 @@ struct Conv2dParams {
   in_height: u32, in_width: u32,
   x_first_row: u32, // the first image row that is bound
   x_offset: u32, x_pitch: u32, // elements
-  weight_offset: u32, bias_offset: u32, // groups; elements
-  y_offset: u32, y_pitch: u32, y_cols: u32, // of the first pixel; channels to write; those from cols on are zeros
+  weight_offset: u32, bias_offset: u32, // the weight's in groups
+  y_offset: u32, y_pitch: u32, y_cols: u32, // of the first pixel; channels from cols up to y_cols are zeros
   x_scale_offset: u32, w_scale_offset: u32, // rows; only where operands are rounded to f16
 }
 

@@ -4,7 +4,7 @@
 // A dispatch's tokens begin at the start of a row of tokens, and its image at the pixels that belong to it.
 
 struct LatentParams {
-  rows: u32, width: u32, // tokens; tokens in a row of them
+  rows: u32, width: u32, // tokens, and how many are in a row of them
   channels: u32, x_pitch: u32, x_offset: u32, y_pitch: u32, y_offset: u32, eps: f32,
 }
 

@@ -13,7 +13,7 @@ struct MatmulParams {
   a_offset: u32, a_pitch: u32, // elements
   weight_offset: u32, up_offset: u32, // groups
   bias_offset: u32, gate_offset: u32,
-  y_offset: u32, y_pitch: u32, y_cols: u32, // columns to write; those from cols on are zeros
+  y_offset: u32, y_pitch: u32, y_cols: u32, // columns from cols up to y_cols are zeros
   a_scale_offset: u32, w_scale_offset: u32, u_scale_offset: u32, // rows; only where operands are rounded to f16
 }
 

@@ -1,7 +1,8 @@
 // product: what all kernels share that compute sums of products with a weight
 // with: product_epilogue
 //
-// An invocation adds up ROWS x COLS sums; on matrix units a subgroup adds up as many matrices of sums.
+// An invocation adds up ROWS x COLS sums; on matrix units a subgroup adds up as many matrices of sums. The kernel gives
+// the flags of product_epilogue.
 
 // tunables
 const WEIGHT_TYPE: u32 = 1u; // 0 is f32, 1 bf16, 2 f16

@@ -1,8 +1,8 @@
 // product_epilogue: what becomes of a sum of products before it is written
 // with: silu
 //
-// The steps are bias, SiLU gate, gate and accumulation; the kernel's flags say which are taken. An activation stands
-// here and nowhere else.
+// The steps are bias, SiLU gate, gate and accumulation. The kernel gives gate_of and the flags HAS_BIAS, SILU_GATE,
+// HAS_GATE and ACCUMULATE, which say what steps are taken. Activations are applied here and nowhere else.
 
 // What a sum is combined with.
 struct Terms { bias: f32, gate: f32, before: f32 }
