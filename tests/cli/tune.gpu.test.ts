@@ -1,24 +1,19 @@
 // `daybreak tune` in a cache of its own: what it keeps, generate takes and doctor shows.
 
-import { existsSync, mkdirSync, readdirSync, symlinkSync, writeFileSync } from "node:fs";
-import { homedir } from "node:os";
+import { existsSync, readdirSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { beforeAll, expect, it } from "vitest";
 import type { TuneResult } from "../../src/node/tune.js";
+import { emptyCache, realCache } from "../setup/empty-cache.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { buildProgram, daybreak, expectFailure } from "./program.js";
 
 beforeAll(buildProgram);
 
-const realCache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
-
 /** A folder to run in, and an environment with an empty cache, but for what compiling and finding drivers need. */
-function emptyCache() {
+function place() {
   const { path: cwd } = temporaryFolder();
-  const { path: cache } = temporaryFolder();
-  mkdirSync(join(cache, "daybreak"));
-  const driver = join(realCache, "daybreak", "software-driver");
-  if (existsSync(driver)) symlinkSync(driver, join(cache, "daybreak", "software-driver"));
+  const cache = emptyCache();
   const env = {
     ...{ XDG_CACHE_HOME: cache, LOCALAPPDATA: cache, DAYBREAK_TUNE: "" },
     MESA_SHADER_CACHE_DIR: process.env.MESA_SHADER_CACHE_DIR ?? realCache,
@@ -31,7 +26,7 @@ const size = ["--width", "32", "--height", "32"];
 const tune = ["tune", ...size, "--precision", "f32", "--seconds"];
 
 it("measures, keeps and prints the choices, which doctor then shows", () => {
-  const { cwd, env, tunedFiles } = emptyCache();
+  const { cwd, env, tunedFiles } = place();
   const before = JSON.parse(daybreak(["doctor", "--json"], { cwd, env }).stdout);
   expect(before.tuning).toEqual({ by: "built-in", measured: null });
   expect(daybreak(["doctor"], { cwd, env }).stdout).toMatch(/^kernels {3}the built-in choice; "daybreak tune"/m);
@@ -68,7 +63,7 @@ it("measures, keeps and prints the choices, which doctor then shows", () => {
 });
 
 it("generate measures for itself at the first use of a device, unless it is told not to", () => {
-  const { cwd, env, tunedFiles } = emptyCache();
+  const { cwd, env, tunedFiles } = place();
   const generate = ["generate", "--prompt", "a red circle", ...size, "--steps", "1", "--seed", "1"];
   const quick = daybreak([...generate, "--no-tune", "--output", "a.png"], { cwd, env });
   expect(quick.status, quick.stderr).toBe(0);
@@ -79,7 +74,7 @@ it("generate measures for itself at the first use of a device, unless it is told
 });
 
 it("says so before it measures, if it cannot keep the choices; generate draws all the same", () => {
-  const { cwd, env } = emptyCache();
+  const { cwd, env } = place();
   writeFileSync(join(env.XDG_CACHE_HOME, "daybreak", "tuning"), "");
   expectFailure(
     daybreak([...tune, "60"], { cwd, env }),
@@ -93,7 +88,7 @@ it("says so before it measures, if it cannot keep the choices; generate draws al
 });
 
 it("refuses what it cannot measure", () => {
-  const { cwd, env } = emptyCache();
+  const { cwd, env } = place();
   expectFailure(daybreak([...tune, "1", "--model", "none"], { cwd, env }), "model.not_found", /no folder none/, cwd);
   expectFailure(daybreak(["tune", "--width", "15"], { cwd, env }), "request.size_invalid", /15×256/, cwd);
   const precision = daybreak(["tune", "--precision", "f8"], { cwd, env });

@@ -2,8 +2,7 @@
 // it from opening. On a device with one kernel for every operation nothing is measured, which these tests follow.
 
 import { readdirSync, readFileSync } from "node:fs";
-import { homedir } from "node:os";
-import { dirname, join } from "node:path";
+import { dirname } from "node:path";
 import { afterEach, beforeAll, beforeEach, describe, expect, it, vi } from "vitest";
 import type { Engine } from "../../src/engine/engine.js";
 import type { ProgressEvent } from "../../src/engine/request.js";
@@ -15,11 +14,12 @@ import { tinySource } from "../engine/checkpoints.js";
 import { small, testGpu } from "../engine/open.js";
 import { type SpiedDevice, spyOn, wrap } from "../engine/spied-gpu.js";
 import { failure } from "../engine/weights/fixtures.js";
+import { emptyCache, realCache } from "../setup/empty-cache.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 
 /** Enough for some of the operations. */
 const seconds = 0.5;
-const mesaCache = process.env.MESA_SHADER_CACHE_DIR ?? process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+const mesaCache = process.env.MESA_SHADER_CACHE_DIR ?? realCache;
 const size = { width: small.width, height: small.height };
 
 beforeEach(async () => {
@@ -203,7 +203,7 @@ describe.runIf(process.platform === "linux")("a process", () => {
 
   it("that the driver ends while it measures is followed by one that measures nothing", async () => {
     if (!(await hasChoice())) return;
-    vi.stubEnv("XDG_CACHE_HOME", temporaryFolder().path);
+    vi.stubEnv("XDG_CACHE_HOME", emptyCache());
     const stages = new Set<string>();
     let killed = 0;
     const onProgress = ({ stage }: ProgressEvent) => {
