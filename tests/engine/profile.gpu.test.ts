@@ -12,7 +12,7 @@ import { failure, sameBytes } from "./weights/fixtures.js";
 
 const size = { width: 48, height: 32 };
 
-it("times the plan that draws: nothing is compiled or kept for it, and the next picture is the same", async () => {
+it("times the plan that draws: nothing is compiled for it, and the next picture is the same in the same memory", async () => {
   const spy = spyOn(await testGpu());
   const engine = await openTiny({ gpu: spy.gpu });
   const before = await draw(engine, size);
@@ -21,9 +21,11 @@ it("times the plan that draws: nothing is compiled or kept for it, and the next 
   const bytes = device.liveBytes();
   const timings = await engine.profile(size);
   expect(device.counts).toMatchObject({ modules: 0, pipelines: 0, groups: 0 });
-  expect(device.liveBytes()).toBe(bytes);
+  // The plan is given up: what its stages hold after timing is no prompt's.
+  expect(device.liveBytes()).toBeLessThan(bytes);
   expect(timings.find(({ stage, kernel }) => stage === "decode" && kernel === "rgb8")).toBeDefined();
   expect(sameBytes((await draw(engine, size)).data, before.data)).toBe(true);
+  expect(device.liveBytes()).toBe(bytes);
 });
 
 it("times the kernels that were chosen, in as many dispatches as there are", async () => {
