@@ -79,23 +79,20 @@ fn y_row_of(head: u32, query: u32) -> u32 {
   return params.y_offset + head * params.head_size + query * params.y_pitch;
 }
 
-// Four channels of a row of y from `channel` on; zeros past the last channel.
+// Four channels of a row of y from `channel` on; zeros past the last channel. Compilers would unroll a loop of a known
+// length here and below, and take longer for it than for all the rest.
 fn four_of_y(y_row: u32, channel: u32) -> vec4<f32> {
   var four = vec4<f32>();
-  for (var d = 0u; d < 4u; d++) {
-    if (channel + d < params.head_size) {
-      four[d] = y[y_row + channel + d];
-    }
+  for (var d = channel; d < min(channel + 4u, params.head_size); d++) {
+    four[d - channel] = y[y_row + d];
   }
   return four;
 }
 
 // Writes four channels of a row from `channel` on; zeros past the last channel, nothing past `columns`.
 fn write_four(y_row: u32, channel: u32, columns: u32, four: vec4<f32>) {
-  for (var d = 0u; d < 4u; d++) {
-    if (channel + d < columns) {
-      y[y_row + channel + d] = select(0.0, four[d], channel + d < params.head_size);
-    }
+  for (var d = channel; d < min(channel + 4u, columns); d++) {
+    y[y_row + d] = select(0.0, four[d - channel], d < params.head_size);
   }
 }
 
