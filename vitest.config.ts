@@ -1,6 +1,7 @@
-// How the tests run: those without a GPU in parallel; then files named *.gpu.test.ts one after the other, because they
-// share one device; last the tables of kernels and the reference traces, two files at a time, for most of what they do
-// on a processor is to compile. The sources run as they are, so the generated kernel module is refreshed first.
+// How the tests run: those without a GPU in parallel; then files named *.gpu.test.ts two at a time, because all of them
+// share one device, and half of what they do is to compile or to wait. The tables of kernels and the reference traces are
+// a project of their own, for other devices repeat them. The sources run as they are, so the generated kernel module is
+// refreshed first.
 
 import { defineConfig } from "vitest/config";
 import { writeKernelModule } from "./src/setup/build.mjs";
@@ -36,14 +37,14 @@ export default defineConfig({
           name: "gpu",
           include: [gpuTests],
           exclude: [...tables, "**/node_modules/**"],
-          fileParallelism: false,
+          maxWorkers: 2,
           ...patience,
           sequence: { groupOrder: 1 },
         },
       },
       {
         extends: true,
-        test: { name: "tables", include: tables, maxWorkers: 2, ...patience, sequence: { groupOrder: 2 } },
+        test: { name: "tables", include: tables, maxWorkers: 2, ...patience, sequence: { groupOrder: 1 } },
       },
     ],
   },
