@@ -57,6 +57,8 @@ async function content(context: ServerContext, kind: AssetKind, { id, request }:
     "cache-control": cacheControl(asset),
     "accept-ranges": "bytes",
     "x-content-type-options": "nosniff",
+    // The link is the permission, and pages that want to be isolated (COEP) show only what says so.
+    "cross-origin-resource-policy": context.options.protectMedia ? "same-origin" : "cross-origin",
   };
   if (isUnmodified(request, asset)) return { status: 304, headers, body: null };
   const range = requestedRange(request, asset);

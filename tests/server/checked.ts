@@ -22,6 +22,9 @@ export async function checked(response: Response): Promise<Answer> {
   const bytes = Buffer.from(await response.arrayBuffer());
   const type = headers.get("content-type") ?? "";
   const text = /^(image|video)\//.test(type) ? "" : bytes.toString();
+  if (type.startsWith("application/json")) {
+    expect([headers.get("cache-control"), headers.get("x-content-type-options")]).toEqual(["no-store", "nosniff"]);
+  }
   expect(headers.get("x-request-id")).toMatch(/^req_[0-9a-f]{32}$/);
   expect(text).not.toMatch(/\bat .*:\d+:\d+|node:|\/(root|home|work|tmp|usr)\//);
   const value = type.startsWith("application/json") && text !== "" ? JSON.parse(text) : undefined;

@@ -41,7 +41,8 @@ test.each(listeners)("%s: nobody gets in without a key, nor at what is another's
     const { value } = await call("/v1/responses", mine, { method: "POST", body });
     const { image_url } = value.output[0].content[1];
     const file = new URL(image_url).pathname;
-    expect((await call(file, mine)).status).toBe(200);
+    const mineRead = await call(file, mine);
+    expect([mineRead.status, mineRead.headers.get("cross-origin-resource-policy")]).toEqual([200, "same-origin"]);
     expect((await call(file)).status).toBe(401);
     expect((await call(`/v1/responses/${value.id}`, mine)).status).toBe(200);
     for (const [method, rest] of [

@@ -2,9 +2,16 @@
 
 import type { HttpResponse } from "./messages.js";
 
+/** Of every answer in JSON, errors included: prompts and answers are nobody else's, so no cache on the way keeps them. */
+export const jsonHeaders = {
+  "content-type": "application/json; charset=utf-8",
+  "cache-control": "no-store",
+  "x-content-type-options": "nosniff",
+} as const;
+
 /** An answer in JSON. */
 export function json(value: unknown, status = 200): HttpResponse {
-  return { status, headers: { "content-type": "application/json; charset=utf-8" }, body: JSON.stringify(value) };
+  return { status, headers: jsonHeaders, body: JSON.stringify(value) };
 }
 
 /** The time as JSON bodies say it. */

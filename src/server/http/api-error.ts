@@ -2,6 +2,7 @@
 // served.
 
 import { z } from "zod";
+import { jsonHeaders } from "./answers.js";
 import type { HttpResponse } from "./messages.js";
 
 /** Error types and the status each goes with; other 4xx are of type `invalid_request`. */
@@ -69,7 +70,7 @@ export function errorPayload({ message, type, param, code }: ApiError) {
 export function errorResponse(error: ApiError): HttpResponse {
   return {
     status: error.status,
-    headers: { "content-type": "application/json; charset=utf-8", ...error.headers },
+    headers: { ...jsonHeaders, ...error.headers },
     body: JSON.stringify({ error: errorPayload(error) }),
   };
 }

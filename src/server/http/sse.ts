@@ -10,6 +10,7 @@ export function eventStream(events: AsyncIterable<{ type: string }>): HttpRespon
   const headers = {
     "content-type": "text/event-stream; charset=utf-8",
     "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
     "x-accel-buffering": "no",
   };
   return { status: 200, headers, body: sseText(events) };
