@@ -7,6 +7,7 @@ import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { setFlagsFromString } from "node:v8";
 import { runInNewContext } from "node:vm";
+import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { decodePng } from "../../src/media/png.js";
 import { createResponseBody } from "../../src/server/responses/request-schema.js";
@@ -152,12 +153,25 @@ describe.each(listeners)("%s", (listener) => {
     }
     const spelled = { method: "POST", headers: { "content-type": "Application/JSON ; charset=UTF-8" }, body };
     expect((await ask("/v1/responses", spelled)).status).toBe(200);
+    const packed = (coding: string, bytes: Buffer) =>
+      ask("/v1/responses", {
+        method: "POST",
+        headers: { "content-type": "application/json", "content-encoding": coding },
+        body: bytes as Uint8Array<ArrayBuffer>,
+      });
+    expect((await packed("gzip", gzipSync(body))).value.status).toBe("completed");
+    expect((await packed("br", gzipSync(body))).value.error.code).toBe("body_not_decodable");
+    expect((await packed("gzip", gzipSync(Buffer.alloc(101 * 2 ** 20)))).value.error.code).toBe("body_too_large");
+    const unknown = await packed("compress", Buffer.from(body));
+    expect([unknown.status, unknown.value.error.code]).toEqual([415, "unsupported_content_encoding"]);
+    expect(unknown.headers.get("accept-encoding")).toMatch(/^gzip, br, deflate/);
     const part = '--x\r\ncontent-disposition: form-data; name="image"; filename="a"\r\n\r\na\r\n';
     for (const [type, form] of [
       ["multipart/form-data", "--x--"],
       ["multipart/form-data; boundary=x", ""],
       ["multipart/form-data; boundary=x", part],
       ["multipart/form-data; boundary=x", `${part.repeat(10_000)}--x--\r\n`],
+      ["multipart/form-data; xboundary=z; boundary=x", `${part.repeat(10_000)}--x--\r\n`],
       ["multipart/form-data; boundary=x", '--x\r\ncontent-disposition: form-data; name="image"\r\n\r\na\r\n--x--\r\n'],
     ] as const) {
       const answer = await ask("/v1/images/edits", { method: "POST", headers: { "content-type": type }, body: form });
@@ -167,7 +181,7 @@ describe.each(listeners)("%s", (listener) => {
     form.append("image", new Blob(["<html>"]), "../../etc/passwd");
     form.append("prompt", "a");
     const html = await ask("/v1/images/edits", { method: "POST", body: form });
-    expect(html.value.error).toMatchObject({ code: "reference_not_an_image", param: "images[0].image_url" });
+    expect(html.value.error).toMatchObject({ code: "reference_not_an_image", param: "images[0]" });
     form.append("mask", new Blob(["a"]), "mask.png");
     expect((await ask("/v1/images/edits", { method: "POST", body: form })).value.error.param).toBe("mask");
   });

@@ -65,6 +65,8 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
     const file = await call("GET", "/v1/images/{id}/content", { id: image.asset_id });
     expect(await decodePng(file.bytes)).toMatchObject({ width: 128, height: 128 });
     expect(readPngText(file.bytes).parameters).toMatch(/^a red circle\nSteps: 1, .*Seed: 7,/);
+    // pages that are isolated from others may show it
+    expect(file.headers.get("cross-origin-resource-policy")).toBe("cross-origin");
     const head = await call("HEAD", "/v1/images/{id}/content", { id: image.asset_id });
     expect(head.headers.get("content-length")).toBe(String(file.bytes.length));
     expect((await call("DELETE", "/v1/images/{id}", { id: image.asset_id })).value.deleted).toBe(true);
@@ -264,6 +266,21 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
     const edited = await call("POST", "/v1/images/edits", { body: form });
     expect(edited.value.data).toHaveLength(2);
     expect(edited.value.usage.input_tokens_details.image_tokens).toBeGreaterThan(0);
+    // as .NET writes a form: names without quotes, a second name of the file
+    const field = (name: string, value: string) =>
+      `--b\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name=${name}\r\n\r\n${value}\r\n`;
+    const file =
+      "Content-Type: image/png\r\nContent-Disposition: form-data; name=image; filename=a.png; filename*=utf-8''a.png";
+    const written = [
+      `${field("prompt", "a red circle")}${field("size", "128x128")}--b\r\n${file}\r\n\r\n`,
+      png,
+      "\r\n--b--\r\n",
+    ];
+    const headers = { "content-type": 'multipart/form-data; boundary="b"' };
+    const init = { method: "POST", headers, body: Buffer.concat(written.map((part) => Buffer.from(part as string))) };
+    const url = `${server.url}/v1/images/edits`;
+    const dotnet = await (way === "fetch" ? server.app.fetch(new Request(url, init)) : fetch(url, init));
+    expect([dotnet.status, ((await dotnet.json()) as { data: unknown[] }).data.length]).toEqual([200, 1]);
     const image_url = `data:image/png;base64,${png.toString("base64")}`;
     const asJson = await call("POST", "/v1/images/edits", {
       body: { prompt: "make it blue", size: "128x128", images: [{ image_url }], response_format: "url" },

@@ -13,6 +13,7 @@ import { fetchRemoteImage } from "./remote-images.js";
 
 /** Where an image is to be read from, and the member of the request that said so. */
 export type ImageSource =
+  | { from: "file"; bytes: Uint8Array; param: string }
   | { from: "base64"; data: string; param: string }
   | { from: "url"; url: string; param: string }
   | { from: "asset"; id: string; param: string };
@@ -44,6 +45,7 @@ export async function readReferences(
 /** The bytes of an image, whatever they are. Throws ApiError. */
 export async function readSource(context: DrawingContext, source: ImageSource, caller: Caller): Promise<Uint8Array> {
   const { param } = source;
+  if (source.from === "file") return source.bytes;
   if (source.from === "base64") return decodeBase64(source.data, param);
   if (source.from === "asset") return readAsset(context, source.id, param);
   const { url } = source;

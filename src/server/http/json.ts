@@ -1,16 +1,12 @@
-// Bodies in JSON: their values are counted before they are parsed, and a schema reads what was parsed.
+// Bodies in JSON: what would take long is taken out before they are parsed, and a schema reads what was parsed.
 
 import type { z } from "zod";
 import { ApiError } from "./api-error.js";
-import { type HeldBytes, type KeepHeld, mediaType, unsupportedType, withBody } from "./body.js";
+import { type HeldBytes, type KeepHeld, mediaType, unsupportedType, wholeBody, withBody } from "./body.js";
+import { takeOutLongTexts } from "./long-texts.js";
 import type { HttpRequest, HttpResponse } from "./messages.js";
 import type { Call, Route } from "./routes.js";
 import { readAs } from "./schema.js";
-
-/** Members and elements of a body: a hundred MiB of empty objects would take gigabytes, and minutes to judge. */
-const maxJsonValues = 20_000;
-
-const utf8 = new TextDecoder("utf-8", { fatal: true });
 
 /**
  * The members of a route that takes JSON: what it says of its body, and how it is called with one. The body counts as
@@ -39,21 +35,23 @@ export async function withJson<S extends z.ZodType, T>(
   use: (body: z.infer<S>, keepHeld: KeepHeld) => Promise<T>,
 ): Promise<T> {
   if (mediaType(request) !== "application/json") throw unsupportedType(request, "application/json");
-  return withBody(request, held, (bytes) => readAs(schema, parseJson(bytes)), use);
+  return withBody(request, held, async (bytes) => readAs(schema, await parseJson(await wholeBody(bytes))), use);
 }
 
-/** A JSON object from UTF-8 text. Throws ApiError `invalid_request`. */
-export function parseJson(bytes: Buffer): unknown {
+/** A JSON object from UTF-8 text; of a long one others get their turn meanwhile. Throws ApiError `invalid_request`. */
+export async function parseJson(bytes: Buffer): Promise<unknown> {
   let value: unknown;
-  if (hasTooManyValues(bytes)) {
-    const message = `got a body of more than ${maxJsonValues} members and elements: send fewer`;
-    throw new ApiError("invalid_request", "too_many_values", message);
-  }
+  let hasLongTexts = false;
   try {
-    value = JSON.parse(utf8.decode(bytes));
+    const { text, longTexts } = await takeOutLongTexts(bytes);
+    hasLongTexts = longTexts.size > 0;
+    const putBack = (_: string, found: unknown) =>
+      typeof found === "string" ? (longTexts.get(found) ?? found) : found;
+    value = JSON.parse(text, hasLongTexts ? putBack : undefined);
   } catch (cause) {
-    // The parser's own message quotes the body: only its position is passed on.
-    const position = /position (\d+)/.exec(String(cause))?.[1];
+    if (cause instanceof ApiError) throw cause;
+    // The parser's own message quotes the body: only its position is passed on, where it is the body's.
+    const position = hasLongTexts ? undefined : /position (\d+)/.exec(String(cause))?.[1];
     const where = position === undefined ? "" : ` at character ${position}`;
     const what = bytes.length === 0 ? "got an empty body" : `got a body that is no valid JSON${where}`;
     throw new ApiError("invalid_request", "invalid_json", `${what}, expected a JSON object in UTF-8`, { cause });
@@ -61,31 +59,4 @@ export function parseJson(bytes: Buffer): unknown {
   if (typeof value === "object" && value !== null && !Array.isArray(value)) return value;
   const got = value === null ? "null" : Array.isArray(value) ? "an array" : `a ${typeof value}`;
   throw new ApiError("invalid_request", "invalid_json", `got ${got} as the body, expected a JSON object`);
-}
-
-const [quote, backslash, comma, bracket, brace] = Buffer.from('"\\,[{');
-
-/** Counts what separates or opens values outside of strings, without making anything of it. */
-function hasTooManyValues(json: Buffer): boolean {
-  let count = 0;
-  for (let i = 0; i < json.length; i++) {
-    const byte = json[i];
-    if (byte === quote) {
-      i = endOfString(json, i);
-    } else if (byte === comma || byte === bracket || byte === brace) {
-      if (++count > maxJsonValues) return true;
-    }
-  }
-  return false;
-}
-
-/** The place of the quote that ends the string which begins at `begin`. */
-function endOfString(json: Buffer, begin: number): number {
-  for (let end = begin; ; ) {
-    end = json.indexOf('"', end + 1);
-    if (end < 0) return json.length;
-    let escapes = 0;
-    while (json[end - 1 - escapes] === backslash) escapes++;
-    if (escapes % 2 === 0) return end;
-  }
 }

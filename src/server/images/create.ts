@@ -16,10 +16,10 @@ import type { Caller } from "../http/caller.js";
 import { EventLog } from "../http/event-log.js";
 import type { HttpResponse } from "../http/messages.js";
 import { eventStream } from "../http/sse.js";
-import type { ImageEditBody, ImageGenerationBody, ImagesResponse, ImagesStreamEvent } from "./schema.js";
+import type { ImageEditBody, ImageEditForm, ImageGenerationBody, ImagesResponse, ImagesStreamEvent } from "./schema.js";
 
 export type ImagesContext = DrawingContext & { heldBytes: HeldBytes };
-type Body = ImageGenerationBody | ImageEditBody;
+type Body = ImageGenerationBody | ImageEditBody | ImageEditForm;
 
 /**
  * Draws what a body asks for. Throws ApiError for everything that is wrong with it, and when the queue is full.
@@ -53,7 +53,10 @@ function drawingRequest(body: Body): DrawingRequest {
     seed: body.seed,
     numImages: body.n ?? 1,
     partialImages: body.stream ? (body.partial_images ?? 0) : 0,
-    images: given.map(({ image_url: url }, i): ImageSource => ({ from: "url", url, param: `images[${i}].image_url` })),
+    images: given.map((image, i): ImageSource => {
+      if ("file" in image) return { from: "file", bytes: image.file, param: `images[${i}]` };
+      return { from: "url", url: image.image_url, param: `images[${i}].image_url` };
+    }),
     output: { type: "image", format: body.output_format ?? "png", quality: body.output_compression ?? 90 },
     param: (option) => (option === "width" ? "size" : option),
   };

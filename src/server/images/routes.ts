@@ -4,13 +4,21 @@
 import { maxServedReferences } from "../drawing/limits.js";
 import { ApiError } from "../http/api-error.js";
 import { type KeepHeld, mediaType, unsupportedType } from "../http/body.js";
-import { withForm } from "../http/forms.js";
+import { type FormPart, withForm } from "../http/forms.js";
 import { takesJson, withJson } from "../http/json.js";
 import type { HttpResponse } from "../http/messages.js";
 import type { Call, Route } from "../http/routes.js";
 import { readAs } from "../http/schema.js";
 import { create, type ImagesContext } from "./create.js";
-import { type ImageEditBody, imageEditBody, imageGenerationBody, imagesResponse, imagesStreamEvent } from "./schema.js";
+import {
+  type ImageEditBody,
+  type ImageEditForm,
+  imageEditBody,
+  imageEditForm,
+  imageGenerationBody,
+  imagesResponse,
+  imagesStreamEvent,
+} from "./schema.js";
 
 const answer = { "application/json": imagesResponse, "text/event-stream": imagesStreamEvent };
 
@@ -40,18 +48,18 @@ export function imageRoutes(context: ImagesContext): Route[] {
 
 async function edit(context: ImagesContext, { request, caller }: Call): Promise<HttpResponse> {
   const type = mediaType(request);
-  const use = async (body: ImageEditBody, keepHeld: KeepHeld) => {
+  const use = async (body: ImageEditBody | ImageEditForm, keepHeld: KeepHeld) => {
     checkEdit(body);
     return create(context, caller, body, keepHeld);
   };
   if (type === "application/json") return withJson(request, context.heldBytes, imageEditBody, use);
   if (type !== "multipart/form-data") throw unsupportedType(request, "multipart/form-data or application/json");
-  return withForm(request, context.heldBytes, async (form, keepHeld) =>
-    use(readAs(imageEditBody, await formBody(form)), keepHeld),
+  return withForm(request, context.heldBytes, async (parts, keepHeld) =>
+    use(readAs(imageEditForm, formBody(parts)), keepHeld),
   );
 }
 
-function checkEdit({ images, mask }: ImageEditBody): void {
+function checkEdit({ images, mask }: ImageEditBody | ImageEditForm): void {
   if (mask !== undefined && mask !== null) {
     const message = "got a mask, which this model cannot use: say in the prompt what to change";
     throw new ApiError("invalid_request", "unsupported_mask", message, { param: "mask" });
@@ -62,19 +70,18 @@ function checkEdit({ images, mask }: ImageEditBody): void {
   }
 }
 
-/** A form as the JSON body that says the same: files become data: URIs, `image` and `image[]` become `images`. */
-async function formBody(form: FormData): Promise<Record<string, unknown>> {
+/** A form as the JSON body that says the same: files named `image` or `image[]` become `images`. */
+function formBody(parts: readonly FormPart[]): Record<string, unknown> {
   const body: Record<string, unknown> = {};
-  const images: { image_url: string }[] = [];
-  for (const [name, value] of form) {
+  const images: { file: Uint8Array }[] = [];
+  for (const { name, value } of parts) {
     const isImage = /^image(\[\d*\])?$/.test(name);
     if (typeof value === "string") {
       if (isImage)
         throw new ApiError("invalid_request", "invalid_form", "got an image as text, expected a file", { param: name });
       body[name] = value;
     } else if (isImage) {
-      const base64 = Buffer.from(await value.arrayBuffer()).toString("base64");
-      images.push({ image_url: `data:application/octet-stream;base64,${base64}` });
+      images.push({ file: value });
     } else {
       body[name] = "a file";
     }

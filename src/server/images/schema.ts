@@ -49,17 +49,24 @@ export const imageGenerationBody = z.object({
 });
 export type ImageGenerationBody = z.infer<typeof imageGenerationBody>;
 
-/** JSON body of `POST /v1/images/edits`; a form carries files named `image` or `image[]` instead of `images`. */
+const imagesOf = <T extends z.ZodType>(image: T) =>
+  z
+    .array(image)
+    .min(1, "expected at least one image")
+    .max(maxOpenaiImages, `expected at most ${maxOpenaiImages} images`);
+
+/** JSON body of `POST /v1/images/edits`. */
 export const imageEditBody = z.object({
   ...shared,
-  images: z
-    .array(z.object({ image_url: z.string() }))
-    .min(1, "expected at least one image")
-    .max(maxOpenaiImages, `expected at most ${maxOpenaiImages} images`),
+  images: imagesOf(z.object({ image_url: z.string() })),
   mask: optional(z.unknown()),
   input_fidelity: optional(z.string()),
 });
 export type ImageEditBody = z.infer<typeof imageEditBody>;
+
+/** The same as a form, whose files named `image` or `image[]` were collected. */
+export const imageEditForm = imageEditBody.extend({ images: imagesOf(z.object({ file: z.instanceof(Uint8Array) })) });
+export type ImageEditForm = z.infer<typeof imageEditForm>;
 
 const imagesUsage = z.object({
   total_tokens: z.int(),

@@ -48,7 +48,7 @@ export function openSession(
   const runTurn = async (data: string | Uint8Array) => {
     let previous: string | null | undefined;
     try {
-      const body = readFrame(data);
+      const body = await readFrame(data);
       previous = body.previous_response_id;
       const run = await runs.start(body, { ...caller, signal: closed.signal }, (id) => memory.get(id));
       for await (const event of run.log.follow(-1, closed.signal)) {
@@ -106,7 +106,7 @@ function toFrame(thrown: unknown) {
   return { status: error.status, error: errorPayload(error) };
 }
 
-function readFrame(data: string | Uint8Array) {
+async function readFrame(data: string | Uint8Array) {
   if (typeof data !== "string") {
     throw new ApiError(
       "invalid_request",
@@ -114,7 +114,7 @@ function readFrame(data: string | Uint8Array) {
       "got a binary frame, expected a text frame with a JSON object",
     );
   }
-  const frame = parseJson(Buffer.from(data)) as Record<string, unknown>;
+  const frame = (await parseJson(Buffer.from(data))) as Record<string, unknown>;
   if (frame.type !== "response.create") {
     const got = typeof frame.type === "string" ? JSON.stringify(frame.type.slice(0, 80)) : "no type";
     throw new ApiError("invalid_request", "invalid_frame", `got a frame of ${got}, expected "response.create"`, {
