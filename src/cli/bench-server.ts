@@ -10,7 +10,7 @@ const help = `usage: daybreak bench server [options]
 Starts the server and measures it over loopback: answers and files a second, the time it adds to a picture, how soon it
 answers while it draws, what a thousand cancelled jobs leave behind. The load comes from wrk, else from autocannon.
 
-  --listener L       auto (default), uws or node
+  --listener L       auto (default, which is node), uws or node
   --seconds N        length of each load; default 10
   --soak N           also watch its memory for N seconds with 200 connections; default 0
 `;

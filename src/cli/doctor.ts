@@ -78,8 +78,8 @@ type Report = {
   failure?: { code: ErrorCode; message: string };
   /** Package → its version, or null if it is not installed. */
   packages: Record<string, string | null>;
-  /** What `daybreak serve` would use: its listener, and encoders of videos, the preferred one first. */
-  serving: { listener: "uWebSockets.js" | "node:http"; videoEncoders: string[] };
+  /** What `daybreak serve` can use: listeners, and encoders of videos, the preferred one first. */
+  serving: { listeners: string[]; videoEncoders: string[] };
   advice: string[];
 };
 
@@ -120,7 +120,7 @@ async function examine(): Promise<Report> {
     ...(failure && { failure }),
     packages,
     serving: {
-      listener: (await hasUws()) ? "uWebSockets.js" : "node:http",
+      listeners: ["node:http", ...((await hasUws()) ? ["uWebSockets.js"] : [])],
       videoEncoders: await videoEncoders(),
     },
     advice,
@@ -284,8 +284,8 @@ function describe(report: Report): string {
         .join(", "),
     ],
   ];
-  const { listener, videoEncoders } = report.serving;
-  rows.push(["serving", `${listener}; videos by ${videoEncoders.join(", else ") || "nothing"}`]);
+  const { listeners, videoEncoders } = report.serving;
+  rows.push(["serving", `${listeners.join(" or ")}; videos by ${videoEncoders.join(", else ") || "nothing"}`]);
   const lines = rows.map(([name, text]) => `${name!.padEnd(10)}${text}\n`);
   return lines.join("") + report.advice.map((text) => `\n- ${text}`).join("") + (report.advice.length > 0 ? "\n" : "");
 }

@@ -27,7 +27,7 @@ Serves pictures over the OpenResponses API (POST /v1/responses), OpenAI's images
   --precision auto|f32|f16 default auto: f16 on a GPU that has it, else f32
   --memory-budget SIZE     most memory to take on the GPU, such as 6GiB; default: no limit
   --no-tune                do not measure kernels at the first start on a device, which takes about 10 s
-  --listener auto|uws|node default auto: uWebSockets.js where it loads, else node:http
+  --listener auto|uws|node default auto, which is node:http; uws: uWebSockets.js, which must be installed
   --data-dir DIR           pictures, videos and responses; default: daybreak/media in the user's cache
   --media-budget SIZE      most bytes to keep there, least recently read go first; default 1GiB; 0: no limit
   --media-ttl TIME         how long to keep them, such as 90m, 24h, 7d; default 24h; 0: for ever

@@ -30,7 +30,7 @@ it("reports the device that the engine uses", () => {
   for (const [name, wanted] of Object.entries<string>(dependencies)) {
     expect(report.packages[name]).toBe(wanted.replace(/^npm:.*@/, "")); // an alias names its package
   }
-  expect(report.serving.listener).toMatch(/^(uWebSockets\.js|node:http)$/);
+  expect(report.serving.listeners.join(" ")).toMatch(/^node:http( uWebSockets\.js)?$/);
   expect(report.serving.videoEncoders.at(-1)).toBe("wasm");
   if (report.driver.from === "set-up") expect(report.driver.folder).toMatch(/software-driver/);
 

@@ -3,7 +3,7 @@
 // A connection can hold several pipelined requests at once; all of them end when it does.
 
 import { once } from "node:events";
-import { createServer, type IncomingMessage, type Server, ServerResponse } from "node:http";
+import { createServer, IncomingMessage, type Server, ServerResponse } from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import type { Duplex } from "node:stream";
 import { type WebSocket, WebSocketServer } from "ws";
@@ -31,6 +31,7 @@ import {
   type ListenOptions,
   maxFrameBytes,
   maxHeaderBytes,
+  maxUnsentPongs,
   type WebSocketConnection,
   type WebSocketEvents,
 } from "./messages.js";
@@ -38,9 +39,30 @@ import {
 /** Bytes of an unread body that are taken in and thrown away before the connection is cut. */
 const maxDroppedBytes = 256 * 1024 * 1024;
 
+/**
+ * A request of which only the handshake of a WebSocket is an upgrade. Other protocols are not offered, and a request
+ * that would like one (HTTP/2, by default, of Java and curl) is a request like others, its body included.
+ */
+class Message extends IncomingMessage {
+  /** What the parser says; set while the base class is constructed. */
+  declare wantsUpgrade: boolean;
+
+  get upgrade(): boolean {
+    return this.wantsUpgrade && (this.method === "CONNECT" || isHandshake(this));
+  }
+
+  set upgrade(value: boolean) {
+    this.wantsUpgrade = value;
+  }
+}
+
+function isHandshake({ method, headers }: IncomingMessage): boolean {
+  return method === "GET" && headers.upgrade?.toLowerCase() === "websocket";
+}
+
 type Context = {
   app: HttpApp;
-  server: Server;
+  server: Server<typeof Message>;
   webSockets: WebSocketServer;
   idle_ms: number;
   isStopping: boolean;
@@ -58,6 +80,7 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
   const idle_ms = timeouts?.idle_ms ?? idleTimeout_ms;
   const headersTimeout = timeouts?.header_ms ?? headerTimeout_ms;
   const server = createServer({
+    IncomingMessage: Message,
     maxHeaderSize: maxHeaderBytes,
     headersTimeout,
     // an upload may take long, as long as something comes
@@ -70,7 +93,12 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
   });
   // its default drops further headers silently
   server.maxHeadersCount = 0;
-  const webSockets = new WebSocketServer({ noServer: true, maxPayload: maxFrameBytes, perMessageDeflate: false });
+  const webSockets = new WebSocketServer({
+    noServer: true,
+    maxPayload: maxFrameBytes,
+    perMessageDeflate: false,
+    autoPong: false, // it would answer without an end, whether anybody reads or not
+  });
   const context: Context = {
     app,
     server,
@@ -135,12 +163,9 @@ function refuseMalformed(error: NodeJS.ErrnoException, socket: Duplex): void {
     return;
   }
   const { status, headers, body } = malformedAnswer(error.code);
-  const type = headers["content-type"];
-  socket.end(
-    `HTTP/1.1 ${statusLine(status)}\r\nconnection: close\r\ncontent-type: ${type}\r\n` +
-      `content-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`,
-    () => socket.destroy(),
-  );
+  const all = { ...headers, connection: "close", "content-length": Buffer.byteLength(body) };
+  const lines = [`HTTP/1.1 ${statusLine(status)}`, ...Object.entries(all).map(([name, value]) => `${name}: ${value}`)];
+  socket.end(`${lines.join("\r\n")}\r\n\r\n${body}`, () => socket.destroy());
 }
 
 function malformedAnswer(code: string | undefined): PlainResponse {
@@ -162,7 +187,7 @@ function answerOn(socket: Duplex, res: ServerResponse): void {
 
 // One request and its answer
 
-function serve(context: Context, req: IncomingMessage, res: ServerResponse): void {
+function serve(context: Context, req: Message, res: ServerResponse): void {
   const exchange = new Exchange(context, req, res);
   exchange.answer(() => requestRefusal(exchange, req) ?? context.app.answer(exchange));
 }
@@ -176,7 +201,7 @@ function requestRefusal(exchange: Exchange, req: IncomingMessage): HttpResponse 
   if (!exchange.target.startsWith("/")) {
     return refusal(400, "bad_request", 'got a request target that does not begin with "/"');
   }
-  if (req.headers.upgrade?.toLowerCase() === "websocket" && req.method === "GET") {
+  if (isHandshake(req)) {
     return handshakeRefusal(exchange) ?? refusal(400, "bad_handshake", "got no `Connection: Upgrade`");
   }
   const refused = bodyLengthRefusal(req.headers["content-length"], req.headers["transfer-encoding"]);
@@ -191,28 +216,33 @@ class Exchange implements HttpRequest {
   readonly scheme = "http";
   readonly body: AsyncIterable<Uint8Array>;
   readonly #context: Context;
-  readonly #req: IncomingMessage;
+  readonly #req: Message;
   readonly #res: ServerResponse;
   readonly #socket: Socket;
+  /** Of a target that is a whole address: it counts instead of the Host header (RFC 9112 §3.2.2). */
+  readonly #authority: string | undefined;
   #controller: AbortController | null = null;
   #isGone = false;
   #isBodyDropped = false;
   /** Continues what waits for the socket. */
   #wake = () => {};
 
-  constructor(context: Context, req: IncomingMessage, res: ServerResponse) {
+  constructor(context: Context, req: Message, res: ServerResponse) {
     this.#context = context;
     this.#req = req;
     this.#res = res;
     this.#socket = req.socket;
     this.method = req.method ?? "GET";
-    this.target = originForm(req.url ?? "/");
+    const { path, authority } = parseTarget(req.url ?? "/");
+    this.target = path;
+    this.#authority = authority;
     this.body = { [Symbol.asyncIterator]: () => this.#readBody() };
     // a connection may be reset within a body: whoever reads the body is told there
     req.on("error", () => {});
   }
 
   header(name: string): string | undefined {
+    if (name === "host" && this.#authority !== undefined) return this.#authority;
     const value = this.#req.headers[name];
     return typeof value === "string" ? value : value?.join(", ");
   }
@@ -313,8 +343,9 @@ class Exchange implements HttpRequest {
     const all: Record<string, string> = { ...headers };
     if (length !== undefined && !isBodiless(status)) all["content-length"] = length;
     else delete all["content-length"];
-    // after an unread body the connection stays: see dropBody
-    if (this.#context.isStopping && !this.#isBodyDropped) all.connection = "close";
+    // After an unread body the connection stays: see dropBody. After an upgrade that did not take place the parser has
+    // let go of whatever came with the request: another one would wait for an answer for ever.
+    if ((this.#context.isStopping && !this.#isBodyDropped) || this.#req.wantsUpgrade) all.connection = "close";
     this.#res.writeHead(status, all);
   }
 
@@ -362,16 +393,17 @@ class Exchange implements HttpRequest {
   }
 }
 
-/** The path and query of a target, which may be a whole address (RFC 9112 §3.2.2). */
-function originForm(url: string): string {
-  if (url.startsWith("/")) return url;
-  const path = url.replace(/^https?:\/\/[^/?#]*/i, "");
-  return path === url || path.startsWith("/") ? path : `/${path}`;
+/** A target, which may be a whole address, as its path and query and its host. */
+function parseTarget(url: string): { path: string; authority?: string } {
+  const [address, authority] = /^https?:\/\/([^/?#]*)/i.exec(url) ?? [];
+  if (address === undefined) return { path: url };
+  const path = url.slice(address.length);
+  return { path: path.startsWith("/") ? path : `/${path}`, authority };
 }
 
 // WebSockets
 
-function upgrade(context: Context, req: IncomingMessage, socket: Duplex, head: Buffer): void {
+function upgrade(context: Context, req: Message, socket: Duplex, head: Buffer): void {
   const res = new ServerResponse(req);
   const exchange = new Exchange(context, req, res);
   let outcome: ReturnType<HttpApp["upgrade"]> | Promise<HttpResponse>;
@@ -389,14 +421,12 @@ function upgrade(context: Context, req: IncomingMessage, socket: Duplex, head: B
   }
 }
 
-function upgradeOutcome(context: Context, exchange: Exchange, req: IncomingMessage) {
-  const { upgrade, host, "content-length": length, "transfer-encoding": encoding } = req.headers;
+function upgradeOutcome(context: Context, exchange: Exchange, req: Message) {
+  const { host, "content-length": length, "transfer-encoding": encoding } = req.headers;
   if (host === undefined) return refusal(400, "bad_request", "got no Host header, HTTP/1.1 wants one");
   if (length !== undefined || encoding !== undefined) {
     return refusal(400, "bad_request", "got a body together with an Upgrade header: leave that out");
   }
-  // other protocols are not offered: a request like others
-  if (upgrade?.toLowerCase() !== "websocket" || req.method !== "GET") return context.app.answer(exchange);
   return handshakeRefusal(exchange) ?? context.app.upgrade(exchange);
 }
 
@@ -437,6 +467,14 @@ function open(
   // ws itself closes with the code that goes with the error
   ws.on("error", () => {});
   ws.on("pong", () => silent.delete(ws));
+  let unsentPongs = 0;
+  ws.on("ping", (data: Buffer) => {
+    silent.delete(ws);
+    if (++unsentPongs > maxUnsentPongs) return ws.terminate();
+    ws.pong(data, false, () => {
+      unsentPongs--;
+    });
+  });
   const events = connect({ send, close });
   ws.on("message", (data: Buffer, isBinary) => {
     silent.delete(ws);

@@ -3,7 +3,7 @@
 
 import type * as uws from "uWebSockets.js";
 import { closeReason } from "./listener-answers.js";
-import { maxFrameBytes, type WebSocketConnection, type WebSocketEvents } from "./messages.js";
+import { maxFrameBytes, maxUnsentPongs, type WebSocketConnection, type WebSocketEvents } from "./messages.js";
 
 /** A send is done when no more bytes than this are waiting. */
 const maxUnsentBytes = 64 * 1024;
@@ -17,6 +17,8 @@ export class Socket implements WebSocketConnection {
   #ws: uws.WebSocket<SocketData> | null;
   #waiting: (() => void)[] = [];
   #timer: NodeJS.Timeout | undefined;
+  /** Answers to pings since nothing was waiting to be sent. */
+  #unsentPongs = 0;
 
   constructor(ws: uws.WebSocket<SocketData>, idle_ms: number) {
     this.#ws = ws;
@@ -41,9 +43,17 @@ export class Socket implements WebSocketConnection {
     else this.events?.message(isBinary ? new Uint8Array(message.slice(0)) : Buffer.from(message).toString());
   }
 
+  /** A ping, which the library answers: without an end, whether anybody reads or not. */
+  pinged(): void {
+    if (!this.#ws) return;
+    if (this.#ws.getBufferedAmount() === 0) this.#unsentPongs = 0;
+    else if (++this.#unsentPongs > maxUnsentPongs) this.#ws.close();
+  }
+
   /** The socket has taken something. */
   drained(): void {
     if (!this.#ws) return;
+    if (this.#ws.getBufferedAmount() === 0) this.#unsentPongs = 0;
     clearTimeout(this.#timer);
     this.#timer = undefined;
     if (this.#ws.getBufferedAmount() > maxUnsentBytes) this.#timer = this.#giveUpLater();

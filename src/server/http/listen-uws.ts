@@ -1,4 +1,5 @@
-// HTTP and WebSockets over uWebSockets.js: the fast listener, for the releases of Node that its binary was built for.
+// HTTP and WebSockets over uWebSockets.js: the fast listener, where it was installed beside this package, for the
+// releases of Node that its binary was built for.
 // Owns the library, the port and who gets what; knows no route, and leaves requests and sockets to the files beside it.
 // The library answers by itself, with a page of its own, what its parser does not understand.
 
@@ -63,7 +64,8 @@ async function loadLibrary(): Promise<typeof uws> {
     (library as unknown as { _cfg(option: string): void })._cfg("silent");
     return library;
   } catch (cause) {
-    const message = `uWebSockets.js has no binary for Node ${process.version} on ${process.platform} ${process.arch}: choose the listener "node" or "auto"`;
+    const here = `Node ${process.version} on ${process.platform} ${process.arch}`;
+    const message = `uWebSockets.js is not installed or has no binary for ${here}: choose the listener "node", or run "npm install uWebSockets.js@npm:uws-pack@20.0.8" with Node 18, 20, 21 or 22`;
     throw new DaybreakError("server.listener_unavailable", message, { cause });
   }
 }
@@ -142,6 +144,7 @@ function webSocketBehavior(server: UwsServer): uws.WebSocketBehavior<SocketData>
       data.socket.events = data.connect(data.socket);
     },
     message: (ws, message, isBinary) => ws.getUserData().socket?.take(message, isBinary),
+    ping: (ws) => ws.getUserData().socket?.pinged(),
     drain: (ws) => ws.getUserData().socket?.drained(),
     close: (ws) => ws.getUserData().socket?.closed(),
   };

@@ -1,15 +1,17 @@
-// Puts an app on a port with the fastest listener that this machine has. Owns the choice, nothing else.
-// The binary of uWebSockets.js is made for a few releases of Node; elsewhere node:http serves the same app. Some of its
-// differences cannot be removed: HTTP/1.0, absolute targets and a request line that comes in several packets get 505,
-// chunk extensions 400, all with pages of its own; a request that is pipelined behind one which takes time closes the
-// connection; text that is not UTF-8 closes a WebSocket without 1007, a message of more than 32 MiB without 1009.
+// Puts an app on a port with the listener that was chosen. Owns the choice, nothing else.
+// node:http is the default, because it understands what clients send. uWebSockets.js answers small requests several
+// times as fast, which no GPU needs, where its binary loads at all; and some of its parser's ways cannot be changed or
+// even seen from here. With pages of its own it refuses HTTP/1.0, absolute targets, trailers and a request line that
+// comes in several packets (505), chunk extensions (400), and an empty line before a request (no answer). It takes any
+// two bytes for the line end behind a chunk, spaces behind a chunk's size, and overlooks all headers behind one without
+// a name: it does not belong behind a proxy that passes such on. A request that is pipelined behind one which takes time
+// closes the connection; text that is not UTF-8 closes a WebSocket without 1007, a message of over 32 MiB without 1009.
 
-import { DaybreakError } from "../../errors.js";
 import { listenNode } from "./listen-node.js";
 import { listenUws } from "./listen-uws.js";
 import type { HttpApp, Listener, ListenOptions } from "./messages.js";
 
-/** `auto`: uWebSockets.js where its binary loads, else node:http. */
+/** `auto`: node:http. */
 export type ListenerChoice = "auto" | "uws" | "node";
 
 /**
@@ -20,12 +22,5 @@ export async function listen(
   app: HttpApp,
   { listener, ...options }: ListenOptions & { listener: ListenerChoice },
 ): Promise<Listener> {
-  if (listener === "node") return listenNode(app, options);
-  try {
-    return await listenUws(app, options);
-  } catch (error) {
-    const isMissing = error instanceof DaybreakError && error.code === "server.listener_unavailable";
-    if (listener === "auto" && isMissing) return listenNode(app, options);
-    throw error;
-  }
+  return listener === "uws" ? listenUws(app, options) : listenNode(app, options);
 }

@@ -58,6 +58,8 @@ export type HttpApp = {
 
 /** Most bytes of a WebSocket frame; a larger one closes the socket with 1009. */
 export const maxFrameBytes = 24 * 1024 * 1024;
+/** Answers to a WebSocket's pings that its client has not taken; with more of them the socket is closed. */
+export const maxUnsentPongs = 2048;
 /** Most bytes of all headers of a request; more is answered 431. */
 export const maxHeaderBytes = 16 * 1024;
 /** Time for a request's headers to arrive completely. */

@@ -24,6 +24,6 @@ test("auto serves with node:http", async () => {
 test("asked for, it says what to do", async () => {
   await expect(listen(app, { ...options, listener: "uws" })).rejects.toMatchObject({
     code: "server.listener_unavailable",
-    message: expect.stringMatching(/Node v\d+.*"node" or "auto"/),
+    message: expect.stringMatching(/Node v\d+.*choose the listener "node", or run "npm install uWebSockets\.js@npm:/),
   });
 });

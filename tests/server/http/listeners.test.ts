@@ -68,7 +68,8 @@ const routes: Record<string, (request: HttpRequest, query: URLSearchParams) => H
   "/teapot": () => text("short and stout", {}, 418),
   "/show": (request) => {
     const { method, target } = request;
-    return text(JSON.stringify({ method, target, test: request.header("x-test"), none: request.header("x-none") }));
+    const [test, none, host] = ["x-test", "x-none", "host"].map((name) => request.header(name));
+    return text(JSON.stringify({ method, target, test, none, host }));
   },
   "/show-later": async (request) => {
     await delay(5);
@@ -307,7 +308,7 @@ afterAll(async () => {
 
 const slowResults = new Map<string, Promise<void>>();
 /** Until a listener's clock has run down; uWebSockets.js counts ten seconds in steps of four. */
-const patience = { uws: 15_000, node: 4_000 };
+const patience = { uws: 15_000, node: 8_000 };
 
 const slowCases: Record<string, (kind: Kind, hasty: number, usual: number) => Promise<void>> = {
   "headers that never end": async (kind, hasty) => {
@@ -463,7 +464,7 @@ describe.each(kinds)("%s", (kind) => {
       for (const method of ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND"]) {
         const target = "/show?a=%20b&c=/../d?e";
         const response = await fetch(url(target), { method, headers: { "x-test": "one, two" } });
-        expect(await response.json()).toEqual({ method, target, test: "one, two" });
+        expect(await response.json()).toMatchObject({ method, target, test: "one, two" });
       }
     });
 
@@ -603,6 +604,21 @@ describe.each(kinds)("%s", (kind) => {
       expect(await connection.send(get("/null", "Connection: close\r\n")).closed()).toMatch(/\r\n\r\n$/);
     });
 
+    test("a flood of requests whose answers nobody reads is held up", async () => {
+      const connection = client(get("/whole?bytes=5000"));
+      await connection.until("xxx");
+      connection.socket.pause();
+      const requests = Buffer.from(get("/whole?bytes=5000").repeat(500));
+      const before = process.memoryUsage.rss();
+      for (let sent = 0; sent < 30 && !connection.isClosed; sent++) {
+        connection.send(requests);
+        await delay(5);
+      }
+      // 75 MB of answers: not asked for while the kernel's buffers are full, or the listener cuts the connection
+      expect((process.memoryUsage.rss() - before) / 2 ** 20).toBeLessThan(40);
+      connection.socket.destroy();
+    });
+
     test("200 at once", async () => {
       const answers = Array.from({ length: 200 }, async (_, i) => {
         const response = await fetch(url("/length"), { method: "POST", body: "x".repeat(i * 100) });
@@ -611,8 +627,18 @@ describe.each(kinds)("%s", (kind) => {
       expect(await Promise.all(answers)).toEqual(Array.from({ length: 200 }, (_, i) => i * 100));
     });
 
-    test("HTTP/1.0 is answered or refused", async () => {
-      expect(await client("GET /hello HTTP/1.0\r\nHost: h\r\n\r\n").closed()).toMatch(/ 505 |hello$/);
+    test("HTTP/1.0, as old proxies speak it", async () => {
+      const asked = [
+        ["GET /hello HTTP/1.0\r\n\r\n", /^HTTP\/1.1 200 .*\r\n\r\nhello$/s],
+        ["GET /hello HTTP/1.0\r\nHost: h\r\nConnection: close\r\n\r\n", /\r\n\r\nhello$/],
+        ["POST /length HTTP/1.0\r\nHost: h\r\nContent-Length: 5\r\n\r\nhello", /\r\n\r\n5$/],
+        // of unknown length: without chunks, until the connection ends
+        ["GET /events HTTP/1.0\r\nHost: h\r\n\r\n", /^(?!.*transfer-encoding).*\r\n\r\nevent: e0\n.*ü\n\n$/is],
+      ] as const;
+      for (const [request, expected] of asked) {
+        const answer = Buffer.from(await client(request).closed(), "latin1").toString();
+        expect(answer).toMatch(kind === "node" ? expected : /^HTTP\/1.1 505 /);
+      }
     });
 
     test("a second server on the port", async () => {
@@ -717,6 +743,18 @@ describe.each(kinds)("%s", (kind) => {
       ["two codings", "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n", "0\r\n\r\n"],
       ["no chunk size", "Transfer-Encoding: chunked\r\n", "zz\r\nhello\r\n0\r\n\r\n"],
       ["a negative chunk size", "Transfer-Encoding: chunked\r\n", "-5\r\nhello\r\n0\r\n\r\n"],
+      ["an empty length", "Content-Length:\r\n", "hello"],
+      ["an empty coding", "Transfer-Encoding: \r\n", "5\r\nhello\r\n0\r\n\r\n"],
+      ["both lengths, one empty", "Content-Length: \r\nTransfer-Encoding: chunked\r\n", "0\r\n\r\n"],
+      // what uWebSockets.js does not notice, see listen.ts
+      ...(kind === "node"
+        ? [
+            ["another end of a chunk", "Transfer-Encoding: chunked\r\n", "5\r\nhello{}0\r\n\r\n"],
+            ["another end of the chunks", "Transfer-Encoding: chunked\r\n", "5\r\nhello\r\n0\r\n{}"],
+            ["a space behind a chunk size", "Transfer-Encoding: chunked\r\n", "5 \r\nhello\r\n0\r\n\r\n"],
+            ["a header without a name", ": x\r\nContent-Length: 5\r\n", "hello"],
+          ]
+        : []),
       ["a huge chunk size", "Transfer-Encoding: chunked\r\n", "fffffffffffffffff\r\nhello\r\n0\r\n\r\n"],
     ])("a body of ambiguous length is refused and nothing behind it is heard: %s", async (_, headers, body) => {
       const id = newId();
@@ -802,9 +840,25 @@ describe.each(kinds)("%s", (kind) => {
       expect(answer).toMatch(/^HTTP\/1.1 (200|400) /);
     });
 
-    test("an absolute target", async () => {
-      const answer = await client(get("http://h:80/show?a", "Connection: close\r\n")).closed();
-      expect(answer).toMatch(kind === "node" ? /"target":"\/show\?a"/ : /^HTTP\/1.1 505 /);
+    test("an absolute target, whose host counts instead of the header", async () => {
+      const answer = await client(get("http://there:80/show?a", "Connection: close\r\n")).closed();
+      expect(answer).toMatch(kind === "node" ? /"target":"\/show\?a".*"host":"there:80"/ : /^HTTP\/1.1 505 /);
+      const bare = await client(get("HTTP://there?a", "Connection: close\r\n")).closed();
+      expect(bare).toMatch(kind === "node" ? /^HTTP\/1.1 404 / : /^HTTP\/1.1 505 /);
+    });
+
+    test("an empty line before a request", async () => {
+      const connection = client(`\r\n${get("/hello", "Connection: close\r\n")}`);
+      if (kind === "node") expect(await connection.closed()).toMatch(/hello$/);
+      else await delay(50); // uWebSockets.js takes it for something that has not yet come to its end
+      expect(connection.text).toMatch(kind === "node" ? /^HTTP\/1.1 200 / : /^$/);
+    });
+
+    test("trailers, and a request behind them", async () => {
+      const chunks = "5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n";
+      const request = post("/length", "Transfer-Encoding: chunked\r\nTrailer: X-Sum\r\n", chunks);
+      const answer = await client(request + get("/hello", "Connection: close\r\n")).closed();
+      expect(answer).toMatch(kind === "node" ? /\r\n\r\n5HTTP.*hello$/s : /^HTTP\/1.1 505 /);
     });
 
     test("headers of 12 KiB are fine, of 20 KiB and ten thousand of them are not", async () => {
@@ -945,15 +999,68 @@ describe.each(kinds)("%s", (kind) => {
     });
 
     test("an upgrade to something else is a request like others", async () => {
-      const headers = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n";
-      expect(await client(get("/hello", headers)).until("hello")).toMatch(/^HTTP\/1.1 200 /);
+      const h2c = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAA\r\n";
+      const several = "Connection: Upgrade\r\nUpgrade: foo/2, websocket\r\n";
+      for (const headers of [h2c, several]) {
+        const chunked = "Transfer-Encoding: chunked\r\n";
+        for (const [request, expected] of [
+          [get("/hello", headers), /\r\n\r\nhello$/],
+          [post("/length", `Content-Length: 5\r\n${headers}`, "hello"), /\r\n\r\n5$/],
+          [post("/length", chunked + headers, "5\r\nhello\r\n0\r\n\r\n"), /\r\n\r\n5$/],
+        ] as const) {
+          expect(await client(request).until(expected)).toMatch(/^HTTP\/1.1 200 /);
+        }
+      }
+      const upload = client(post("/length", `Content-Length: 3000000\r\n${h2c}`)).send(Buffer.alloc(3_000_000));
+      await upload.until(/\r\n\r\n3000000$/);
+      const posted = post("/length", "Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n", "hi");
+      expect(await client(posted).until(/\r\n\r\n2$/)).toMatch(/^HTTP\/1.1 200 /);
+    });
+
+    test("a request behind an upgrade that did not take place is answered, or the connection ends", async () => {
+      const headers = "Connection: Upgrade\r\nUpgrade: h2c\r\n";
+      const answer = await client(get("/hello", headers) + get("/umlaut", "Connection: close\r\n")).closed();
+      expect(answer).toMatch(kind === "node" ? /connection: close\r\n.*\r\nhello$/is : /zw.*lf$/s);
+    });
+
+    test.each([0, 125])("a flood of pings of %i bytes from a client that reads nothing is cut off", async (length) => {
+      const id = newId();
+      const connection = client(
+        get(`/?id=${id}`, `Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n${key}`),
+      );
+      await connection.until("HTTP/1.1 101 ");
+      connection.socket.pause();
+      const ping = Buffer.alloc(6 + length);
+      ping.set([0x89, 0x80 | length]);
+      const pings = Buffer.concat(Array.from({ length: 5000 }, () => ping));
+      const before = process.memoryUsage.rss();
+      let sent = 0;
+      // the server reads them as long as the connection lives
+      for (; sent < 60_000_000 && !events.get(id)?.includes("closed"); sent += pings.length) {
+        connection.send(pings);
+        await delay(1);
+      }
+      await eventually(() => events.get(id)?.includes("closed"));
+      expect((process.memoryUsage.rss() - before) / 2 ** 20).toBeLessThan(100);
+      expect(sent).toBeLessThan(60_000_000);
+    });
+
+    test("pings are answered as long as somebody reads", async () => {
+      const ws = await open();
+      let answered = 0;
+      ws.on("pong", () => answered++);
+      for (let i = 0; i < 20; i++) {
+        for (let j = 0; j < 1000; j++) ws.ping("0123456789");
+        await eventually(() => answered === (i + 1) * 1000);
+      }
+      ws.terminate();
     });
   });
 });
 
-test("auto takes uWebSockets.js where it loads", async () => {
+test("auto takes node:http", async () => {
   const listener = await listen(app, { host: "127.0.0.1", port: 0, listener: "auto" });
-  expect(listener.name).toBe("uws");
+  expect(listener.name).toBe("node");
   await listener.close();
 });
 
