@@ -63,7 +63,8 @@ export async function takeOutLongTexts(json: Buffer): Promise<ShortenedJson> {
       await turnOfOthers();
       nextTurn = i + turnBytes;
     }
-    if (i - begin <= maxShortBytes || i >= json.length) continue;
+    if (i - begin <= maxShortBytes) continue;
+    if (i >= json.length) throw new SyntaxError("got a string without an end");
     const name = `${mark}.${longTexts.size}`;
     longTexts.set(name, pieces + readPiece(json, pieceBegin, i));
     rest.push(json.subarray(restBegin, begin), Buffer.from(name));
