@@ -11,8 +11,24 @@ type Bytes = AsyncIterable<Uint8Array>;
 /** Bytes that a decoder hands over at once. */
 const options = { chunkSize: 64 * 1024 };
 
-/** Since Node 22.15; the types are older. */
-const { createZstdDecompress } = zlib as { createZstdDecompress?: (options: { chunkSize: number }) => Transform };
+/** Newer than the types. */
+type Zstd = {
+  createZstdDecompress(options: { chunkSize: number }): Transform;
+  zstdCompressSync(text: string): Buffer;
+  zstdDecompressSync(bytes: Buffer): Buffer;
+};
+
+/** Node has it since 22.15, but takes what was cut for complete before 24: such a release does without. */
+function soundZstd(): Zstd | null {
+  const zstd = zlib as Partial<Zstd>;
+  try {
+    zstd.zstdDecompressSync?.((zstd as Zstd).zstdCompressSync("whole").subarray(0, -1));
+    return null;
+  } catch {
+    return zstd as Zstd;
+  }
+}
+const zstd = soundZstd();
 
 /** A decoder by the coding's name and the first byte of a body. */
 const decoders = new Map<string, (first: number) => Transform>([
@@ -20,7 +36,7 @@ const decoders = new Map<string, (first: number) => Transform>([
   ["br", () => zlib.createBrotliDecompress(options)],
   // With the header of zlib, as specified, or without: clients never agreed on it.
   ["deflate", (first) => ((first & 15) === 8 ? zlib.createInflate(options) : zlib.createInflateRaw(options))],
-  ...(createZstdDecompress ? [["zstd", () => createZstdDecompress(options)] as const] : []),
+  ...(zstd ? [["zstd", () => zstd.createZstdDecompress(options)] as const] : []),
 ]);
 
 const known = [...decoders.keys()].join(", ");
