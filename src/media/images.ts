@@ -1,18 +1,31 @@
 // Image files to pixels: which format the bytes are, their size from the header, and decoding to RGB.
 // Knows files, not models: what a model demands of a size is the caller's to say, and is applied to the header before
-// anything is decoded. Pixels equal PIL's `Image.open(…).convert("RGB")`, the reference pipeline's
-// reader: EXIF orientation and colour profiles are ignored, alpha is dropped, of an animation the first frame counts.
+// anything is decoded. Pixels equal those of PIL as the reference pipeline uses it, `exif_transpose(…).convert("RGB")`:
+// pictures stand upright, colour profiles are ignored, alpha is dropped, of an animation the first frame counts.
 
 import type { RgbImage, Size } from "../engine/images.js";
 import { checkReferenceArea, maxReferencePixels } from "../engine/references.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
-import { decodePng, pngSignature, pngSize } from "./png.js";
+import { exifOrientation, type Orientation, upright, uprightSize } from "./orientation.js";
+import { decodePng, pngHeader, pngSignature } from "./png.js";
 import { loadSharp } from "./sharp.js";
 
 const decodeTimeoutSeconds = 60;
 
-/** `components` of a JPEG: 1 grey, 3 colour, 4 CMYK. */
-type Header = Size & { components: number };
+/** Parts of a file that are looked at for its header: far more than any writer makes, and read within milliseconds. */
+const maxParts = 2 ** 16;
+
+/** The size as stored; `components` of a JPEG: 1 grey, 3 colour, 4 CMYK. */
+type Header = Size & { components: number; orientation: Orientation };
+type Format = "PNG" | "JPEG" | "WebP";
+
+/**
+ * The size of an image once it is decoded and stands upright, from its header alone: takes milliseconds.
+ * Errors: those of {@link decodeImage} that need no pixels.
+ */
+export function imageSize(bytes: Uint8Array, checkSize: (size: Size) => void = () => undefined): Size {
+  return readHeader(bytes, checkSize).size;
+}
 
 /**
  * Decodes a PNG, JPEG or WebP file to RGB. The type is told by the bytes, never by a name. JPEG and WebP need the
@@ -26,27 +39,42 @@ export async function decodeImage(
   bytes: Uint8Array,
   checkSize: (size: Size) => void = () => undefined,
 ): Promise<RgbImage> {
+  const { format, header } = readHeader(bytes, checkSize);
+  const stored = await (format === "PNG" ? decodePng(bytes) : decodeWithSharp(bytes, format, header));
+  return upright(stored, header.orientation);
+}
+
+/** What a file says before its pixels, judged. */
+function readHeader(
+  bytes: Uint8Array,
+  checkSize: (size: Size) => void,
+): { format: Format; header: Header; size: Size } {
   const format = sniff(bytes);
-  const check = (size: Size) => {
-    checkReferenceArea(size);
-    checkSize(size);
-  };
-  if (format === "PNG") {
-    check(pngSize(bytes));
-    return decodePng(bytes);
-  }
-  if (format === "JPEG" || format === "WebP") {
-    const header = format === "JPEG" ? jpegHeader(bytes) : webpHeader(bytes);
-    check(header);
-    return decodeWithSharp(bytes, format, header);
-  }
+  if (format !== "PNG" && format !== "JPEG" && format !== "WebP") throw noPicture(bytes, format);
+  const header = headerReaders[format](bytes);
+  const size = uprightSize(header, header.orientation);
+  checkReferenceArea(size);
+  checkSize(size);
+  return { format, header, size };
+}
+
+const headerReaders: Readonly<Record<Format, (bytes: Uint8Array) => Header>> = {
+  PNG: (bytes) => {
+    const { width, height, exif } = pngHeader(bytes, maxParts);
+    return { width, height, components: 3, orientation: exif ? exifOrientation(exif) : 1 };
+  },
+  JPEG: jpegHeader,
+  WebP: webpHeader,
+};
+
+function noPicture(bytes: Uint8Array, format: string | undefined): DaybreakError {
   if (format !== undefined) {
-    throw new DaybreakError(
+    return new DaybreakError(
       "reference.format_unsupported",
       `got ${format} as a reference, expected PNG, JPEG or WebP: convert it`,
     );
   }
-  throw new DaybreakError(
+  return new DaybreakError(
     "reference.not_an_image",
     `got ${bytes.length === 0 ? "an empty file" : `${bytes.length} bytes that begin with ${hex(bytes)}`} as a reference, ` +
       "expected a PNG, JPEG or WebP file",
@@ -88,29 +116,43 @@ function hex(bytes: Uint8Array): string {
   return Array.from(bytes.subarray(0, 4), (byte) => byte.toString(16).padStart(2, "0")).join(" ");
 }
 
-/** Reads on to the frame header (SOF). Source: ITU-T T.81, annex B. */
+/**
+ * Reads the segments before the pixels: the frame header (SOF), and EXIF, which stands before or after it.
+ * Source: ITU-T T.81, annex B; EXIF 3.0, section 4.7.
+ */
 function jpegHeader(bytes: Uint8Array): Header {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  for (let at = 2; ; ) {
+  let frame: Omit<Header, "orientation"> | undefined;
+  let orientation: Orientation | undefined;
+  for (let at = 2, parts = 0; ; parts++) {
+    if (parts > maxParts) throw fault("reference.damaged", "JPEG", `has more than ${maxParts} parts before its pixels`);
     // Stray bytes before a marker are allowed by every decoder; a marker may have several 0xff before its code.
-    while (at < bytes.length && bytes[at] !== 0xff) at++;
+    const next = bytes.indexOf(0xff, at);
+    at = next < 0 ? bytes.length : next;
     while (at < bytes.length && bytes[at] === 0xff) at++;
-    if (at + 3 > bytes.length) throw fault("reference.truncated", "JPEG", "ends before its frame header");
+    if (at + 3 > bytes.length) throw fault("reference.truncated", "JPEG", "ends before its pixels");
     const marker = bytes[at++]!;
     if (marker === 0x00 || marker === 0x01 || (marker >= 0xd0 && marker <= 0xd8)) continue; // no length follows
     const length = view.getUint16(at);
+    if (frame && (marker === 0xd9 || marker === 0xda)) return { ...frame, orientation: orientation ?? 1 };
     const isFrame = marker >= 0xc0 && marker <= 0xcf && marker !== 0xc4 && marker !== 0xc8 && marker !== 0xcc;
     if (length < 2 || marker === 0xd9 || marker === 0xda || (isFrame && length < 8)) {
       throw fault("reference.damaged", "JPEG", "has no frame header before its pixels");
     }
     if (at + length > bytes.length) throw fault("reference.truncated", "JPEG", "ends within its headers");
-    if (isFrame) {
+    if (isFrame && !frame) {
       const [height, width] = [view.getUint16(at + 3), view.getUint16(at + 5)];
       if (width === 0 || height === 0) throw fault("reference.damaged", "JPEG", `says its size is ${width}×${height}`);
-      return { width, height, components: bytes[at + 7]! };
+      frame = { width, height, components: bytes[at + 7]! };
     }
+    const segment = bytes.subarray(at + 2, at + length);
+    if (marker === 0xe1 && isExif(segment)) orientation ??= exifOrientation(segment);
     at += length;
   }
+}
+
+function isExif(segment: Uint8Array): boolean {
+  return Buffer.from(segment.buffer, segment.byteOffset, segment.byteLength).toString("latin1", 0, 6) === "Exif\0\0";
 }
 
 /** Source: RFC 9649 (WebP container), RFC 6386 §9.1 (VP8 frame header). */
@@ -122,16 +164,35 @@ function webpHeader(bytes: Uint8Array): Header {
   if (announced > file.length) {
     throw fault("reference.truncated", "WebP", `has ${file.length} of the ${announced} bytes that it announces`);
   }
-  if (kind === "VP8X") return { width: file.readUIntLE(24, 3) + 1, height: file.readUIntLE(27, 3) + 1, components: 3 };
+  const plain = { components: 3, orientation: 1 } as const;
+  if (kind === "VP8X") {
+    const size = { width: file.readUIntLE(24, 3) + 1, height: file.readUIntLE(27, 3) + 1 };
+    return { ...plain, ...size, orientation: webpOrientation(file.subarray(0, announced)) };
+  }
   if (kind === "VP8L" && file[20] === 0x2f) {
     const packed = file.readUInt32LE(21);
-    return { width: (packed & 0x3fff) + 1, height: ((packed >> 14) & 0x3fff) + 1, components: 3 };
+    return { ...plain, width: (packed & 0x3fff) + 1, height: ((packed >> 14) & 0x3fff) + 1 };
   }
   if (kind === "VP8 " && file.readUIntBE(23, 3) === 0x9d012a) {
     const [width, height] = [file.readUInt16LE(26) & 0x3fff, file.readUInt16LE(28) & 0x3fff];
-    if (width > 0 && height > 0) return { width, height, components: 3 };
+    if (width > 0 && height > 0) return { ...plain, width, height };
   }
   throw fault("reference.damaged", "WebP", "has no valid header");
+}
+
+const webpExifFlag = 0x08;
+const exifChunk = Buffer.from("EXIF").readUInt32BE();
+
+/** What the EXIF chunk says, if the header of an extended file announces one: readers ignore it otherwise. */
+function webpOrientation(file: Buffer): Orientation {
+  if ((file[20]! & webpExifFlag) === 0) return 1;
+  for (let at = 12, parts = 0; at + 8 <= file.length; parts++) {
+    if (parts > maxParts) throw fault("reference.damaged", "WebP", `has more than ${maxParts} parts`);
+    const length = file.readUInt32LE(at + 4);
+    if (file.readUInt32BE(at) === exifChunk) return exifOrientation(file.subarray(at + 8, at + 8 + length));
+    at += 8 + length + (length & 1);
+  }
+  return 1;
 }
 
 function fault(code: ErrorCode, format: string, what: string, cause?: unknown): DaybreakError {

@@ -123,12 +123,19 @@ const colourTypes: Readonly<Record<number, { samples: number; depths: readonly n
 type Header = { width: number; height: number; depth: number; colourType: number; interlaced: boolean };
 
 /**
- * Width and height, from the header alone: for checks before {@link decodePng}, whose memory they determine.
+ * Width and height, for checks before {@link decodePng}, whose memory they determine, and the data of the eXIf chunk,
+ * which may stand behind the pixels. Goes through all chunks, but reads no pixels.
+ * @param maxChunks a file of more is refused: to go through them would take long
  * Errors: `reference.not_an_image`, `.truncated`, `.damaged`.
  */
-export function pngSize(bytes: Uint8Array): { width: number; height: number } {
+export function pngHeader(
+  bytes: Uint8Array,
+  maxChunks: number,
+): { width: number; height: number; exif: Uint8Array | undefined } {
   const { width, height } = readHeader(bytes);
-  return { width, height };
+  let exif: Uint8Array | undefined;
+  for (const { data } of readChunks(bytes, [chunkTypes.eXIf], maxChunks)) exif ??= data;
+  return { width, height, exif };
 }
 
 /**
@@ -142,8 +149,8 @@ export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
   const header = readHeader(bytes);
   const compressed: Buffer[] = [];
   let palette: Buffer | undefined;
-  for (const { type, data } of readChunks(bytes, /^(PLTE|IDAT)$/)) {
-    if (type === "IDAT") compressed.push(data);
+  for (const { type, data } of readChunks(bytes, [chunkTypes.PLTE, chunkTypes.IDAT])) {
+    if (type === chunkTypes.IDAT) compressed.push(data);
     else palette = data;
   }
   if (header.colourType === 3 && !palette) throw damaged("has no palette, which its header announces");
@@ -164,8 +171,8 @@ export async function decodePng(bytes: Uint8Array): Promise<RgbImage> {
 }
 
 function readHeader(bytes: Uint8Array): Header {
-  for (const { type, data } of readChunks(bytes, /./)) {
-    if (type !== "IHDR" || data.length !== 13) break;
+  for (const { type, data } of readChunks(bytes)) {
+    if (type !== chunkTypes.IHDR || data.length !== 13) break;
     const width = data.readUInt32BE(0);
     const height = data.readUInt32BE(4);
     const [depth = 0, colourType = 0, compression = 0, filter = 0, interlace = 0] = data.subarray(8);
@@ -176,26 +183,53 @@ function readHeader(bytes: Uint8Array): Header {
   throw damaged("has no valid header");
 }
 
-/** The chunks whose type matches `wanted`, checksums verified. Ends with IEND; what follows it is ignored. */
-function* readChunks(bytes: Uint8Array, wanted: RegExp): Generator<{ type: string; data: Buffer }> {
+/** The four letters of a chunk's type as one number: files may hold a hundred thousand chunks. */
+const chunkTypes = {
+  IHDR: 0x49484452,
+  PLTE: 0x504c5445,
+  IDAT: 0x49444154,
+  IEND: 0x49454e44,
+  eXIf: 0x65584966,
+} as const;
+
+/**
+ * The chunks of the wanted types, or all, their checksums verified. Ends with IEND; what follows it is ignored.
+ * @param maxChunks how many chunks of any type there may be
+ */
+function* readChunks(
+  bytes: Uint8Array,
+  wanted?: readonly number[],
+  maxChunks = Number.POSITIVE_INFINITY,
+): Generator<{ type: number; data: Buffer }> {
   const file = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   if (!pngSignature.every((byte, i) => file[i] === byte)) {
     throw new DaybreakError("reference.not_an_image", "got bytes without PNG's signature, expected a PNG file");
   }
-  for (let at = pngSignature.length, type = ""; type !== "IEND"; ) {
+  for (let at = pngSignature.length, type = 0, count = 0; type !== chunkTypes.IEND; count++) {
+    if (count >= maxChunks) throw damaged(`has more than ${maxChunks} chunks`);
     if (file.length - at < 12) throw truncated("ends before its IEND chunk");
     const length = file.readUInt32BE(at);
-    type = file.toString("latin1", at + 4, at + 8);
-    if (!/^[A-Za-z]{4}$/.test(type)) throw damaged(`has no chunk where one should begin, at byte ${at}`);
-    if (length > file.length - at - 12) throw truncated(`ends within its ${type} chunk of ${length} bytes`);
-    if (wanted.test(type)) {
+    type = file.readUInt32BE(at + 4);
+    if (!isFourLetters(type)) throw damaged(`has no chunk where one should begin, at byte ${at}`);
+    if (length > file.length - at - 12) {
+      throw truncated(`ends within its ${file.toString("latin1", at + 4, at + 8)} chunk of ${length} bytes`);
+    }
+    if (!wanted || wanted.includes(type)) {
       if (crc32(file.subarray(at + 4, at + 8 + length)) !== file.readUInt32BE(at + 8 + length)) {
-        throw damaged(`has a wrong checksum in its ${type} chunk`);
+        throw damaged(`has a wrong checksum in its ${file.toString("latin1", at + 4, at + 8)} chunk`);
       }
       yield { type, data: file.subarray(at + 8, at + 8 + length) };
     }
     at += length + 12;
   }
+}
+
+function isFourLetters(type: number): boolean {
+  for (let shift = 0; shift < 32; shift += 8) {
+    const letter = ((type >>> shift) & 0xff) | 0x20;
+    if (letter < 0x61 || letter > 0x7a) return false;
+  }
+  return true;
 }
 
 function truncated(what: string, cause?: unknown): DaybreakError {

@@ -2,14 +2,9 @@
 // ones down at once, so that a full queue of them stays small. Knows files by images.ts; sizes are judged by the header,
 // before decoding.
 
-import { lanczosResize, type RgbImage } from "../engine/images.js";
-import {
-  checkReferenceAspect,
-  checkReferenceSize,
-  type ReferenceLimits,
-  scaleReference,
-} from "../engine/references.js";
-import { decodeImage } from "./images.js";
+import { lanczosResize, type RgbImage, type Size } from "../engine/images.js";
+import { checkReferenceAspect, checkReferenceSize, type ReferenceLimits, scaledSize } from "../engine/references.js";
+import { decodeImage, imageSize } from "./images.js";
 
 /**
  * Decodes a PNG, JPEG or WebP file whose size a model takes.
@@ -26,8 +21,22 @@ export function decodeReference(bytes: Uint8Array, limits: ReferenceLimits): Pro
  */
 export async function decodeAnyReference(bytes: Uint8Array, limits: ReferenceLimits): Promise<RgbImage> {
   const image = await decodeImage(bytes, (size) => checkReferenceAspect(limits, size));
-  const shortest = Math.min(image.width, image.height);
-  if (shortest >= limits.minSide) return scaleReference(limits, image);
+  const { width, height } = usedSize(limits, image);
+  return lanczosResize(image, width, height);
+}
+
+/**
+ * What {@link decodeAnyReference} will make of a file, from its header alone: the size of its pixels, upright, and the
+ * size in which it is used. Errors: those of that function that need no pixels.
+ */
+export function anyReferenceSize(bytes: Uint8Array, limits: ReferenceLimits): { stored: Size; used: Size } {
+  const stored = imageSize(bytes, (size) => checkReferenceAspect(limits, size));
+  return { stored, used: usedSize(limits, stored) };
+}
+
+function usedSize(limits: ReferenceLimits, { width, height }: Size): Size {
+  const shortest = Math.min(width, height);
+  if (shortest >= limits.minSide) return scaledSize(limits, { width, height });
   const scaled = (side: number) => Math.round((side * limits.minSide) / shortest);
-  return lanczosResize(image, scaled(image.width), scaled(image.height));
+  return { width: scaled(width), height: scaled(height) };
 }
