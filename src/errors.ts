@@ -116,7 +116,7 @@ export function throwIfAborted(signal: AbortSignal | undefined, what = "the requ
 export async function unlessAborted<T>(
   work: Promise<T>,
   signal: AbortSignal | undefined,
-  error: (reason: unknown) => DaybreakError,
+  error: (reason: unknown) => Error,
 ): Promise<T> {
   if (!signal) return work;
   let stop: () => void = () => undefined;

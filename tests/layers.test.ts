@@ -12,6 +12,7 @@ import { root, sourcesOf, withoutComments } from "./sources.js";
 const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["errors", /^src\/errors\.ts$/, 0],
   ["text", /^src\/text\.ts$/, 0],
+  ["abort", /^src\/abort\.ts$/, 0],
   ["sampling", /^src\/engine\/sampling\//, 1],
   ["request", /^src\/engine\/(images|references|request|sha256)\.ts$/, 2],
   ["gpu", /^src\/engine\/gpu\//, 2],
@@ -40,7 +41,7 @@ const webPackages = ["wgsl_reflect/wgsl_reflect.module.js", "@huggingface/tokeni
 const sources = sourcesOf(["src", "bench"], /\.ts$/);
 /** As the files are; {@link kernelSources} has them linked. */
 const kernels = readShaders(join(root, "kernels"));
-const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|(errors|text|index)\.ts$)/.test(path));
+const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|(errors|text|abort|index)\.ts$)/.test(path));
 
 function roomOf(path: string) {
   const found = rooms.find(([, pattern]) => pattern.test(path));
@@ -79,6 +80,12 @@ describe("rooms", () => {
     expect(roomOf(resolved("src/engine/ops/norm.ts", "../models/flux2/vae.js"))).toEqual({ room: "models", height: 6 });
     expect(roomOf("src/node/dawn.ts")?.height).toBe(roomOf("src/media/png.ts")?.height);
     expect(roomOf("src/server/images/routes.ts")?.height).toBe(roomOf("src/server/responses/run.ts")?.height);
+  });
+
+  test("no signal depends on what memory is collected", () => {
+    const weak = /\bAbortSignal\.(any|timeout)\(/;
+    expect([...sources].filter(([, text]) => weak.test(withoutComments(text))).map(([path]) => path)).toEqual([]);
+    expect(weak.test("fetch(url, { signal: AbortSignal.timeout(100) })")).toBe(true);
   });
 
   test("only the command line runs benchmarks", () => {

@@ -2,6 +2,7 @@
 // A source knows files and byte ranges, not formats. Folders on disk live in src/node.
 // A source may be someone else's code: the engine reads only through `readRange`, which checks what it gives.
 
+import { firstAborted } from "../../abort.js";
 import { assert, DaybreakError, type ErrorCode, unlessAborted } from "../../errors.js";
 
 /**
@@ -174,12 +175,15 @@ function stallWatch(path: string, seconds: number, reader: AbortSignal | undefin
     controller.abort(new DaybreakError("file.unreadable", message));
   };
   let timer = setTimeout(giveUp, 1000 * seconds);
-  const stop = () => clearTimeout(timer);
   const moved = () => {
-    stop();
+    clearTimeout(timer);
     timer = setTimeout(giveUp, 1000 * seconds);
   };
-  const signal = reader ? AbortSignal.any([controller.signal, reader]) : controller.signal;
+  const { signal, release } = firstAborted(controller.signal, ...(reader ? [reader] : []));
+  const stop = () => {
+    clearTimeout(timer);
+    release();
+  };
   return { signal, moved, stop };
 }
 

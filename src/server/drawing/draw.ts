@@ -1,6 +1,7 @@
 // From a judged drawing to finished files: through the queue and the engine, with encoders beside it. Every API draws
 // through here. Knows no bodies, no events, no URLs.
 
+import { firstAborted } from "../../abort.js";
 import type { GeneratedImage, RgbImage, Timings } from "../../engine/request.js";
 import { imageSeed } from "../../engine/sampling/noise.js";
 import type { ImageFormat } from "../../media/encode.js";
@@ -80,6 +81,7 @@ async function drawImages(
 ): Promise<Drawn> {
   const { workers, metrics } = context;
   const failure = new AbortController();
+  const { signal, release } = firstAborted(hooks.signal, failure.signal);
   let encode_file = 0;
   const encode = async (image: RgbImage, seed: bigint): Promise<ImageFile> => {
     const { width, height } = image;
@@ -99,7 +101,7 @@ async function drawImages(
   };
   try {
     const { timings } = await context.engine.generate(drawing.request, {
-      signal: AbortSignal.any([hooks.signal, failure.signal]),
+      signal,
       onProgress: stepWatcher(hooks),
       onImage,
       onPartialImage: async (image, { image: i, index }) => {
@@ -111,6 +113,8 @@ async function drawImages(
   } catch (error) {
     await Promise.allSettled(pending);
     throw failure.signal.aborted ? failure.signal.reason : error;
+  } finally {
+    release();
   }
 }
 

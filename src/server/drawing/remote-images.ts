@@ -6,6 +6,8 @@ import { lookup } from "node:dns/promises";
 import { request as httpRequest, type IncomingMessage } from "node:http";
 import { request as httpsRequest } from "node:https";
 import { isIP } from "node:net";
+import { firstAborted } from "../../abort.js";
+import { unlessAborted } from "../../errors.js";
 import { ApiError } from "../http/api-error.js";
 import { maxUrlLength } from "./limits.js";
 import { isPublicAddress } from "./public-addresses.js";
@@ -31,7 +33,18 @@ export type RemoteImageOptions = {
  * Throws ApiError: `reference_not_allowed` (400), `reference_unreachable` (400).
  */
 export async function fetchRemoteImage(url: string, options: RemoteImageOptions): Promise<Uint8Array> {
-  const signal = AbortSignal.any([options.signal, AbortSignal.timeout(options.timeout_ms ?? defaultTimeout_ms)]);
+  const late = new AbortController();
+  const timer = setTimeout(() => late.abort(), options.timeout_ms ?? defaultTimeout_ms);
+  const { signal, release } = firstAborted(options.signal, late.signal);
+  try {
+    return await fetchFollowing(url, options, signal);
+  } finally {
+    clearTimeout(timer);
+    release();
+  }
+}
+
+async function fetchFollowing(url: string, options: RemoteImageOptions, signal: AbortSignal): Promise<Uint8Array> {
   let target = url;
   for (let redirects = 0; ; redirects++) {
     const parsed = judgeUrl(target, options);
@@ -49,7 +62,7 @@ export async function fetchRemoteImage(url: string, options: RemoteImageOptions)
       answer.destroy();
       throw unreachable(options, `its host answers with status ${answer.statusCode}`);
     }
-    return readBounded(answer, options);
+    return await readBounded(answer, options, signal);
   }
 }
 
@@ -73,16 +86,10 @@ function judgeUrl(url: string, { hosts, param }: RemoteImageOptions): URL {
 async function resolve(url: URL, options: RemoteImageOptions, signal: AbortSignal): Promise<string> {
   const { isAllowedAddress = isPublicAddress } = options;
   const name = url.hostname.replace(/^\[|\]$/g, "");
-  let address: string;
-  try {
-    // A lookup cannot be interrupted; the time limit lets go of it.
-    address = await abortable(
-      lookup(name).then((found) => found.address),
-      signal,
-    );
-  } catch {
-    throw unreachable(options, "its host has no address, or none in time");
-  }
+  const noAddress = () => unreachable(options, "its host has no address, or none in time");
+  // A lookup cannot be interrupted; the time limit lets go of it.
+  const found = await unlessAborted(lookup(name), signal, noAddress).catch(() => Promise.reject(noAddress()));
+  const { address } = found;
   if (isAllowedAddress(address)) return address;
   const message = "got the URL of a host with a private address as a reference, expected a public one";
   throw new ApiError("invalid_request", "reference_not_allowed", message, { param: options.param });
@@ -109,7 +116,11 @@ function get(url: URL, address: string, options: RemoteImageOptions, signal: Abo
   });
 }
 
-async function readBounded(answer: IncomingMessage, options: RemoteImageOptions): Promise<Uint8Array> {
+async function readBounded(
+  answer: IncomingMessage,
+  options: RemoteImageOptions,
+  signal: AbortSignal,
+): Promise<Uint8Array> {
   const chunks: Uint8Array[] = [];
   let length = 0;
   try {
@@ -122,18 +133,13 @@ async function readBounded(answer: IncomingMessage, options: RemoteImageOptions)
     if (error instanceof ApiError) throw error;
     throw unreachable(options, "it broke off, or did not arrive in time");
   }
+  // The end of a stream is not the end of a body: what was cut, by its sender or by the time limit, is no picture.
+  if (!answer.complete || signal.aborted) throw unreachable(options, "it broke off, or did not arrive in time");
   return Buffer.concat(chunks);
 }
 
 function unreachable({ param }: RemoteImageOptions, why: string): ApiError {
   return new ApiError("invalid_request", "reference_unreachable", `the reference could not be fetched: ${why}`, {
     param,
-  });
-}
-
-function abortable<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
-  return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    promise.then(resolve, reject);
   });
 }

@@ -3,6 +3,8 @@
 import { createServer, type RequestListener, type Server } from "node:http";
 import type { AddressInfo } from "node:net";
 import { setTimeout as delay } from "node:timers/promises";
+import { setFlagsFromString } from "node:v8";
+import { runInNewContext } from "node:vm";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { isPublicAddress } from "../../../src/server/drawing/public-addresses.js";
@@ -11,6 +13,7 @@ import { refusal } from "../refusal.js";
 
 const mebibyte = Buffer.alloc(2 ** 20);
 const asked: string[] = [];
+const unreachable = "reference_unreachable";
 
 const listener: RequestListener = async (req, res) => {
   const path = req.url ?? "";
@@ -31,6 +34,7 @@ const listener: RequestListener = async (req, res) => {
       await delay(20); // all of it takes ten times as long as it may
     }
   else if (name === "cut") res.write("half", () => res.destroy());
+  else if (name === "halts") res.writeHead(200, { "content-length": "100" }).write("half");
   if (name === "large" || name === "drips") res.end();
 };
 
@@ -73,12 +77,29 @@ describe("an allowed host", () => {
     ["/large", /more than 20971520 bytes/],
     ["/lies", /broke off/],
     ["/cut", /broke off/],
+    ["/halts", /in time/],
     ["/drips", /in time/],
     ["/never", /in time/],
   ])("what %s gives is refused", async (path, message) => {
     const error = await refusal(() => get(path, { timeout_ms: path === "/large" ? 10_000 : 200 }));
     expect([error.status, error.code]).toEqual([400, "reference_unreachable"]);
     expect(error.message).toMatch(message);
+  });
+
+  test("the time limit holds while memory is collected", async () => {
+    setFlagsFromString("--expose-gc");
+    const collect = runInNewContext("gc") as () => void;
+    const began = performance.now();
+    const collecting = setInterval(collect, 20);
+    try {
+      const paths = ["/never", "/halts", "/never", "/halts"];
+      const errors = await Promise.all(paths.map((path) => refusal(() => get(path, { timeout_ms: 500 }))));
+      for (const { code, message } of errors)
+        expect([code, message]).toEqual([unreachable, expect.stringMatching(/in time/)]);
+    } finally {
+      clearInterval(collecting);
+    }
+    expect(performance.now() - began).toBeLessThan(2500);
   });
 
   test("who asked and left is not waited for", async () => {
