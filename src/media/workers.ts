@@ -1,13 +1,14 @@
 // What would block the serving thread, done in other threads: encoding pictures, decoding references, making videos.
 // Owns those threads; what they do is in task-worker.ts and video-worker.ts. They never keep the process alive by
-// themselves, and stay warm, because starting one takes longer than encoding a picture.
+// themselves, and stay warm, because starting one takes longer than encoding a picture. Decoding has a thread of its own:
+// what anybody sends can take long to decode, and finished pictures do not wait for it.
 
 import { existsSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { Tinypool } from "tinypool";
 import type { RgbImage } from "../engine/images.js";
 import type { ReferenceLimits } from "../engine/references.js";
-import { assert, errorFromPlain, plainError } from "../errors.js";
+import { assert, errorFromPlain, plainError, throwIfAborted } from "../errors.js";
 import { type EncodeOptions, encodeImage } from "./encode.js";
 import type { VideoOptions, VideoWriter } from "./mp4.js";
 import { closedError, type Outcome, ownBytes } from "./transfer.js";
@@ -16,7 +17,9 @@ import { openVideoThread } from "./video-thread.js";
 /** The functions of task-worker.ts, which the pool calls by their names. */
 type Task = keyof typeof import("./task-worker.js");
 
-const maxThreads = 2;
+const encodingThreads = 2;
+/** One: a job's references are decoded one after the other, and each can take 200 MB. */
+const decodingThreads = 1;
 /** A PNG of so few pixels is made in 2 ms; to hand it to a thread and back takes longer. */
 const maxPixelsHere = 256 * 256;
 /** The longest time of a timer: an infinite one would fire at once. */
@@ -30,23 +33,28 @@ function workerFile(name: string): string {
   return found;
 }
 
+function openPool(name: Task, minThreads: number, maxThreads: number): Tinypool {
+  const pool = new Tinypool({
+    ...{ name, minThreads, maxThreads },
+    filename: workerFile("task-worker"),
+    runtime: "worker_threads",
+    idleTimeout: longestTimeout_ms,
+    execArgv: [], // flags of the program are not for its threads
+  });
+  // A thread that dies without a task: the next task starts another one, and says so if that dies as well.
+  pool.on("error", () => {});
+  return pool;
+}
+
 export class MediaWorkers {
-  readonly #pool: Tinypool;
+  readonly #encoding: Tinypool;
+  readonly #decoding: Tinypool;
   readonly #videos = new Set<VideoWriter>();
   #isClosed = false;
 
   private constructor() {
-    this.#pool = new Tinypool({
-      filename: workerFile("task-worker"),
-      name: "encodeImageTask" satisfies Task,
-      runtime: "worker_threads",
-      minThreads: 1,
-      maxThreads,
-      idleTimeout: longestTimeout_ms,
-      execArgv: [], // flags of the program are not for its threads
-    });
-    // A thread that dies without a task: the next task starts another one, and says so if that dies as well.
-    this.#pool.on("error", () => {});
+    this.#encoding = openPool("encodeImageTask", 1, encodingThreads);
+    this.#decoding = openPool("decodeReferenceTask", decodingThreads, decodingThreads);
   }
 
   /** Starts the first thread in the background. */
@@ -64,23 +72,30 @@ export class MediaWorkers {
       return encodeImage(image, options);
     }
     const data = ownBytes(image.data);
-    return this.#run("encodeImageTask", { image: { ...image, data }, options }, data.buffer);
+    return this.#run(this.#encoding, { image: { ...image, data }, options }, data.buffer);
   }
 
   /**
-   * `decodeAnyReference` of references.ts in another thread; `bytes` stay the caller's.
-   * Errors: those of that function, `media.closed`.
+   * `decodeAnyReference` of references.ts in another thread; `bytes` stay the caller's. When `signal` is aborted the
+   * thread is ended in the middle of its work.
+   * Errors: those of that function, `request.cancelled`, `media.closed`.
    */
-  decodeReference(bytes: Uint8Array, limits: ReferenceLimits): Promise<RgbImage> {
+  async decodeReference(bytes: Uint8Array, limits: ReferenceLimits, signal?: AbortSignal): Promise<RgbImage> {
+    throwIfAborted(signal);
     const copy = new Uint8Array(bytes);
-    return this.#run("decodeReferenceTask", { bytes: copy, limits }, copy.buffer);
+    try {
+      return await this.#run(this.#decoding, { bytes: copy, limits }, copy.buffer, signal);
+    } catch (error) {
+      throwIfAborted(signal);
+      throw error;
+    }
   }
 
-  async #run<T>(name: Task, task: object, buffer: ArrayBuffer): Promise<T> {
+  async #run<T>(pool: Tinypool, task: object, buffer: ArrayBuffer, signal?: AbortSignal): Promise<T> {
     this.#checkOpen();
     let outcome: Outcome<T>;
     try {
-      outcome = await this.#pool.run(task, { name, transferList: [buffer] });
+      outcome = await pool.run(task, { transferList: [buffer], signal });
     } catch (error) {
       this.#checkOpen(); // closing breaks off what is under way
       throw errorFromPlain(plainError(error));
@@ -108,7 +123,7 @@ export class MediaWorkers {
     if (this.#isClosed) return;
     this.#isClosed = true;
     await Promise.all([...this.#videos].map((video) => video.abort()));
-    await this.#pool.destroy();
+    await Promise.all([this.#encoding.destroy(), this.#decoding.destroy()]);
   }
 
   #checkOpen(): void {

@@ -1,5 +1,6 @@
 // Pictures that tests make up, and how far two pictures lie apart.
 
+import { crc32, deflateSync } from "node:zlib";
 import type { RgbImage } from "../../src/engine/request.js";
 
 /** Smooth colours, an edge and a little noise; `phase` moves them, as the frames of a video do. */
@@ -31,4 +32,25 @@ export function psnr(a: RgbImage, b: RgbImage): number {
   let sum = 0;
   for (let i = 0; i < a.data.length; i++) sum += (a.data[i]! - b.data[i]!) ** 2;
   return 10 * Math.log10((255 * 255 * a.data.length) / sum);
+}
+
+/** A black PNG of one bit a pixel: 64 megapixels in 8 KB, which take about a second to decode. */
+export function largePng(isDamaged = false): Uint8Array {
+  const side = 8192;
+  const header = Buffer.alloc(13);
+  header.writeUInt32BE(side, 0);
+  header.writeUInt32BE(side, 4);
+  header[8] = 1;
+  const rows = Buffer.alloc((side / 8 + 1) * side);
+  if (isDamaged) rows[rows.length - side / 8 - 1] = 9; // the filter of the last row
+  const chunk = (type: string, data: Uint8Array) => {
+    const body = Buffer.concat([Buffer.from(type, "latin1"), data]);
+    const numbers = Buffer.alloc(8);
+    numbers.writeUInt32BE(data.length, 0);
+    numbers.writeUInt32BE(crc32(body), 4);
+    return Buffer.concat([numbers.subarray(0, 4), body, numbers.subarray(4)]);
+  };
+  const signature = Buffer.from([0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a]);
+  const pixels = chunk("IDAT", deflateSync(rows, { level: 9 }));
+  return Buffer.concat([signature, chunk("IHDR", header), pixels, chunk("IEND", Buffer.alloc(0))]);
 }

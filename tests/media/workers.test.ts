@@ -16,7 +16,7 @@ import { openVideo } from "../../src/media/mp4.js";
 import { encodePng } from "../../src/media/png.js";
 import { MediaWorkers } from "../../src/media/workers.js";
 import { buildProgram, repository } from "../cli/program.js";
-import { psnr, solidImage, syntheticImage } from "./synthetic.js";
+import { largePng, psnr, solidImage, syntheticImage } from "./synthetic.js";
 
 let workers: MediaWorkers;
 let folder: string;
@@ -112,6 +112,40 @@ describe("decodeReference", () => {
     const decoded = await workers.decodeReference(encodePng(solidImage(width, height, [10, 200, 77])), limits);
     expect(decoded).toEqual(solidImage(wide, high, [10, 200, 77]));
   });
+
+  it("is broken off in the middle when nobody wants it any more, and the next one is decoded", async () => {
+    const large = largePng();
+    const whole = async () => {
+      const began = performance.now();
+      await workers.decodeReference(large, limits);
+      return performance.now() - began;
+    };
+    await whole();
+    const takes_ms = await whole();
+    const leave = new AbortController();
+    const began = performance.now();
+    const left = workers.decodeReference(large, limits, leave.signal);
+    setTimeout(() => leave.abort(), takes_ms / 4);
+    await expect(left).rejects.toMatchObject({ code: "request.cancelled" });
+    expect(performance.now() - began).toBeLessThan(takes_ms * 0.9);
+    const small = await encodeImage(syntheticImage(96, 80), { format: "png", quality: 90 });
+    expect((await workers.decodeReference(small, limits)).width).toBe(96);
+    await expect(workers.decodeReference(small, limits, AbortSignal.abort())).rejects.toMatchObject({
+      code: "request.cancelled",
+    });
+  });
+
+  it("keeps no finished picture waiting", async () => {
+    const large = largePng();
+    let isDecoded = false;
+    const decoding = Array.from({ length: 2 }, () => workers.decodeReference(large, limits));
+    void decoding[0]!.then(() => {
+      isDecoded = true;
+    });
+    await workers.encodeImage(syntheticImage(320, 240), { format: "png", quality: 90 });
+    expect(isDecoded).toBe(false);
+    await Promise.all(decoding);
+  }, 30_000);
 
   it.each<[string, Uint8Array, string]>([
     ["no image", Buffer.from("hello there, this is text"), "reference.not_an_image"],

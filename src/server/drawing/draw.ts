@@ -12,6 +12,7 @@ import { toApiError } from "./errors.js";
 import type { ImageFile } from "./files.js";
 import type { Job } from "./jobs.js";
 import type { Drawing, Video } from "./judge.js";
+import { decodeReferences } from "./reference-files.js";
 
 /** Milliseconds. */
 export type DrawingTimings = {
@@ -46,13 +47,14 @@ export function submitDrawing(context: DrawingContext, drawing: Drawing, hooks: 
     const queue = performance.now() - submitted;
     context.metrics.queueWait.observe(queue / 1000);
     hooks.onStart?.();
+    const { decoded, decoding_ms } = await withReferences(context, drawing, signal);
     const { engine, encode_file } =
       drawing.output.type === "video"
-        ? await drawVideo(context, drawing, drawing.output, { ...hooks, signal })
-        : await drawImages(context, drawing, drawing.output, { ...hooks, signal });
+        ? await drawVideo(context, decoded, drawing.output, { ...hooks, signal })
+        : await drawImages(context, decoded, drawing.output, { ...hooks, signal });
     const timings = {
       queue,
-      encode_prompt: engine.prompt_ms + engine.references_ms,
+      encode_prompt: engine.prompt_ms + engine.references_ms + decoding_ms,
       denoise: engine.denoise_ms,
       decode: engine.decode_ms,
       encode_file,
@@ -62,12 +64,24 @@ export function submitDrawing(context: DrawingContext, drawing: Drawing, hooks: 
     }
     return timings;
   };
-  const bytes = drawing.request.references.reduce((sum, { data }) => sum + data.length, 0);
+  // Its files while it waits, and beside them their pixels once it runs.
+  const bytes = drawing.references.reduce(
+    (sum, { bytes, size }) => sum + bytes.length + size.width * size.height * 3,
+    0,
+  );
   const job = context.jobs.submit(work, { caller, signal: hooks.signal, bytes });
   const result = job.result.catch((error: unknown) => {
     throw toApiError(error, drawing.sizeParam);
   });
   return { isWaiting: job.isWaiting, result };
+}
+
+/** The drawing with the pixels of its references, which are decoded here and not earlier: now it is its caller's turn. */
+async function withReferences(context: DrawingContext, drawing: Drawing, signal: AbortSignal) {
+  const began = performance.now();
+  const references = await decodeReferences(context, drawing.references, signal);
+  const decoded: Drawing = { ...drawing, request: { ...drawing.request, references } };
+  return { decoded, decoding_ms: performance.now() - began };
 }
 
 type Drawn = { engine: Timings; encode_file: number };

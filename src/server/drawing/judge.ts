@@ -1,7 +1,7 @@
 // Judges what a request wants drawn, once for all that comes after: everything that can be refused is refused here,
 // before a job exists, and nothing is left open. Every API comes through here. Knows no bodies, no events.
 
-import { type JudgedRequest, judgeRequest, type RgbImage, type Size } from "../../engine/request.js";
+import { type JudgedRequest, judgeRequest, type Size } from "../../engine/request.js";
 import { imageSeed } from "../../engine/sampling/noise.js";
 import { DaybreakError } from "../../errors.js";
 import type { ImageFormat } from "../../media/encode.js";
@@ -11,7 +11,8 @@ import type { DrawingContext } from "./context.js";
 import { toApiError } from "./errors.js";
 import { maxDistilledSteps, maxServedSide, minServedSide } from "./limits.js";
 import { guardPrompts } from "./prompt.js";
-import { type ImageSource, readReferences } from "./references.js";
+import { type ReferenceFile, readReferences } from "./reference-files.js";
+import type { ImageSource } from "./references.js";
 
 export type Video = { type: "video"; frames: number; framesPerSecond: number };
 
@@ -38,8 +39,9 @@ export type DrawingRequest = {
 
 /** What the served model will draw. */
 export type Drawing = {
-  /** As the engine takes it; its references have at most the area that the model uses. */
+  /** As the engine takes it, but for its references: they are decoded when it is its turn. */
   request: JudgedRequest;
+  references: ReferenceFile[];
   output: DrawingRequest["output"];
   /** Latent tokens of the references, and of all pictures or frames. */
   referenceTokens: number;
@@ -51,20 +53,21 @@ export type Drawing = {
 };
 
 /**
- * Reads a request's references and judges all of it against the served model, once.
+ * Reads a request's references, which are judged by their headers, and judges all of it against the served model, once.
  * Throws ApiError: `invalid_request`, and what references are refused with.
  */
 export async function judgeDrawing(context: DrawingContext, asked: DrawingRequest, caller: Caller): Promise<Drawing> {
   const { bounds } = context.model;
   const references = await readReferences(context, asked.images, caller);
-  const size = chooseSize(context, asked, references[0]);
+  const size = chooseSize(context, asked, references[0]?.size);
   const prompt = guardPrompts(context.model, asked);
   checkSteps(context, asked);
-  const request = judge(context, { ...asked, ...size, prompt }, references);
+  const request = judge(context, { ...asked, ...size, prompt });
   return {
     request: prompt === asked.prompt ? request : withCutTold(request, prompt),
+    references,
     output: asked.output,
-    referenceTokens: references.reduce((sum, image) => sum + bounds.latentTokens(image), 0),
+    referenceTokens: references.reduce((sum, { size }) => sum + bounds.latentTokens(size), 0),
     outputTokens: bounds.latentTokens(request) * request.numImages,
     seeds: Array.from({ length: asked.numImages }, (_, i) => Number(imageSeed(request.seed, i))),
     sizeParam: asked.param("width"),
@@ -82,7 +85,7 @@ function withCutTold(request: JudgedRequest, cut: string): JudgedRequest {
 function chooseSize(
   { options, model }: DrawingContext,
   { width, height, size, param }: DrawingRequest,
-  first: RgbImage | undefined,
+  first: Size | undefined,
 ): Size {
   const { sizeMultiple } = model.bounds;
   const asked = size && size !== "auto" ? parseSize(size, sizeMultiple, param("size")) : undefined;
@@ -116,10 +119,10 @@ function checkSteps({ model }: DrawingContext, { steps, param }: DrawingRequest)
 }
 
 /** The engine's own judgement, its errors in the words of the API. */
-function judge({ model }: DrawingContext, asked: DrawingRequest & Size, references: RgbImage[]): JudgedRequest {
+function judge({ model }: DrawingContext, asked: DrawingRequest & Size): JudgedRequest {
   const { prompt, width, height, numImages, partialImages, output, param } = asked;
   const request = {
-    ...{ prompt, width, height, numImages, partialImages, references },
+    ...{ prompt, width, height, numImages, partialImages },
     negativePrompt: asked.negativePrompt ?? undefined,
     steps: asked.steps ?? undefined,
     guidance: asked.guidance ?? undefined,

@@ -2,6 +2,11 @@
 // pictures.
 
 export const maxServedReferences = 8;
+/**
+ * Pixels of a request's references together, as they are stored: two of the largest that are taken, or eight of 16
+ * megapixels. To decode so many takes one or two seconds, in which nobody else's picture is drawn.
+ */
+export const maxServedReferencePixels = 128 * 1024 * 1024;
 export const maxServedSteps = 100;
 /** A distilled model was taught few steps; more make the picture worse. */
 export const maxDistilledSteps = 8;

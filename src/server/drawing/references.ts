@@ -1,13 +1,9 @@
-// Image sources to pixels. Owns what may be read: data URIs, pictures of this server, hosts that were allowed; never a
-// file, never another address. Types are told by the bytes. Pictures leave here ready for the engine: at most 1024² of
-// area, so that a full queue of them stays small.
+// Image sources to files. Owns what may be read: data URIs, pictures of this server, hosts that were allowed; never a
+// file, never another address. What the bytes are is judged by reference-files.ts.
 
-import type { RgbImage } from "../../engine/request.js";
-import { DaybreakError } from "../../errors.js";
 import { ApiError } from "../http/api-error.js";
 import type { Caller } from "../http/caller.js";
 import type { DrawingContext } from "./context.js";
-import { toApiError } from "./errors.js";
 import { assetOfUrl } from "./files.js";
 import { fetchRemoteImage } from "./remote-images.js";
 
@@ -17,30 +13,6 @@ export type ImageSource =
   | { from: "base64"; data: string; param: string }
   | { from: "url"; url: string; param: string }
   | { from: "asset"; id: string; param: string };
-
-/**
- * Reads images in order. Throws ApiError with the param of the image at fault: `reference_not_allowed`,
- * `media_not_found`, and what decoding refuses.
- */
-export async function readReferences(
-  context: DrawingContext,
-  sources: readonly ImageSource[],
-  caller: Caller,
-): Promise<RgbImage[]> {
-  const images: RgbImage[] = [];
-  const { limits } = context.model.bounds.references;
-  for (const source of sources) {
-    try {
-      const bytes = await readSource(context, source, caller);
-      images.push(await context.workers.decodeReference(bytes, limits));
-    } catch (error) {
-      if (!(error instanceof DaybreakError)) throw error;
-      const { type, code, message } = toApiError(error);
-      throw new ApiError(type, code, message, { param: source.param, cause: error });
-    }
-  }
-  return images;
-}
 
 /** The bytes of an image, whatever they are. Throws ApiError. */
 export async function readSource(context: DrawingContext, source: ImageSource, caller: Caller): Promise<Uint8Array> {

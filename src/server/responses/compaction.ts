@@ -3,7 +3,8 @@
 import { assetOfUrl } from "../drawing/files.js";
 import { checkModel } from "../drawing/model-name.js";
 import { countHistoryTokens } from "../drawing/prompt.js";
-import { type ImageSource, readSource } from "../drawing/references.js";
+import { readReferences } from "../drawing/reference-files.js";
+import type { ImageSource } from "../drawing/references.js";
 import { unixSeconds } from "../http/answers.js";
 import { ApiError } from "../http/api-error.js";
 import type { Caller } from "../http/caller.js";
@@ -52,9 +53,9 @@ async function keepImage(context: ResponsesContext, source: ImageSource, caller:
   const known =
     source.from === "asset" ? source.id : source.from === "url" ? assetOfUrl(source.url, caller) : undefined;
   if (known !== undefined) return { from: "asset", id: known, param };
-  const bytes = await readSource(context, source, caller);
-  const { width, height } = await context.workers.decodeReference(bytes, context.model.bounds.references.limits);
-  const facts = { mime: "application/octet-stream", isPublic: false, width, height };
+  const [file] = await readReferences(context, [source], caller);
+  const { bytes, size } = file!;
+  const facts = { mime: "application/octet-stream", isPublic: false, ...size };
   const { id } = await context.store.put("img", bytes, facts);
   return { from: "asset", id, param };
 }

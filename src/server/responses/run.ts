@@ -272,7 +272,8 @@ export class ResponseRun {
     const failure = toApiError(reason);
     this.failure = failure;
     const { id } = this.#resource;
-    this.#context.log.error({ response: id, code: failure.code, err: failure.cause ?? failure }, "a response failed");
+    const level = failure.status < 500 ? "info" : "error"; // a damaged reference is its sender's matter
+    this.#context.log[level]({ response: id, code: failure.code, err: failure.cause ?? failure }, "a response failed");
     const { code, message } = failure;
     const resource: ResponseResource = { ...this.#resource, status: "failed", error: { code, message } };
     await this.#close(resource, [

@@ -2,29 +2,19 @@
 
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { referenceLimits } from "../../../src/engine/models/flux2/reference-image.js";
-import { DaybreakError } from "../../../src/errors.js";
 import type { DrawingContext } from "../../../src/server/drawing/context.js";
 import { assetOfUrl } from "../../../src/server/drawing/files.js";
-import { type ImageSource, readReferences, readSource } from "../../../src/server/drawing/references.js";
+import { type ImageSource, readSource } from "../../../src/server/drawing/references.js";
 import { callerOf, refusal } from "../refusal.js";
 
 const id = `img_${"0123456789abcdef".repeat(2)}`;
 const caller = callerOf({ hosts: ["here:8080", "public.example"] });
 const stored = Buffer.from("stored bytes");
 
-/** A store with one picture, and a decoder that knows one mistake. */
+/** A store with one picture. */
 const context = {
   options: { imageHosts: [] },
-  model: { bounds: { references: { limits: referenceLimits } } },
   store: { read: async (asked: string) => (asked === id ? stored : undefined) },
-  workers: {
-    decodeReference: async (bytes: Uint8Array) => {
-      if (bytes.length === 0) throw new DaybreakError("reference.not_an_image", "got nothing");
-      if (bytes[0] === 0) throw new TypeError("a defect");
-      return { width: 1, height: 1, data: bytes };
-    },
-  },
 } as unknown as DrawingContext;
 
 const url = (value: string): ImageSource => ({ from: "url", url: value, param: "p" });
@@ -110,15 +100,4 @@ describe("data", () => {
     // To parse one of them as a URL blocks everybody for as long.
     expect(performance.now() - began).toBeLessThan(1000);
   });
-});
-
-test("what decoding refuses is the fault of the member that held it, what is a defect is not", async () => {
-  const sources: ImageSource[] = [
-    { ...url("data:;base64,AQID"), param: "a" },
-    { ...url("data:;base64,"), param: "b" },
-  ];
-  const error = await refusal(() => readReferences(context, sources, caller));
-  expect([error.status, error.code, error.param]).toEqual([400, "reference_not_an_image", "b"]);
-  await expect(readReferences(context, [url("data:;base64,AAAA")], caller)).rejects.toThrow(TypeError);
-  expect(await readReferences(context, sources.slice(0, 1), caller)).toHaveLength(1);
 });
