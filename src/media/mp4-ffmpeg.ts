@@ -9,6 +9,12 @@ import { rgbToI420 } from "./yuv.js";
 
 const errorTextLimit = 4096;
 const detectionLimit_ms = 10_000;
+/**
+ * A terminal sends its Ctrl-C to the whole group of processes: in a group of its own ffmpeg goes on until its video is
+ * finished or given up here. If this process dies it reads the end of its input and ends by itself. Windows would open
+ * a window for it.
+ */
+const ownGroup = { detached: process.platform !== "win32", windowsHide: true };
 
 export const ffmpeg: VideoEncoderKind = {
   name: "ffmpeg",
@@ -22,6 +28,7 @@ type End = { status: number | null; errorText: string; cause?: Error };
 
 async function isAvailable(): Promise<boolean> {
   const child = spawn("ffmpeg", ["-hide_banner", "-encoders"], {
+    ...ownGroup,
     stdio: ["ignore", "pipe", "ignore"],
     timeout: detectionLimit_ms,
   });
@@ -56,7 +63,7 @@ function ffmpegArguments({ path, width, height, framesPerSecond }: VideoOptions)
 }
 
 function openFfmpeg(options: VideoOptions): VideoWriter {
-  const child = spawn("ffmpeg", ffmpegArguments(options), { stdio: ["pipe", "ignore", "pipe"] });
+  const child = spawn("ffmpeg", ffmpegArguments(options), { ...ownGroup, stdio: ["pipe", "ignore", "pipe"] });
   const end = ended(child);
   child.stdin.on("error", () => {}); // it closed its input; its end tells why
   const died = end.then((how) => {
