@@ -27,7 +27,10 @@ export class EventLog<T> {
     this.#wake();
   }
 
-  /** Every event after place `after`, then those to come. Stops without an error when `signal` is aborted. */
+  /**
+   * Every event after place `after`, then those to come. Whoever has seen more than there is, because a server stopped
+   * before it could record that, gets the last one: how it ended. Stops without an error when `signal` is aborted.
+   */
   async *follow(after = -1, signal?: AbortSignal): AsyncGenerator<T, void> {
     const wake = () => this.#wake();
     signal?.addEventListener("abort", wake);
@@ -38,6 +41,8 @@ export class EventLog<T> {
           next++;
           yield event;
         } else if (this.#isEnded) {
+          const last = this.#events.at(-1);
+          if (after >= this.#events.length && last !== undefined) yield last;
           return;
         } else {
           await new Promise<void>((resolve) => this.#waiting.push(resolve));
