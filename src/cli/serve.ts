@@ -209,7 +209,7 @@ function welcome({ url, modelName, adapter, listener }: RunningServer, isEmbedde
 
 studio   ${base}/
 picture  curl ${base}/v1/responses -H 'content-type: application/json' -d '${example}'
-stream   curl -N ${base}/v1/responses -H 'content-type: application/json' -d '{"input": "a green square", "stream": true}'
-file     curl -s ${base}/v1/images/generations -H 'content-type: application/json' -d '{"prompt": "a yellow star"}' | sed 's/.*"b64_json":"\\([^"]*\\)".*/\\1/' | base64 -d > star.png
+stream   curl -N ${base}/v1/responses -H 'content-type: application/json' -d '{"input": "a green square on a white background", "stream": true}'
+file     curl -s ${base}/v1/images/generations -H 'content-type: application/json' -d '{"prompt": "a yellow star on a black background"}' | sed 's/.*"b64_json":"\\([^"]*\\)".*/\\1/' | base64 -d > star.png
 `;
 }

@@ -7,6 +7,8 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { serve } from "../../src/cli/serve.js";
+import type { RgbImage } from "../../src/engine/request.js";
+import { decodePng } from "../../src/media/png.js";
 import { readPngText } from "../media/png-text.js";
 import { parseEvents, postJson, smallRequest } from "../server/running.js";
 import { type ServedProgram, serveProgram } from "../server/served-program.js";
@@ -118,7 +120,7 @@ describe("started with options", () => {
     expect(prompts.filter(Boolean)).toEqual(["a red circle\nin secret", "a blue square"]);
     const body = { model: "shapes/tiny", input: [{ role: "user", content: "a red circle" }] };
     compaction = (await (await postJson(`${local}/v1/responses/compact`, body)).json()).output[0];
-    runPrinted(stdout());
+    await runPrinted(stdout());
     const second = spawnSync(
       process.execPath,
       [join(repository, "dist/src/cli/main.js"), "serve", "--port", "0", "--data-dir", dataDir],
@@ -132,7 +134,7 @@ describe("started with options", () => {
   });
 
   /** The three requests that are printed, as a shell runs them. */
-  function runPrinted(stdout: string): void {
+  async function runPrinted(stdout: string): Promise<void> {
     const tools = spawnSync("bash", ["-c", "type curl base64 sed"], { encoding: "utf8" });
     if (tools.status !== 0) {
       process.stdout.write("the printed requests were not tested, because curl, base64 or sed is missing\n");
@@ -148,7 +150,36 @@ describe("started with options", () => {
     expect(picture).toMatchObject({ status: "completed", model: "shapes/tiny" });
     expect(parseEvents(shell("stream")).at(-1)?.type).toBe("response.completed");
     shell("file");
-    expect(readFileSync(join(folder, "file", "star.png")).toString("latin1", 1, 4)).toBe("PNG");
+    const prompt = /\{"prompt": "[^"]*"\}/;
+    const asked = prompt.exec(line("file"))?.[0];
+    expect(asked).toBe('{"prompt": "a yellow star on a black background"}');
+    expect(prompt.exec(readFileSync(join(repository, "README.md"), "utf8"))?.[0]).toBe(asked);
+    expectStar(await decodePng(readFileSync(join(folder, "file", "star.png"))));
+  }
+
+  /** Yellow in the middle, black around: what was asked for, whatever the seed. */
+  function expectStar({ width, height, data }: RgbImage): void {
+    const mean = (left: number, top: number, side: number) => {
+      const sum = [0, 0, 0];
+      for (let y = top; y < top + side; y++) {
+        for (let x = left; x < left + side; x++) for (let c = 0; c < 3; c++) sum[c]! += data[(y * width + x) * 3 + c]!;
+      }
+      return sum.map((value) => value / side ** 2);
+    };
+    const corner = 8;
+    for (const [left, top] of [
+      [0, 0],
+      [width - corner, 0],
+      [0, height - corner],
+      [width - corner, height - corner],
+    ]) {
+      expect(Math.max(...mean(left!, top!, corner))).toBeLessThan(60);
+    }
+    const yellow: number[] = [];
+    for (let i = 0; i < data.length; i += 3) {
+      if (data[i]! > 180 && data[i + 1]! > 140 && data[i + 2]! < 120) yellow.push(i);
+    }
+    expect(yellow.length / (width * height)).toBeGreaterThan(0.03);
   }
 
   test("closed: keys, protected media, a public address, no prompt in the log, the state key of before", async () => {
