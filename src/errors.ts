@@ -54,6 +54,7 @@ export const errorCodes = [
   "media.unwritable", // any other failure of writing
   "media.folder_in_use", // by another server
   "media.not_found", // deleted, evicted, expired
+  "media.damaged", // the disk holds other bytes than were stored
   "media.closed", // the store, or the workers
   // encoding pictures and videos
   "media.encoder_missing",

@@ -115,10 +115,11 @@ export function parseSideCar(text: string, id: string): StoredAsset | undefined 
 export type FoundAsset = StoredAsset & { size: number; read_ms: number };
 
 /**
- * The whole assets in a folder. Temporary files and whatever belongs to no whole asset are removed; files of other names
- * are left alone. Contents are not hashed: their bytes were on the disk before their side-car was.
+ * The whole assets in a folder. Contents are not hashed here, but when they are first read.
+ * @param clears whether temporary files and whatever belongs to no whole asset are removed; files of other names are
+ *   left alone
  */
-export async function loadAssets(folder: string): Promise<FoundAsset[]> {
+export async function loadAssets(folder: string, clears: boolean): Promise<FoundAsset[]> {
   const names = await readdir(folder);
   const ids = names.filter((name) => name.endsWith(".json") && isAssetId(name.slice(0, -5))).map((n) => n.slice(0, -5));
   const found: FoundAsset[] = [];
@@ -129,6 +130,7 @@ export async function loadAssets(folder: string): Promise<FoundAsset[]> {
     }
   };
   await Promise.all(Array.from({ length: loadsAtOnce }, loadNext));
+  if (!clears) return found;
   const wanted = new Set(found.flatMap(({ asset, contentName }) => [contentName, sideCarName(asset.id)]));
   for (const name of names) {
     if (wanted.has(name) || !(storedPattern.test(name) || temporaryPattern.test(name))) continue;
@@ -158,7 +160,7 @@ export async function writeDurably(path: string, content: Uint8Array | string): 
 }
 
 /** Does `work` with an open file, waits until its bytes are on the disk, and closes it in any case. */
-export async function finishDurably(file: FileHandle, work: () => Promise<void>): Promise<void> {
+async function finishDurably(file: FileHandle, work: () => Promise<void>): Promise<void> {
   try {
     await work();
     await file.sync();
@@ -167,23 +169,51 @@ export async function finishDurably(file: FileHandle, work: () => Promise<void>)
   }
 }
 
+/** What is to be written under a name: bytes, or a finished file that is renamed. */
+export type Content = { bytes: Uint8Array } | { path: string };
+
 /**
- * Gives a written content and side-car their names, in the order that makes the side-car the commit point. They are on
- * the disk after {@link syncFolder}.
+ * Writes content and side-car under temporary names at once, then names them, in the order that makes the side-car the
+ * commit point. They are on the disk after {@link syncFolder}. Leaves nothing when it fails.
+ * @param text the side-car's
  */
-export async function commitAsset(
-  folder: string,
-  temporary: { content: string; sideCar: string },
-  { asset, contentName }: StoredAsset,
-): Promise<void> {
-  await rename(temporary.content, join(folder, contentName));
-  await rename(temporary.sideCar, join(folder, sideCarName(asset.id)));
+export async function writeAsset(folder: string, content: Content, stored: StoredAsset, text: string): Promise<void> {
+  const isBytes = "bytes" in content;
+  const temporary = {
+    content: isBytes ? join(folder, temporaryName()) : content.path,
+    sideCar: join(folder, temporaryName("json")),
+  };
+  const results = await Promise.allSettled([
+    isBytes ? writeDurably(temporary.content, content.bytes) : syncFile(content.path),
+    writeDurably(temporary.sideCar, text),
+  ]);
+  try {
+    for (const result of results) if (result.status === "rejected") throw result.reason;
+    await rename(temporary.content, join(folder, stored.contentName));
+    await rename(temporary.sideCar, join(folder, sideCarName(stored.asset.id)));
+  } catch (error) {
+    const left = [temporary.sideCar, temporary.content, join(folder, stored.contentName)];
+    for (const path of left) await rm(path, { force: true }).catch(() => {}); // the first error is the one to report
+    throw error;
+  }
+}
+
+async function syncFile(path: string): Promise<void> {
+  await finishDurably(await open(path, "r+"), async () => {});
 }
 
 /** Removes an asset, its side-car first: what a crash leaves of it is an orphan. */
 export async function removeAsset(folder: string, { asset, contentName }: StoredAsset): Promise<void> {
   await rm(join(folder, sideCarName(asset.id)), { force: true });
   await rm(join(folder, contentName), { force: true });
+}
+
+/** Whether an asset's side-car is there: what has one is found at the next start. */
+export function hasSideCar(folder: string, id: string): Promise<boolean> {
+  return lstat(join(folder, sideCarName(id))).then(
+    () => true,
+    () => false,
+  );
 }
 
 /** Waits until renamed and removed names are on the disk. */

@@ -2,16 +2,16 @@
 // Owns the index, the order of eviction and the folder's lock; knows nothing of HTTP. What files look like and how they
 // survive a crash is in asset-files.ts. The index is a Map in the order of the last reads: the first is evicted first.
 
-import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, open, rm, stat, utimes } from "node:fs/promises";
+import { mkdir, rm, stat, statfs, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { assert, DaybreakError } from "../errors.js";
+import { type Checks, checksOf, chunkBytes, startChecks } from "./asset-checks.js";
 import {
   type Asset,
   type AssetKind,
-  commitAsset,
-  finishDurably,
+  type Content,
+  hasSideCar,
   isAssetId,
   isTemporaryName,
   loadAssets,
@@ -23,10 +23,11 @@ import {
   sideCarText,
   syncFolder,
   temporaryName,
+  writeAsset,
   writeDurably,
   writeError,
 } from "./asset-files.js";
-import { type AssetReader, assetReader, chunkBytes, type HeldAsset, readRange, unreadable } from "./asset-reader.js";
+import { type AssetReader, assetReader, type HeldAsset, readWhole, unreadable, verify } from "./asset-reader.js";
 import { lockFolder } from "./folder-lock.js";
 import { type HeldFile, OpenFiles } from "./open-files.js";
 
@@ -51,16 +52,26 @@ export type StoreOptions = {
   onEvict?: (asset: Asset) => void;
 };
 
-/** `size`: content and side-car in bytes. `busy` settles, without an error, when nothing writes the asset's files. */
-type Entry = StoredAsset & { size: number; readers: number; touched_ms: number; busy: Promise<unknown> };
-
-/** What is to be written under a name: bytes, or a finished file that is renamed. */
-type Content = { bytes: Uint8Array } | { path: string };
+/**
+ * `size`: content and side-car in bytes. `busy` settles, without an error, when nothing writes the asset's files.
+ * `chunks`: what its bytes are checked by, or why they are wrong; undefined until it is first read after a start.
+ */
+type Entry = StoredAsset & {
+  size: number;
+  readers: number;
+  touched_ms: number;
+  busy: Promise<unknown>;
+  chunks: Promise<Uint32Array> | undefined;
+};
 
 const openFileLimit = 64;
 const sweepPeriod_ms = 60_000;
 /** How often a read is noted on the disk, for the order of eviction after a restart. */
 const touchPeriod_ms = 60_000;
+/** A disk with less room than a small picture takes is full. */
+const leastFreeBytes = 256 * 1024;
+/** What is written to find out whether a disk that failed takes anything again. */
+const trialBytes = 4096;
 
 export class MediaStore {
   readonly #folder: string;
@@ -68,7 +79,8 @@ export class MediaStore {
   readonly #ttl_ms: number;
   readonly #now: () => number;
   readonly #onEvict: (asset: Asset) => void;
-  readonly #unlock: () => Promise<void>;
+  /** Gives the folder back. Undefined: it could not be taken, because nothing can be written there. */
+  readonly #unlock: (() => Promise<void>) | undefined;
   /** From the least to the most recently read. */
   readonly #entries = new Map<string, Entry>();
   /** Ids of assets being written for the first time. */
@@ -85,8 +97,12 @@ export class MediaStore {
   #reservedBytes = 0;
   #evictions = 0;
   #isClosed = false;
+  /** Why nothing is written, as long as this store lives. */
+  #unwritable: DaybreakError | undefined;
+  /** How the last write failed, if it did. */
+  #lastFailure: DaybreakError | undefined;
 
-  private constructor(options: StoreOptions, unlock: () => Promise<void>) {
+  private constructor(options: StoreOptions, unlock: (() => Promise<void>) | undefined) {
     this.#folder = options.folder;
     this.#budgetBytes = options.budgetBytes;
     this.#ttl_ms = options.ttl_ms;
@@ -99,30 +115,44 @@ export class MediaStore {
   /**
    * Takes the folder, clears what a crash left in it, and finds the assets that are whole. They live as long from their
    * creation as `ttl_ms` says now; one that was made in the future, because a clock was wrong, counts as made now.
-   * Errors: `media.folder_in_use`, `media.unwritable`, `media.storage_full`.
+   * A folder in which nothing can be written is opened for reading, and {@link unwritable} tells why.
+   * Errors: `media.folder_in_use`; `media.unwritable`, `media.storage_full` where there is no folder to read.
    */
   static async open(options: StoreOptions): Promise<MediaStore> {
     const { folder } = options;
+    let store: MediaStore | undefined;
     try {
       await mkdir(folder, { recursive: true, mode: 0o700 });
-      const unlock = await lockFolder(folder);
-      const store = new MediaStore(options, unlock);
-      try {
-        await store.#load();
-      } catch (error) {
-        await store.close();
-        throw error;
-      }
+      const unlock = await lockFolder(folder, (error) => {
+        if (store) store.#stopWriting(error);
+      });
+      store = new MediaStore(options, unlock);
+    } catch (cause) {
+      const error = namingFolder(cause, folder);
+      if (!(error instanceof DaybreakError) || !(await canOnlyRead(folder, error))) throw error;
+      store = new MediaStore(options, undefined);
+      store.#stopWriting(error);
+    }
+    try {
+      await store.#load();
       return store;
     } catch (cause) {
-      const error = writeError(cause);
-      if (error === cause || !(error instanceof DaybreakError)) throw cause;
-      throw new DaybreakError(error.code, `${error.message} (${folder})`, { cause });
+      await store.close();
+      throw namingFolder(cause, folder);
     }
   }
 
+  /** Why nothing can be stored or deleted, where that is so for as long as this store is open. */
+  get unwritable(): DaybreakError | undefined {
+    return this.#unwritable;
+  }
+
+  #stopWriting(error: DaybreakError): void {
+    this.#unwritable ??= error;
+  }
+
   async #load(): Promise<void> {
-    const found = await loadAssets(this.#folder);
+    const found = await loadAssets(this.#folder, !this.#unwritable);
     found.sort((a, b) => a.read_ms - b.read_ms || a.asset.created_ms - b.asset.created_ms);
     const now = this.#now();
     for (const { asset, contentName, size } of found) {
@@ -131,8 +161,36 @@ export class MediaStore {
       this.#add({ asset: current, contentName }, size);
     }
     this.#sweep();
-    await this.#reserve(0);
+    if (!this.#unwritable) await this.#reserve(0);
     await Promise.all(this.#work);
+  }
+
+  /**
+   * Why nothing could be stored now: the disk is full, or does not take anything for another reason. Tries it where the
+   * last write failed.
+   */
+  async checkRoom(): Promise<DaybreakError | undefined> {
+    if (this.#unwritable) return this.#unwritable;
+    const { bavail, bsize } = await statfs(this.#folder).catch(() => ({ bavail: Number.POSITIVE_INFINITY, bsize: 1 }));
+    if (bavail * bsize < leastFreeBytes) return noRoom(bavail * bsize);
+    if (!this.#lastFailure) return undefined;
+    const path = join(this.#folder, temporaryName());
+    const trial = writeDurably(path, new Uint8Array(trialBytes)).finally(() => rm(path, { force: true }));
+    await this.#noted(trial).catch(() => undefined); // it is noted
+    return this.#lastFailure;
+  }
+
+  /** A write whose failure is an error of the store, and is remembered until one succeeds. */
+  async #noted<T>(writing: Promise<T>): Promise<T> {
+    try {
+      const result = await writing;
+      this.#lastFailure = undefined;
+      return result;
+    } catch (cause) {
+      const error = writeError(cause);
+      if (error instanceof DaybreakError && error !== cause) this.#lastFailure = error;
+      throw error;
+    }
   }
 
   /** Content bytes and side-cars of all assets, and what is just being written. */
@@ -160,8 +218,7 @@ export class MediaStore {
    * it is on the disk and can be found. Errors: `media.closed`; of `stored`, as of {@link put}.
    */
   begin(kind: AssetKind, bytes: Uint8Array, facts: AssetFacts): { asset: Asset; stored: Promise<void> } {
-    const sha256 = createHash("sha256").update(bytes).digest("hex");
-    return this.#create(kind, { bytes }, { bytes: bytes.length, sha256 }, facts);
+    return this.#create(kind, { bytes }, { bytes: bytes.length, checks: checksOf(bytes) }, facts);
   }
 
   /**
@@ -172,10 +229,10 @@ export class MediaStore {
     const name = path.slice(dirname(path).length + 1);
     assert(path === join(this.#folder, name) && isTemporaryName(name), `got ${path}, expected a temporaryPath()`);
     try {
-      const hash = createHash("sha256");
-      for await (const chunk of createReadStream(path, { highWaterMark: chunkBytes })) hash.update(chunk);
+      const checks = startChecks();
+      for await (const chunk of createReadStream(path, { highWaterMark: chunkBytes })) checks.update(chunk);
       const { size } = await stat(path);
-      const { asset, stored } = this.#create(kind, { path }, { bytes: size, sha256: hash.digest("hex") }, facts);
+      const { asset, stored } = this.#create(kind, { path }, { bytes: size, checks: checks.finish() }, facts);
       await stored;
       return asset;
     } catch (error) {
@@ -191,7 +248,7 @@ export class MediaStore {
    * Errors: `media.not_found` if it is gone, and then nothing is created; otherwise as of {@link put}.
    */
   async replace(id: string, bytes: Uint8Array, facts?: Asset["facts"]): Promise<Asset> {
-    this.#checkOpen();
+    this.#checkWritable();
     const entry = this.get(id) && this.#entries.get(id);
     if (!entry) throw notFound(id);
     assert(entry.asset.kind === "resp", `got ${id} to replace, expected a resp_…`);
@@ -204,7 +261,7 @@ export class MediaStore {
   async #replaceNow(entry: Entry, bytes: Uint8Array, facts: Asset["facts"]): Promise<Asset> {
     const { id } = entry.asset;
     if (this.#entries.get(id) !== entry) throw notFound(id);
-    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    const { sha256, chunks } = checksOf(bytes);
     const old = join(this.#folder, entry.contentName);
     const stored = {
       asset: { ...entry.asset, bytes: bytes.length, sha256, facts },
@@ -216,11 +273,12 @@ export class MediaStore {
     const adopt = () => {
       if (this.#entries.get(id) === entry) this.#storedBytes += size - entry.size;
       // A deletion that came meanwhile waits for `busy` and then removes what the entry names by now.
-      Object.assign(entry, stored, { size });
+      Object.assign(entry, stored, { size, chunks: Promise.resolve(chunks) });
       this.#files.forget(old);
     };
     try {
-      await this.#withRoom(size, Math.max(0, size - entry.size), () => this.#write({ bytes }, stored, text), adopt);
+      const write = () => this.#noted(writeAsset(this.#folder, { bytes }, stored, text));
+      await this.#withRoom(size, Math.max(0, size - entry.size), write, adopt);
       await syncFolder(this.#folder);
       await rm(old, { force: true });
     } catch (error) {
@@ -233,8 +291,12 @@ export class MediaStore {
     return stored.asset;
   }
 
-  /** A path for a file that is written elsewhere and then handed to {@link putFile}; removed at the next open if left. */
+  /**
+   * A path for a file that is written elsewhere and then handed to {@link putFile}; removed at the next open if left.
+   * Errors: as of {@link unwritable}, before anything is made for nothing.
+   */
   temporaryPath(extension: string): string {
+    this.#checkWritable();
     assert(/^[a-z0-9]{1,8}$/.test(extension), `got the extension ${extension}, expected 1 to 8 of a-z, 0-9`);
     return join(this.#folder, temporaryName(extension));
   }
@@ -248,29 +310,33 @@ export class MediaStore {
     return undefined;
   }
 
-  /** An asset's content as a whole; counts as a read. Errors: `file.unreadable`, `media.closed`. */
+  /** An asset's content as a whole; counts as a read. Errors: `media.damaged`, `file.unreadable`, `media.closed`. */
   async read(id: string): Promise<Uint8Array | undefined> {
     const held = await this.#hold(id);
     if (!held) return undefined;
     try {
-      return await readRange(held, 0, held.asset.bytes);
+      return await readWhole(held);
     } finally {
       held.release();
     }
   }
 
-  /** Holds an asset for reading in ranges; counts as a read. Close it. Errors: `file.unreadable`, `media.closed`. */
+  /**
+   * Holds an asset for reading in ranges; counts as a read. Close it. The first time after a start all of it is read and
+   * compared with its hash. Errors: `media.damaged`, `file.unreadable`, `media.closed`.
+   */
   async open(id: string): Promise<AssetReader | undefined> {
     const held = await this.#hold(id);
     return held && assetReader(held);
   }
 
   /**
-   * Deletes an asset, for good when this resolves; who is reading it can finish. False: there was none.
+   * Deletes an asset, for good when this resolves; who is reading it can finish. False: there was none. Where it cannot
+   * be deleted it stays, for everybody.
    * Errors: `media.unwritable`.
    */
   async delete(id: string): Promise<boolean> {
-    this.#checkOpen();
+    this.#checkWritable();
     const entry = this.get(id) && this.#entries.get(id);
     if (!entry) return false;
     await this.#remove(entry);
@@ -283,7 +349,8 @@ export class MediaStore {
   /** The assets of a kind, the least recently read first. */
   list(kind: AssetKind): Asset[] {
     if (!this.#isClosed) this.#sweep();
-    return [...this.#entries.values()].map(({ asset }) => asset).filter((asset) => asset.kind === kind);
+    const assets = [...this.#entries.values()].map(({ asset }) => asset);
+    return assets.filter((asset) => asset.kind === kind && !this.#isExpired(asset));
   }
 
   /** Waits for work under way and gives the folder back. Open readers can finish. */
@@ -293,13 +360,18 @@ export class MediaStore {
     clearInterval(this.#timer);
     while (this.#work.size > 0) await Promise.allSettled(this.#work);
     await this.#files.close();
-    await this.#unlock();
+    await this.#unlock?.();
   }
 
   #checkOpen(): void {
     if (this.#isClosed) {
       throw new DaybreakError("media.closed", "got a call on a closed media store, expected an open one");
     }
+  }
+
+  #checkWritable(): void {
+    this.#checkOpen();
+    if (this.#unwritable) throw this.#unwritable;
   }
 
   #expiry(created_ms: number): number | null {
@@ -313,21 +385,21 @@ export class MediaStore {
   #create(
     kind: AssetKind,
     content: Content,
-    { bytes, sha256 }: { bytes: number; sha256: string },
+    { bytes, checks }: { bytes: number; checks: Checks },
     facts: AssetFacts,
   ): { asset: Asset; stored: Promise<void> } {
-    this.#checkOpen();
+    this.#checkWritable();
     const id = facts.id ?? newAssetId(kind);
     assert(isAssetId(id) && id.startsWith(`${kind}_`), `got the id ${id}, expected ${kind}_ and 32 hexadecimal digits`);
     assert(!this.#entries.has(id) && !this.#arriving.has(id), `got the id ${id} for a new asset, which exists`);
     const created_ms = Math.max(0, Math.round(this.#now()));
     const times = { created_ms, expires_ms: this.#expiry(created_ms) };
-    const stored = { asset: { ...facts, id, kind, bytes, sha256, ...times }, contentName: id };
+    const stored = { asset: { ...facts, id, kind, bytes, sha256: checks.sha256, ...times }, contentName: id };
     const text = sideCarText(stored);
     assert(parseSideCar(text, id), `got facts that a side-car cannot hold: ${text}`);
     const size = bytes + Buffer.byteLength(text);
     const write = async () => {
-      await this.#write(content, stored, text);
+      await writeAsset(this.#folder, content, stored, text);
       await syncFolder(this.#folder).catch(async (error) => {
         await removeAsset(this.#folder, stored);
         throw error;
@@ -337,7 +409,8 @@ export class MediaStore {
       this.#arriving.add(id);
       try {
         await this.#leaving.get(id); // the removal of an asset of the same name would take the new files
-        await this.#tracked(this.#withRoom(size, size, write, () => this.#add(stored, size)));
+        const adopt = () => this.#add(stored, size, Promise.resolve(checks.chunks));
+        await this.#tracked(this.#withRoom(size, size, () => this.#noted(write()), adopt));
       } catch (error) {
         throw writeError(error);
       } finally {
@@ -395,44 +468,27 @@ export class MediaStore {
     this.#reservedBytes += growth;
   }
 
-  /** Writes content and side-car under temporary names at once, then names them. Leaves nothing when it fails. */
-  async #write(content: Content, stored: StoredAsset, text: string): Promise<void> {
-    const isBytes = "bytes" in content;
-    const temporary = {
-      content: isBytes ? join(this.#folder, temporaryName()) : content.path,
-      sideCar: join(this.#folder, temporaryName("json")),
-    };
-    const results = await Promise.allSettled([
-      isBytes ? writeDurably(temporary.content, content.bytes) : syncFile(content.path),
-      writeDurably(temporary.sideCar, text),
-    ]);
-    try {
-      for (const result of results) if (result.status === "rejected") throw result.reason;
-      await commitAsset(this.#folder, temporary, stored);
-    } catch (error) {
-      const left = [temporary.sideCar, temporary.content, join(this.#folder, stored.contentName)];
-      for (const path of left) await rm(path, { force: true }).catch(() => {}); // the first error is the one to report
-      throw error;
-    }
+  #add(stored: StoredAsset, size: number, chunks?: Entry["chunks"]): void {
+    this.#enter({ ...stored, size, chunks, readers: 0, touched_ms: -Infinity, busy: Promise.resolve() });
   }
 
-  #add(stored: StoredAsset, size: number): void {
-    const { id } = stored.asset;
-    this.#entries.set(id, { ...stored, size, readers: 0, touched_ms: -Infinity, busy: Promise.resolve() });
-    this.#storedBytes += size;
+  #enter(entry: Entry): void {
+    this.#entries.set(entry.asset.id, entry);
+    this.#storedBytes += entry.size;
   }
 
-  /** Takes an asset out of the index at once and its files off the disk. */
+  /** Takes an asset out of the index at once and its files off the disk. One that stays there comes back. */
   #remove(entry: Entry): Promise<void> {
     this.#entries.delete(entry.asset.id);
     this.#storedBytes -= entry.size;
     this.#files.forget(join(this.#folder, entry.contentName));
+    const { id } = entry.asset;
     const removal = entry.busy
       .then(() => removeAsset(this.#folder, entry))
-      .catch((error) => {
+      .catch(async (error) => {
+        if (await hasSideCar(this.#folder, id)) this.#enter(entry);
         throw writeError(error);
       });
-    const { id } = entry.asset;
     const left = removal
       .catch(() => {})
       .then(() => {
@@ -442,9 +498,9 @@ export class MediaStore {
     return this.#tracked(removal);
   }
 
-  /** Files that cannot be removed now are tried again at the next open: their side-car says when they expired. */
+  /** Files that cannot be removed now are tried again later: their side-car says when they expired. */
   #removeLater(entry: Entry): void {
-    this.#remove(entry).catch(() => {});
+    if (!this.#unwritable) this.#remove(entry).catch(() => {});
   }
 
   #sweep(): void {
@@ -464,7 +520,7 @@ export class MediaStore {
     this.#checkOpen();
     const entry = this.get(id) && this.#entries.get(id);
     if (!entry) return undefined;
-    const { asset, contentName } = entry; // read together: a replacement changes both
+    const { asset, contentName, chunks: known } = entry; // read together: a replacement changes all of them
     entry.readers++;
     this.#markRead(entry);
     let file: HeldFile;
@@ -483,7 +539,25 @@ export class MediaStore {
       isHeld = false;
       file.release();
     };
-    return { asset, read: file.read, release };
+    const open = { asset, read: file.read, release };
+    const isCurrent = () => entry.contentName === contentName;
+    const setChunks = (chunks: Entry["chunks"]) => {
+      chunks?.catch(() => {}); // whoever reads gets the error
+      if (isCurrent()) entry.chunks = chunks;
+    };
+    try {
+      let chunks = isCurrent() ? entry.chunks : known;
+      if (!chunks) {
+        chunks = verify(open);
+        setChunks(chunks);
+      }
+      return { ...open, chunks: await chunks, noteDamage: (error) => setChunks(Promise.reject(error)) };
+    } catch (error) {
+      release();
+      // What could not be read may be readable later; what is damaged stays so.
+      if (!(error instanceof DaybreakError && error.code === "media.damaged")) setChunks(undefined);
+      throw error;
+    }
   }
 
   #markRead(entry: Entry): void {
@@ -500,8 +574,27 @@ export class MediaStore {
   }
 }
 
-async function syncFile(path: string): Promise<void> {
-  await finishDurably(await open(path, "r+"), async () => {});
+/** An error of the file system as one that names the folder: it is for whoever starts the server. */
+function namingFolder(cause: unknown, folder: string): unknown {
+  const error = writeError(cause);
+  if (error === cause || !(error instanceof DaybreakError)) return cause;
+  return new DaybreakError(error.code, `${error.message} (${folder})`, { cause });
+}
+
+/** Whether an error says that a folder that is there cannot be written to. */
+async function canOnlyRead(folder: string, { code }: DaybreakError): Promise<boolean> {
+  if (code === "media.folder_in_use") return false;
+  return stat(folder).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+}
+
+function noRoom(freeBytes: number): DaybreakError {
+  return new DaybreakError(
+    "media.storage_full",
+    `got a disk with ${freeBytes} bytes left, expected at least ${leastFreeBytes}: free some, or lower the media budget`,
+  );
 }
 
 function notFound(id: string): DaybreakError {

@@ -73,10 +73,24 @@ async function content(context: ServerContext, kind: AssetKind, { id, request }:
   headers["content-disposition"] = `inline; filename="${asset.id}.${extension(mime)}"`;
   if (range) headers["content-range"] = `bytes ${begin}-${end - 1}/${bytes}`;
   const status = range ? 206 : 200;
-  if (request.method === "HEAD") return { status, headers, body: null };
   const reader = await context.store.open(id);
   if (!reader) return notFoundAnymore();
-  return { status, headers, body: reader.stream(begin, end) };
+  if (request.method !== "HEAD") return { status, headers, body: await begun(reader.stream(begin, end)) };
+  await reader.close();
+  return { status, headers, body: null };
+}
+
+/** The same chunks, the first of which has been read: what is wrong with it can still be answered with an error. */
+async function begun(chunks: AsyncIterable<Uint8Array>): Promise<AsyncIterable<Uint8Array>> {
+  const iterator = chunks[Symbol.asyncIterator]();
+  const first = await iterator.next();
+  let isFirst = true;
+  const next = async () => {
+    if (!isFirst) return iterator.next();
+    isFirst = false;
+    return first;
+  };
+  return { [Symbol.asyncIterator]: () => ({ next, return: () => iterator.return!() }) };
 }
 
 function notFoundAnymore(): never {

@@ -115,6 +115,10 @@ async function start(
   const folder = join(options.dataDir, "store");
   const store = await MediaStore.open({ folder, budgetBytes: options.mediaBudgetBytes, ttl_ms: options.mediaTtl_ms });
   closers.push(() => store.close());
+  if (store.unwritable) {
+    const { code, message } = store.unwritable;
+    log.warn({ code }, `stored files can be read, but nothing can be stored or deleted until a restart: ${message}`);
+  }
   const responses = await ResponseStore.open(store);
   const workers = MediaWorkers.open();
   closers.push(() => workers.close());

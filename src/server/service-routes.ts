@@ -88,7 +88,7 @@ function describeModel({ options, model: { bounds } }: ServerContext, created: n
   };
 }
 
-function stateRoutes({ engine, options, metrics }: ServerContext): Route[] {
+function stateRoutes({ engine, options, metrics, store }: ServerContext): Route[] {
   const healthy: HttpResponse = json({ status: "ok" });
   return [
     {
@@ -103,8 +103,8 @@ function stateRoutes({ engine, options, metrics }: ServerContext): Route[] {
       method: "GET",
       path: "/readyz",
       access: "key",
-      summary: "Whether a model is loaded and the GPU computes; 503 with the reason if not",
-      handle: () => {
+      summary: "Whether a model is loaded, the GPU computes and files can be stored; 503 with the reason if not",
+      handle: async () => {
         const { state, reason, lastProbe, info } = engine;
         // Codes only: messages about checkpoints name folders.
         if (state !== "ready") {
@@ -113,6 +113,8 @@ function stateRoutes({ engine, options, metrics }: ServerContext): Route[] {
         if (!lastProbe.ok) {
           throw new ApiError("overloaded", "not_ready", `the last drawing failed: ${lastProbe.error?.code}`);
         }
+        const failure = await store.checkRoom();
+        if (failure) throw new ApiError("overloaded", "not_ready", `nothing can be stored: ${failure.code}`);
         return json({ status: "ready", model: options.modelName, adapter: info.adapter });
       },
       answer: { "application/json": readiness },

@@ -518,7 +518,7 @@ describe("opening a folder", () => {
         writeFileSync(join(folder, `${id}.json`), typeof value === "string" ? value : JSON.stringify(value));
       return id;
     };
-    const good = plant((car) => car, "good");
+    const good = plant((car) => ({ ...car, sha256: sha256(Buffer.from("good")) }), "good");
     plant(() => undefined, "no side-car");
     plant((car) => car, null);
     plant((car) => car, "of another length");

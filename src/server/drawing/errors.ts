@@ -12,6 +12,13 @@ const requestParams: Readonly<Record<string, string>> = {
   "request.seed_invalid": "seed",
 };
 
+/** What clients hear of a store that takes nothing. Its own messages are for whoever runs the server. */
+const storeTexts: Readonly<Record<string, string>> = {
+  "media.storage_full": "the server has no room left to store the result",
+  "media.unwritable": "the server cannot write to its media store: nothing was stored or deleted",
+  "media.folder_in_use": "the server has lost its media store to another server: nothing was stored or deleted",
+};
+
 /**
  * Any thrown value as an ApiError. What the engine refuses is the client's mistake (400), and so is a picture that its
  * device has no room for. What it computed wrongly or failed to compute is `model_error`, which clients must not repeat
@@ -43,9 +50,13 @@ export function toApiError(error: unknown, sizeParam = "provider_options.image.w
   if (code === "device.memory_budget_exceeded" || code === "device.limit_exceeded") {
     return new ApiError("invalid_request", apiCode, message, { param: sizeParam, cause: error });
   }
-  if (code === "media.too_large" || code === "media.storage_full" || code === "media.unwritable") {
-    const text = code === "media.too_large" ? message : "the server has no room left to store the result";
-    return new ApiError("insufficient_storage", apiCode, text, { headers: noRetry, cause: error });
+  const unstored = code === "media.too_large" ? message : storeTexts[code];
+  if (unstored !== undefined) {
+    return new ApiError("insufficient_storage", apiCode, unstored, { headers: noRetry, cause: error });
+  }
+  if (code === "media.damaged") {
+    const text = "the stored file is damaged: the server's disk holds other bytes than were stored; make it again";
+    return new ApiError("server_error", apiCode, text, { headers: noRetry, cause: error });
   }
   if (room === "numerics") return new ApiError("model_error", apiCode, message, { headers: noRetry, cause: error });
   if (code === "device.out_of_memory") {

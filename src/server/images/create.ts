@@ -87,7 +87,8 @@ async function whole(
     });
     await result;
   } catch (error) {
-    for (const id of kept) await context.store.delete(id);
+    // What cannot be removed now goes with its time to live; the failure to report is the one that came before.
+    for (const id of kept) await context.store.delete(id).catch(() => false);
     throw error;
   }
   return json({

@@ -88,14 +88,18 @@ export class ResponseStore {
     const asset = this.#store.get(id);
     if (asset?.kind !== "resp" || asset.facts?.owner !== (owner ?? null)) return undefined;
     const bytes = await this.#store.read(id);
-    return bytes && unpack(bytes);
+    const record = bytes && unpack(bytes);
+    // Nobody asks here for one that is being made: it was when a server stopped, and could not be written since.
+    return record && isRunning(record.resource) ? interrupted(record) : record;
   }
 
+  /** False: there was none. Errors: `media.unwritable`; then it is still there. */
   async delete(id: string): Promise<boolean> {
+    const wasThere = await this.#store.delete(id);
     for (const [item, response] of this.#responseOfItem) {
       if (response === id) this.#responseOfItem.delete(item);
     }
-    return this.#store.delete(id);
+    return wasThere;
   }
 
   /** The image of an item that was stored; null if it has none. Throws ApiError for an unknown item. */
@@ -111,13 +115,16 @@ export class ResponseStore {
     throw new ApiError("not_found", "item_not_found", message, { param });
   }
 
-  /** Fails a response that was being made. One whose record cannot be read or written is gone: the server starts. */
+  /**
+   * Fails a response that was being made. One whose record cannot be read or written goes, if it can be removed: the
+   * server starts.
+   */
   async #endInterrupted(id: string): Promise<void> {
     try {
       const bytes = await this.#store.read(id);
       if (bytes) await this.update(interrupted(unpack(bytes)));
     } catch {
-      await this.delete(id);
+      await this.delete(id).catch(() => false);
     }
   }
 }
@@ -142,7 +149,11 @@ function interrupted(record: StoredResponse): StoredResponse {
 /** What the store knows of a record without reading it. */
 function recordFacts({ resource, owner, input }: StoredResponse) {
   const items = [...input, ...resource.output].map(({ id }) => id);
-  return { owner, items, isRunning: resource.status === "queued" || resource.status === "in_progress" };
+  return { owner, items, isRunning: isRunning(resource) };
+}
+
+function isRunning({ status }: ResponseResource): boolean {
+  return status === "queued" || status === "in_progress";
 }
 
 /** The image of an emitted item, the last of several. */
