@@ -34,9 +34,8 @@ export function psnr(a: RgbImage, b: RgbImage): number {
   return 10 * Math.log10((255 * 255 * a.data.length) / sum);
 }
 
-/** A black PNG of one bit a pixel: 64 megapixels in 8 KB, which take about a second to decode. */
-export function largePng(isDamaged = false): Uint8Array {
-  const side = 8192;
+/** A black PNG of one bit a pixel: by default 64 megapixels in 8 KB, which take about a second to decode. */
+export function blackPng({ side = 8192, isDamaged = false } = {}): Uint8Array {
   const header = Buffer.alloc(13);
   header.writeUInt32BE(side, 0);
   header.writeUInt32BE(side, 4);

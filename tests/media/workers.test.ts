@@ -16,7 +16,7 @@ import { openVideo } from "../../src/media/mp4.js";
 import { encodePng } from "../../src/media/png.js";
 import { MediaWorkers } from "../../src/media/workers.js";
 import { buildProgram, repository } from "../cli/program.js";
-import { largePng, psnr, solidImage, syntheticImage } from "./synthetic.js";
+import { blackPng, psnr, solidImage, syntheticImage } from "./synthetic.js";
 
 let workers: MediaWorkers;
 let folder: string;
@@ -114,7 +114,7 @@ describe("decodeReference", () => {
   });
 
   it("is broken off in the middle when nobody wants it any more, and the next one is decoded", async () => {
-    const large = largePng();
+    const large = blackPng();
     const small = await encodeImage(syntheticImage(96, 80), { format: "png", quality: 90 });
     const leave = new AbortController();
     const began = performance.now();
@@ -134,7 +134,7 @@ describe("decodeReference", () => {
   it("keeps no finished picture waiting", async () => {
     const leave = new AbortController();
     let isOver = false;
-    const decoding = workers.decodeReference(largePng(), limits, leave.signal).finally(() => {
+    const decoding = workers.decodeReference(blackPng(), limits, leave.signal).finally(() => {
       isOver = true;
     });
     await workers.encodeImage(syntheticImage(320, 240), { format: "png", quality: 90 });

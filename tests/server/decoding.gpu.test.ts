@@ -8,14 +8,14 @@ import { setTimeout as sleep } from "node:timers/promises";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { buildProgram } from "../cli/program.js";
-import { largePng } from "../media/synthetic.js";
+import { blackPng } from "../media/synthetic.js";
 import { listeners, openServer, parseEvents, postJson, smallRequest, type TestServer } from "./running.js";
 
 // biome-ignore lint/suspicious/noExplicitAny: whatever a server may answer
 type Value = any;
 const dataUri = (png: Uint8Array) => `data:image/png;base64,${Buffer.from(png).toString("base64")}`;
-const large = dataUri(largePng());
-const damagedLarge = dataUri(largePng(true));
+const large = dataUri(blackPng());
+const damaged = dataUri(blackPng({ side: 512, isDamaged: true }));
 const withImages = (urls: string[], body = {}) => ({
   ...smallRequest({}, body),
   input: [
@@ -96,7 +96,7 @@ describe.each(listeners)("%s", (listener) => {
   });
 
   test("decoding keeps neither health checks waiting nor, beyond one request, another key", async () => {
-    const staying = Array.from({ length: 3 }, () => greedy(withImages(copies(2))));
+    const staying = Array.from({ length: 2 }, () => greedy(withImages([dataUri(blackPng({ side: 4096 }))])));
     await sleep(200);
     const order: string[] = [];
     const [, waits] = await Promise.all([
@@ -118,16 +118,16 @@ describe.each(listeners)("%s", (listener) => {
   });
 
   test("what only decoding finds ends the response with the code and the member at fault", async () => {
-    const damaged = withImages([damagedLarge]);
-    const response = await greedy(damaged);
+    const body = withImages([damaged]);
+    const response = await greedy(body);
     const expected = { type: "invalid_request", code: "reference_damaged", param: "input[0].content[1].image_url" };
     expect([response.status, ((await response.json()) as Value).error]).toMatchObject([400, expected]);
-    const events = parseEvents(await (await greedy({ ...damaged, stream: true })).text());
+    const events = parseEvents(await (await greedy({ ...body, stream: true })).text());
     expect(events.at(-2)).toMatchObject({ type: "error", error: expected });
     expect(events.at(-1)).toMatchObject({ type: "response.failed" });
     const edit = await postJson(
       `${server.url}/v1/images/edits`,
-      { prompt: "a", size: "128x128", images: [{ image_url: damagedLarge }] },
+      { prompt: "a", size: "128x128", images: [{ image_url: damaged }] },
       { headers: { authorization: "Bearer greedy-key-0001" } },
     );
     expect([edit.status, ((await edit.json()) as Value).error.code]).toEqual([400, "reference_damaged"]);
