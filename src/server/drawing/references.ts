@@ -4,6 +4,7 @@
 import { ApiError } from "../http/api-error.js";
 import type { Caller } from "../http/caller.js";
 import type { DrawingContext } from "./context.js";
+import { decodeBase64, decodeDataUri } from "./data-uris.js";
 import { assetOfUrl } from "./files.js";
 import { fetchRemoteImage } from "./remote-images.js";
 
@@ -32,22 +33,4 @@ async function readAsset(context: DrawingContext, id: string, param: string): Pr
   if (bytes) return bytes;
   const message = `the image ${id} is not here: it has expired or was evicted or deleted`;
   throw new ApiError("not_found", "media_not_found", message, { param });
-}
-
-function decodeDataUri(uri: string, param: string): Uint8Array {
-  const comma = uri.indexOf(",");
-  if (comma < 0 || !/;base64$/i.test(uri.slice(0, comma).trim())) {
-    const message = "got a data: URI that is not in base64, expected data:image/png;base64,…";
-    throw new ApiError("invalid_request", "reference_invalid", message, { param });
-  }
-  return decodeBase64(uri.slice(comma + 1), param);
-}
-
-function decodeBase64(text: string, param: string): Uint8Array {
-  const bytes = Buffer.from(text, "base64");
-  // The decoder leaves out what is no base64: then there are fewer bytes than the text's length says.
-  const unpadded = text.endsWith("==") ? text.length - 2 : text.endsWith("=") ? text.length - 1 : text.length;
-  if (bytes.length === Math.floor((unpadded * 3) / 4)) return bytes;
-  const message = "got image data that is not base64, expected A–Z, a–z, 0–9, + and / without spaces or line ends";
-  throw new ApiError("invalid_request", "reference_invalid", message, { param });
 }
