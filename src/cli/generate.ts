@@ -6,7 +6,7 @@ import { basename, resolve } from "node:path";
 import { openModel } from "../engine/checkpoint.js";
 import type { Model } from "../engine/family.js";
 import { judgeRequest } from "../engine/request.js";
-import { imageSeed, randomSeed } from "../engine/sampling/noise.js";
+import { imageSeed, randomSafeSeed } from "../engine/sampling/noise.js";
 import { encodeSafetensors } from "../engine/weights/files/safetensors.js";
 import {
   DaybreakError,
@@ -37,7 +37,7 @@ Makes a picture and writes it as a PNG file.
   --model DIR              checkpoint folder; default: the embedded model, which draws simple shapes
   --width W, --height H    pixels, multiples of 16; default: the size of the first --image, else the checkpoint's
   --steps N                denoising steps; default: 4 for a distilled checkpoint, else 50
-  --seed S                 0 to 2^64 - 1; the same seed gives the same picture; default: drawn at random
+  --seed S                 0 to 2^64 - 1; the same seed gives the same picture; default, and -1: drawn at random
   --guidance G             how closely to follow the prompt; default 4; distilled checkpoints ignore it
   --negative-prompt TEXT   what to steer away from, where guidance applies
   --image FILE             reference picture, PNG (JPEG and WebP with the package sharp); may be given several times
@@ -151,8 +151,9 @@ function readRequest(options: ParsedOptions): { request: GenerateRequest; seed: 
   const prompt = options.text("prompt");
   if (prompt === undefined)
     throw new UsageError('option --prompt is missing: daybreak generate --prompt "a red circle"');
-  // A seed that is drawn here fits the numbers of every JSON reader, so that the printed one repeats the picture.
-  const seed = options.seed("seed") ?? BigInt.asUintN(53, randomSeed());
+  // Seeds that are drawn here fit the numbers of every JSON reader, so that the printed ones repeat their pictures.
+  const asked = options.seed("seed") ?? -1n;
+  const seed = asked === -1n ? randomSafeSeed(maxNumImages) : asked;
   const request = {
     prompt,
     negativePrompt: options.text("negative-prompt"),

@@ -6,6 +6,7 @@ import { DaybreakError, type Precision } from "../index.js";
 import { cacheFolder } from "../node/cache-folder.js";
 import { maxServedSide, minServedSide } from "../server/drawing/limits.js";
 import type { ListenerChoice } from "../server/http/listen.js";
+import { type OutputProfile, outputProfiles } from "../server/responses/request-schema.js";
 import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { progressLine } from "./progress.js";
@@ -21,6 +22,10 @@ Serves pictures over the OpenResponses API (POST /v1/responses), OpenAI's images
   --port N                 default 8080; 0 picks a free one and prints it
   --model DIR              checkpoint folder; default: the embedded model, which draws simple shapes
   --model-name NAME        the name requests have to use; default: what the folder says, org/name or its own name
+  --model-alias NAME       another name that requests may use, such as gpt-image-1; may be given several times
+  --any-model              take requests for every model, whatever its name
+  --output-item NAME       how /v1/responses wraps pictures where a request does not say: message, openai or max;
+                           default message; openai for clients that know no pictures in messages
   --demo                   serve the embedded model under the name of the one it stands in for,
                            ${demoName}; nothing changes if --model or --model-name is given
   --default-size WxH       size where neither request nor reference says; default: the checkpoint's
@@ -50,10 +55,10 @@ export const serve: Command = {
   options: {
     values: [
       ...["host", "port", "model", "model-name", "default-size", "precision", "memory-budget", "listener", "data-dir"],
-      ...["media-budget", "media-ttl", "public-url", "api-key-file", "state-key", "log-level", "grace"],
+      ...["media-budget", "media-ttl", "public-url", "api-key-file", "state-key", "log-level", "grace", "output-item"],
     ],
-    lists: ["allow-image-host", "cors"],
-    flags: ["trust-proxy", "protect-media", "no-metadata", "log-prompts", "demo", "no-tune"],
+    lists: ["model-alias", "allow-image-host", "cors"],
+    flags: ["any-model", "trust-proxy", "protect-media", "no-metadata", "log-prompts", "demo", "no-tune"],
   },
   help,
   run,
@@ -94,6 +99,9 @@ function readOptions(options: ParsedOptions): StartOptions {
     listener: choice<ListenerChoice>(options, "listener", ["auto", "uws", "node"]) ?? "auto",
     model: options.text("model"),
     modelName: options.text("model-name") ?? (isDemo(options) ? demoName : undefined),
+    modelAliases: options.list("model-alias").map(modelAlias),
+    anyModel: options.flag("any-model"),
+    outputItem: choice<OutputProfile>(options, "output-item", outputProfiles),
     precision: choice<Precision>(options, "precision", ["auto", "f32", "f16"]),
     memoryBudgetBytes: options.size("memory-budget"),
     tune: options.flag("no-tune") ? "cached" : "auto",
@@ -116,6 +124,14 @@ function readOptions(options: ParsedOptions): StartOptions {
 
 function isDemo(options: ParsedOptions): boolean {
   return options.flag("demo") && options.text("model") === undefined;
+}
+
+const maxAliasLength = 200;
+
+function modelAlias(text: string): string {
+  if (/^\S+( \S+)*$/.test(text) && text.length <= maxAliasLength && !/[{}\p{C}]/u.test(text)) return text;
+  const got = JSON.stringify(text.slice(0, maxAliasLength));
+  throw invalid("model-alias", got, `a name of 1 to ${maxAliasLength} characters without braces`);
 }
 
 function port(options: ParsedOptions): number {

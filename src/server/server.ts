@@ -24,6 +24,7 @@ import { type ListenerChoice, listen } from "./http/listen.js";
 import { stderrLog } from "./http/log.js";
 import type { Listener } from "./http/messages.js";
 import { createMetrics } from "./metrics.js";
+import type { OutputProfile } from "./responses/request-schema.js";
 import { ResponseStore } from "./responses/store.js";
 
 export type StartOptions = {
@@ -31,6 +32,12 @@ export type StartOptions = {
   model?: string;
   /** Default: what the folder says of itself. */
   modelName?: string;
+  /** Further names for it; default none. */
+  modelAliases?: string[];
+  /** Whether it is served under every name. */
+  anyModel?: boolean;
+  /** How responses wrap pictures where a request does not say; default `message`. */
+  outputItem?: OutputProfile;
   host: string;
   /** 0: any free one. */
   port: number;
@@ -191,6 +198,9 @@ function serverOptions(
   const { stateKey } = options;
   return {
     ...known,
+    modelAliases: options.modelAliases ?? [],
+    anyModel: options.anyModel ?? false,
+    outputItem: options.outputItem ?? "message",
     publicUrl: options.publicUrl?.replace(/\/+$/, ""),
     trustProxy: options.trustProxy ?? false,
     corsOrigins: options.corsOrigins ?? [],

@@ -24,16 +24,17 @@ export function serviceRoutes(context: ServerContext): Route[] {
 }
 
 function modelRoutes(context: ServerContext): Route[] {
-  const { modelName } = context.options;
+  const { modelAliases } = context.options;
   const described = describeModel(context, unixSeconds());
+  const all = [described, ...modelAliases.map((id) => ({ ...described, id }))];
   const one: Route = {
     method: "GET",
     path: "/v1/models/{id}",
     access: "key",
     summary: "What the served model can do, its defaults and limits",
     handle: ({ id }) => {
-      if (id !== "") checkModel(modelName, id);
-      return json(described);
+      if (id !== "") checkModel(context.options, id);
+      return json(all.find((known) => known.id === id) ?? described);
     },
     answer: { "application/json": model },
   };
@@ -42,13 +43,15 @@ function modelRoutes(context: ServerContext): Route[] {
       method: "GET",
       path: "/v1/models",
       access: "key",
-      summary: "The served model, in a list",
-      handle: () => json({ object: "list", data: [described] }),
+      summary: "The served model, and its aliases, in a list",
+      handle: () => json({ object: "list", data: all }),
       answer: { "application/json": modelList },
     },
     one,
     // A name with a slash comes escaped or as it is.
-    ...(modelName.includes("/") ? [{ ...one, path: `/v1/models/${modelName}` }] : []),
+    ...all
+      .filter(({ id }) => id.includes("/"))
+      .map((known) => ({ ...one, path: `/v1/models/${known.id}`, handle: () => json(known) })),
   ];
 }
 

@@ -47,6 +47,9 @@ describe("wrong options", () => {
     bad(["--cors", "https://example.org/"], "server.option_invalid", /an origin/);
     bad(["--allow-image-host", "https://example.org"], "server.option_invalid", /without a scheme/);
     bad(["--state-key", "short"], "server.option_invalid", /of 5 characters, expected at least 8/);
+    bad(["--output-item", "picture"], "server.option_invalid", /--output-item picture, expected message, max, openai/);
+    bad(["--model-alias", ""], "server.option_invalid", /--model-alias "", expected a name/);
+    bad(["--model-alias", "{id}"], "server.option_invalid", /without braces/);
     bad(["--log-level", "loud"], "server.option_invalid", /expected trace, debug/);
     bad(["--model", join(folder, "nowhere")], "model.not_found", /nowhere/);
     bad(["--api-key-file", join(folder, "nowhere")], "file.unreadable", /key file/);
@@ -97,6 +100,7 @@ describe("started with options", () => {
       ...["--host", "0.0.0.0", "--model-name", "shapes/tiny", "--default-size", "128x144"],
       ...["--log-prompts", "--no-metadata", "--cors", "https://example.org", "--media-ttl", "90m"],
       ...["--media-budget", "64MiB", "--grace", "2s", "--listener", "node"],
+      ...["--model-alias", "gpt-image-1", "--model-alias", "dall-e-2", "--output-item", "message"],
     ]);
     const local = url.replace("0.0.0.0", "127.0.0.1");
     expect(url).toMatch(/^http:\/\/0\.0\.0\.0:[1-9]\d*$/);
@@ -116,8 +120,10 @@ describe("started with options", () => {
     const file = Buffer.from(await (await fetch(image.image_url)).arrayBuffer());
     expect(readPngText(file)).toEqual({});
     await postJson(`${local}/v1/images/generations`, { prompt: "a blue square", size: "128x128" });
+    const aliased = { prompt: "a blue square", model: "dall-e-2", size: "128x128" };
+    expect((await postJson(`${local}/v1/images/generations`, aliased)).status).toBe(200);
     const prompts = logged().map(({ prompt }) => prompt);
-    expect(prompts.filter(Boolean)).toEqual(["a red circle\nin secret", "a blue square"]);
+    expect(prompts.filter(Boolean)).toEqual(["a red circle\nin secret", "a blue square", "a blue square"]);
     const body = { model: "shapes/tiny", input: [{ role: "user", content: "a red circle" }] };
     compaction = (await (await postJson(`${local}/v1/responses/compact`, body)).json()).output[0];
     await runPrinted(stdout());
@@ -185,7 +191,7 @@ describe("started with options", () => {
   test("closed: keys, protected media, a public address, no prompt in the log, the state key of before", async () => {
     const { url, stderr, child, logged } = await start([
       ...["--api-key-file", keyFile, "--protect-media", "--public-url", "https://pictures.example.org/base/"],
-      ...["--media-ttl", "0", "--media-budget", "0"],
+      ...["--media-ttl", "0", "--media-budget", "0", "--any-model"],
     ]);
     expect(stderr()).not.toContain("warning");
     expect((await postJson(`${url}/v1/responses`, smallRequest())).status).toBe(401);
@@ -199,7 +205,7 @@ describe("started with options", () => {
     expect((await fetch(local)).status).toBe(401);
     const file = Buffer.from(await (await fetch(local, authorization)).arrayBuffer());
     expect(readPngText(file).parameters).toMatch(/^in secret\n/);
-    const goesOn = smallRequest({}, { input: [compaction, { role: "user", content: "make it blue" }] });
+    const goesOn = smallRequest({}, { model: "gpt-5", input: [compaction, { role: "user", content: "make it blue" }] });
     expect((await postJson(`${url}/v1/responses`, goesOn, authorization)).status).toBe(200);
     expect(logged().length).toBeGreaterThan(0);
     expect(stderr()).not.toContain("secret");

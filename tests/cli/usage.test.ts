@@ -86,7 +86,7 @@ describe("values that are refused: status 1, one line with a code, nothing writt
     ["--steps", "0", "request.steps_invalid", /got 0 steps, expected an integer from 1 to 1000/],
     ["--steps", "-1", "request.steps_invalid", /got -1 steps/],
     ["--steps", "1e999", "request.steps_invalid", /got Infinity steps/],
-    ["--seed", "-1", "request.seed_invalid", /expected an integer from 0 to 18446744073709551615/],
+    ["--seed", "-2", "request.seed_invalid", /expected an integer from 0 to 18446744073709551615/],
     ["--seed", "18446744073709551616", "request.seed_invalid", /got seed 18446744073709551616/],
     ["--seed", "1.5", "request.seed_invalid", /expected a whole number/],
     ["--guidance", "-2", "request.guidance_invalid", /got guidance -2/],

@@ -109,7 +109,14 @@ export const bodyRows: Row[] = [
   })),
   { name: "an unknown provider", body: { input: prompt, provider_options: { x: {} } }, param: "provider_options.x" },
   { name: "a seed of 2^53", body: { input: prompt, seed: 2 ** 53 }, param: "seed" },
-  { name: "a seed of -1", body: { input: prompt, seed: -1 }, param: "seed" },
+  { name: "a seed of -2", body: { input: prompt, seed: -2 }, param: "seed" },
+  {
+    name: "seeds beyond 2^53 - 1",
+    body: { input: prompt, seed: 2 ** 53 - 3, n: 4 },
+    code: "request_seed_invalid",
+    param: "seed",
+    message: /expected at most 9007199254740988/,
+  },
   { name: "n of 11", body: { input: prompt, n: 11 }, param: "n" },
   ...[
     { temperature: 2.1 },
@@ -258,6 +265,26 @@ export const bodyRows: Row[] = [
     { name: "n of 0", body: { prompt, n: 0 }, param: "n" },
     { name: "a small size", body: { prompt, size: "16x16" }, param: "size" },
     { name: "a size of no multiple", body: { prompt, size: "1000x1000" }, param: "size" },
+    { name: "a width of no multiple", body: { prompt, width: 130 }, param: "width" },
+    { name: "a small height", body: { prompt, height: 112 }, param: "height" },
+    { name: "9 steps of a distilled model", body: { prompt, steps: 9 }, param: "steps" },
+    { name: "guidance below 0", body: { prompt, guidance_scale: -1 }, param: "guidance_scale" },
+    { name: "a shape of words", body: { prompt, aspect_ratio: "wide" }, param: "aspect_ratio" },
+    { name: "a shape of nothing", body: { prompt, aspect_ratio: "16:0" }, param: "aspect_ratio" },
+    {
+      name: "a long shape",
+      body: { prompt, aspect_ratio: "17:1" },
+      param: "aspect_ratio",
+      code: "request_size_invalid",
+    },
+    { name: "a seed of -2", body: { prompt, seed: -2 }, param: "seed" },
+    {
+      name: "seeds beyond 2^53 - 1",
+      body: { prompt, seed: 2 ** 53 - 1, n: 2 },
+      code: "request_seed_invalid",
+      param: "seed",
+      message: /expected at most 9007199254740990$/,
+    },
     { name: "transparency", body: { prompt, background: "transparent" }, param: "background" },
     { name: "data URLs", body: { prompt, response_format: "data_url" }, param: "response_format" },
   ].map((row) => ({ ...row, name: `generations: ${row.name}`, path: "/v1/images/generations" })),
@@ -268,6 +295,21 @@ export const bodyRows: Row[] = [
     { name: "a mask", body: { prompt, images: [{ image_url: "data:," }], mask: {} }, param: "mask" },
     { name: "a file", body: { prompt, images: [{ image_url: "file:///etc/passwd" }] }, param: "images[0].image_url" },
   ].map((row) => ({ ...row, name: `edits: ${row.name}`, path: "/v1/images/edits" })),
+  { name: "variations", path: "/v1/images/variations", body: { image: "a" }, code: "variations_not_offered" },
+  ...[
+    { name: "transparency", tool: { background: "transparent" }, code: "unsupported_background", at: "background" },
+    { name: "a mask", tool: { input_image_mask: {} }, code: "unsupported_mask", at: "input_image_mask" },
+  ].map(({ name, tool, code, at }) => ({
+    name: `the tool: ${name}`,
+    body: { input: prompt, tools: [{ type: "image_generation", ...tool }] },
+    code,
+    param: `tools[0].${at}`,
+  })),
+  {
+    name: "the openai profile for a video, on the top level",
+    body: { input: prompt, output_item: "openai", provider_options: { video: {} } },
+    param: "output_item",
+  },
 ];
 
 function wrongModel() {

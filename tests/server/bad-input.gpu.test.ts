@@ -98,7 +98,7 @@ describe.each(listeners)("%s", (listener) => {
   test("every member with every wrong value", () => expectRefusals(schemaRows()));
   test("references", () => expectRefusals(referenceRows(server.url, circle)));
 
-  test("null and unknown members mean nothing", async () => {
+  test("null members mean nothing, and unknown ones no more than a warning", async () => {
     const options = createResponseBody.shape.provider_options.unwrap().unwrap().shape.image.unwrap().unwrap();
     const image = nulled(options, smallImage);
     const body = nulled(createResponseBody, { input: "a red circle", provider_options: { image } });
@@ -107,6 +107,7 @@ describe.each(listeners)("%s", (listener) => {
     expect(status).toBe(200);
     expect(value).toMatchObject({ status: "completed", store: true, background: false, tool_choice: "auto" });
     expect(value.unknown).toBeUndefined();
+    expect(value.warnings).toEqual(['"unknown" is not known here and was ignored']);
     const proto = `{"__proto__":{"n":2},"constructor":1,${JSON.stringify(smallRequest()).slice(1)}`;
     expect((await post("/v1/responses", proto)).value.usage.image_generation_details.image_count).toBe(1);
   });

@@ -286,6 +286,7 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
       body: { prompt: "make it blue", size: "128x128", images: [{ image_url }], response_format: "url" },
     });
     expect(asJson.value.data[0].url).toMatch(/\/v1\/images\/img_[0-9a-f]{32}\/content$/);
+    expect((await call("POST", "/v1/images/variations")).value.error.code).toBe("variations_not_offered");
   });
 
   test("the server itself", async () => {

@@ -65,6 +65,14 @@ export function randomSeed(): bigint {
   return crypto.getRandomValues(new BigUint64Array(1))[0]!;
 }
 
+/**
+ * A seed drawn at random that every JSON reader can hold, as it can the seeds of the further images of its request: none
+ * of them is above 2⁵³ − 1.
+ */
+export function randomSafeSeed(images: number): bigint {
+  return randomSeed() % (BigInt(Number.MAX_SAFE_INTEGER) - BigInt(images - 1) + 1n);
+}
+
 /** Throws `request.seed_invalid` unless 0 ≤ seed < 2⁶⁴. */
 export function checkSeed(seed: bigint): void {
   if (typeof seed === "bigint" && seed >= 0n && seed < seedLimit) return;

@@ -6,10 +6,9 @@ import type { MediaStore } from "../../media/store.js";
 import type { MediaWorkers } from "../../media/workers.js";
 import type { EngineProcess } from "../../node/engine-process.js";
 import type { JobQueue } from "./jobs.js";
+import type { ServedNames } from "./model-name.js";
 
-export type DrawingOptions = {
-  /** The name that requests have to give, if they give one. */
-  modelName: string;
+export type DrawingOptions = ServedNames & {
   /** Pixels; what is drawn where neither the request nor a reference says. */
   defaultSize: { width: number; height: number };
   /** Hosts that references may be fetched from. */

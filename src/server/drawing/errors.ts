@@ -72,3 +72,15 @@ export function toApiError(error: unknown, sizeParam = "provider_options.image.w
 
 /** Official clients repeat a 5xx twice; a failed drawing would be drawn three times. */
 const noRetry = { "x-should-retry": "false" };
+
+/** What every API refuses a wish for transparency with. */
+export function unsupportedBackground(param: string): ApiError {
+  const message = "got a transparent background, expected opaque or auto: this model draws opaque pictures";
+  return new ApiError("invalid_request", "unsupported_background", message, { param });
+}
+
+/** What every API refuses a mask with. */
+export function unsupportedMask(param: string): ApiError {
+  const message = "got a mask, which this model cannot use: say in the prompt what to change";
+  return new ApiError("invalid_request", "unsupported_mask", message, { param });
+}

@@ -2,11 +2,12 @@
 // before a job exists, and nothing is left open. Every API comes through here. Knows no bodies, no events.
 
 import { type JudgedRequest, judgeRequest, type Size } from "../../engine/request.js";
-import { imageSeed } from "../../engine/sampling/noise.js";
+import { imageSeed, randomSafeSeed } from "../../engine/sampling/noise.js";
 import { DaybreakError } from "../../errors.js";
 import type { ImageFormat } from "../../media/encode.js";
 import { ApiError } from "../http/api-error.js";
 import type { Caller } from "../http/caller.js";
+import { isShapeIgnored, shapedSize } from "./aspect-ratio.js";
 import type { DrawingContext } from "./context.js";
 import { toApiError } from "./errors.js";
 import { maxDistilledSteps, maxServedSide, minServedSide } from "./limits.js";
@@ -25,17 +26,24 @@ export type DrawingRequest = {
   height?: number | null;
   /** Both sides as a text such as 512x768, used where `width` and `height` are open; "auto" leaves them so. */
   size?: string | null;
+  /** The shape as a text such as 16:9, used where the size is open; "auto" leaves it so. */
+  aspectRatio?: string | null;
   steps?: number | null;
   guidance?: number | null;
+  /** −1: one drawn at random, as if there were none. */
   seed?: number | null;
   numImages: number;
   partialImages: number;
   /** The images to start from. */
   images: readonly ImageSource[];
   output: { type: "image"; format: ImageFormat; quality: number } | Video;
+  /** What of the request's body means nothing here; the answer says so. */
+  warnings: readonly string[];
   /** The path of an option in the request's body, for errors. */
-  param: (option: "prompt" | "negative_prompt" | "width" | "size" | "steps") => string;
+  param: (option: DrawingOption) => string;
 };
+
+type DrawingOption = "prompt" | "negative_prompt" | "width" | "size" | "aspect_ratio" | "steps" | "seed";
 
 /** What the served model will draw. */
 export type Drawing = {
@@ -62,9 +70,12 @@ export async function judgeDrawing(context: DrawingContext, asked: DrawingReques
   const size = chooseSize(context, asked, references[0]?.size);
   const prompt = guardPrompts(context.model, asked);
   checkSteps(context, asked);
-  const request = judge(context, { ...asked, ...size, prompt });
+  checkSeeds(asked);
+  const judged = judge(context, { ...asked, ...size, prompt });
+  const request = prompt === asked.prompt ? judged : withCutTold(judged, prompt);
+  const ignored = [...asked.warnings, ...(isShapeIgnored(asked) ? ["aspect_ratio is ignored: the size is given"] : [])];
   return {
-    request: prompt === asked.prompt ? request : withCutTold(request, prompt),
+    request: { ...request, warnings: [...ignored, ...request.warnings] },
     references,
     output: asked.output,
     referenceTokens: references.reduce((sum, { size }) => sum + bounds.latentTokens(size), 0),
@@ -84,12 +95,15 @@ function withCutTold(request: JudgedRequest, cut: string): JudgedRequest {
 /** What the request says, else the first reference's size, else the server's. Throws ApiError `request_size_invalid`. */
 function chooseSize(
   { options, model }: DrawingContext,
-  { width, height, size, param }: DrawingRequest,
+  { width, height, size, aspectRatio, param }: DrawingRequest,
   first: Size | undefined,
 ): Size {
   const { sizeMultiple } = model.bounds;
   const asked = size && size !== "auto" ? parseSize(size, sizeMultiple, param("size")) : undefined;
   const open = asked ?? (first ? boundedSize(first, sizeMultiple) : options.defaultSize);
+  if (aspectRatio && !asked) {
+    return shapedSize({ width, height, aspectRatio, open }, sizeMultiple, param("aspect_ratio"));
+  }
   return { width: width ?? open.width, height: height ?? open.height };
 }
 
@@ -118,6 +132,14 @@ function checkSteps({ model }: DrawingContext, { steps, param }: DrawingRequest)
   throw new ApiError("invalid_request", "request_steps_invalid", message, { param: param("steps") });
 }
 
+/** Refuses a seed whose followers an answer could not name: a number there is exact up to 2⁵³ − 1. */
+function checkSeeds({ seed, numImages, param }: DrawingRequest): void {
+  const most = Number.MAX_SAFE_INTEGER - (numImages - 1);
+  if (!seed || seed <= most) return;
+  const message = `got the seed ${seed} for ${numImages} images, the last of which would have one above ${Number.MAX_SAFE_INTEGER}: expected at most ${most}`;
+  throw new ApiError("invalid_request", "request_seed_invalid", message, { param: param("seed") });
+}
+
 /** The engine's own judgement, its errors in the words of the API. */
 function judge({ model }: DrawingContext, asked: DrawingRequest & Size): JudgedRequest {
   const { prompt, width, height, numImages, partialImages, output, param } = asked;
@@ -126,7 +148,7 @@ function judge({ model }: DrawingContext, asked: DrawingRequest & Size): JudgedR
     negativePrompt: asked.negativePrompt ?? undefined,
     steps: asked.steps ?? undefined,
     guidance: asked.guidance ?? undefined,
-    seed: BigInt(asked.seed ?? randomSafeSeed()),
+    seed: asked.seed === -1 ? randomSafeSeed(numImages) : BigInt(asked.seed ?? randomSafeSeed(numImages)),
     walk: output.type === "video" ? { frames: output.frames } : undefined,
   };
   try {
@@ -137,10 +159,4 @@ function judge({ model }: DrawingContext, asked: DrawingRequest & Size): JudgedR
     const holder = isPrompt ? param(error.field === "negativePrompt" ? "negative_prompt" : "prompt") : member;
     throw new ApiError(type, code, message, { param: holder, cause: error });
   }
-}
-
-/** A seed that every JSON reader can hold. */
-function randomSafeSeed(): number {
-  const [high = 0, low = 0] = crypto.getRandomValues(new Uint32Array(2));
-  return (high & 0x1fffff) * 2 ** 32 + low;
 }

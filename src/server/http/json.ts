@@ -2,11 +2,19 @@
 
 import type { z } from "zod";
 import { ApiError } from "./api-error.js";
-import { type HeldBytes, type KeepHeld, mediaType, unsupportedType, wholeBody, withBody } from "./body.js";
+import {
+  type BodyBytes,
+  type HeldBytes,
+  type KeepHeld,
+  mediaType,
+  unsupportedType,
+  wholeBody,
+  withBody,
+} from "./body.js";
 import { takeOutLongTexts } from "./long-texts.js";
 import type { HttpRequest, HttpResponse } from "./messages.js";
 import type { Call, Route } from "./routes.js";
-import { readAs } from "./schema.js";
+import { readAs, unknownMembers } from "./schema.js";
 
 /**
  * The members of a route that takes JSON: what it says of its body, and how it is called with one. The body counts as
@@ -15,27 +23,32 @@ import { readAs } from "./schema.js";
 export function takesJson<S extends z.ZodType>(
   held: HeldBytes,
   schema: S,
-  handle: (body: z.infer<S>, call: Call, keepHeld: KeepHeld) => Promise<HttpResponse>,
+  handle: (body: z.infer<S>, call: Call, keepHeld: KeepHeld, unknown: string[]) => Promise<HttpResponse>,
 ): Pick<Route, "body" | "handle"> {
   return {
     body: { "application/json": schema },
-    handle: (call) => withJson(call.request, held, schema, (body, keepHeld) => handle(body, call, keepHeld)),
+    handle: (call) =>
+      withJson(call.request, held, schema, (body, keepHeld, unknown) => handle(body, call, keepHeld, unknown)),
   };
 }
 
 /**
- * Hands a body in JSON to `use`, as its schema reads it; it counts as held until that is done, or for as long as `use`
- * says.
+ * Hands a body in JSON to `use`, as its schema reads it, with the paths of the members that the schema does not know; it
+ * counts as held until that is done, or for as long as `use` says.
  * Throws ApiError: 415 for another type, `invalid_request` for what is no JSON object or not as the schema wants it.
  */
 export async function withJson<S extends z.ZodType, T>(
   request: HttpRequest,
   held: HeldBytes,
   schema: S,
-  use: (body: z.infer<S>, keepHeld: KeepHeld) => Promise<T>,
+  use: (body: z.infer<S>, keepHeld: KeepHeld, unknown: string[]) => Promise<T>,
 ): Promise<T> {
   if (mediaType(request) !== "application/json") throw unsupportedType(request, "application/json");
-  return withBody(request, held, async (bytes) => readAs(schema, await parseJson(await wholeBody(bytes))), use);
+  const parse = async (bytes: BodyBytes) => {
+    const value = await parseJson(await wholeBody(bytes));
+    return { body: readAs(schema, value), unknown: unknownMembers(schema, value) };
+  };
+  return withBody(request, held, parse, ({ body, unknown }, keepHeld) => use(body, keepHeld, unknown));
 }
 
 /** A JSON object from UTF-8 text; of a long one others get their turn meanwhile. Throws ApiError `invalid_request`. */

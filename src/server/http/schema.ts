@@ -1,6 +1,6 @@
 // What a caller sent, read by a schema; what the schema complains of, as one error about one member.
 
-import type { z } from "zod";
+import { z } from "zod";
 import { ApiError } from "./api-error.js";
 
 /** A value as its schema reads it. Throws ApiError `invalid_value`, about one member that is wrong. */
@@ -8,6 +8,51 @@ export function readAs<S extends z.ZodType>(schema: S, value: unknown): z.infer<
   const parsed = schema.safeParse(value);
   if (parsed.success) return parsed.data;
   throw schemaError(parsed.error, value);
+}
+
+/**
+ * Paths of the members that a schema dropped from a value it has read, because it does not know them; those that ask for
+ * nothing (null, false, 0, what is empty) do not count. Looks into objects and lists of one kind; what may be of several
+ * kinds, told apart by no name, is left alone.
+ */
+export function unknownMembers(schema: z.ZodType, value: unknown, path = ""): string[] {
+  if (value === null || typeof value !== "object") return [];
+  const inner = bareSchema(schema);
+  if (Array.isArray(value)) {
+    if (!(inner instanceof z.ZodArray)) return [];
+    const { element } = inner as z.ZodArray<z.ZodType>;
+    return value.flatMap((item, i) => unknownMembers(element, item, `${path}[${i}]`));
+  }
+  const shape = shapeFor(inner, value as Record<string, unknown>);
+  if (!shape) return [];
+  return Object.entries(value).flatMap(([name, member]) => {
+    const at = path === "" ? name : `${path}.${name}`;
+    if (Object.hasOwn(shape, name)) return unknownMembers(shape[name] as z.ZodType, member, at);
+    return asksForNothing(member) ? [] : [at];
+  });
+}
+
+function asksForNothing(value: unknown): boolean {
+  return !value || (typeof value === "object" && Object.keys(value).length === 0);
+}
+
+/** A schema without what makes it optional or reads other spellings first. */
+function bareSchema(schema: z.ZodType): z.ZodType {
+  if (schema instanceof z.ZodOptional || schema instanceof z.ZodNullable) {
+    return bareSchema(schema.unwrap() as z.ZodType);
+  }
+  return schema instanceof z.ZodPipe ? bareSchema(schema.out as z.ZodType) : schema;
+}
+
+/** The members of an object schema, or of the one of several that the value names itself to be. */
+function shapeFor(schema: z.ZodType, value: Record<string, unknown>): Record<string, unknown> | undefined {
+  if (schema instanceof z.ZodObject) return schema.shape;
+  if (!(schema instanceof z.ZodDiscriminatedUnion)) return undefined;
+  const { discriminator, options } = schema.def;
+  const named = (options as z.ZodType[]).find(
+    (option) => option instanceof z.ZodObject && option.shape[discriminator]?.safeParse(value[discriminator]).success,
+  );
+  return named instanceof z.ZodObject ? named.shape : undefined;
 }
 
 /** The callers choose some names themselves, and long ones. */

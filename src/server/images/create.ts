@@ -4,52 +4,67 @@
 
 import type { DrawingContext } from "../drawing/context.js";
 import { logPrompt, submitDrawing } from "../drawing/draw.js";
-import { toApiError } from "../drawing/errors.js";
+import { toApiError, unsupportedBackground } from "../drawing/errors.js";
 import { assetUrl, type ImageFile, imageFacts } from "../drawing/files.js";
 import { type Drawing, type DrawingRequest, judgeDrawing } from "../drawing/judge.js";
 import { checkModel } from "../drawing/model-name.js";
 import type { ImageSource } from "../drawing/references.js";
+import { unknownWarnings } from "../drawing/unknown-options.js";
 import { json, toBase64, unixSeconds } from "../http/answers.js";
-import { ApiError, errorPayload } from "../http/api-error.js";
+import { errorPayload } from "../http/api-error.js";
 import type { HeldBytes, KeepHeld } from "../http/body.js";
 import type { Caller } from "../http/caller.js";
 import { EventLog } from "../http/event-log.js";
 import type { HttpResponse } from "../http/messages.js";
 import { eventStream } from "../http/sse.js";
-import type { ImageEditBody, ImageEditForm, ImageGenerationBody, ImagesResponse, ImagesStreamEvent } from "./schema.js";
+import {
+  type ImageEditBody,
+  type ImageEditForm,
+  type ImageGenerationBody,
+  type ImagesResponse,
+  type ImagesStreamEvent,
+  imageGenerationBody,
+} from "./schema.js";
 
 export type ImagesContext = DrawingContext & { heldBytes: HeldBytes };
 type Body = ImageGenerationBody | ImageEditBody | ImageEditForm;
 
 /**
  * Draws what a body asks for. Throws ApiError for everything that is wrong with it, and when the queue is full.
+ * @param unknown paths of the body's members that nobody reads
  * @param keepHeld what the body takes in memory is held until a stream is over
  */
 export async function create(
   context: ImagesContext,
   caller: Caller,
-  body: Body,
+  { body, unknown }: { body: Body; unknown: readonly string[] },
   keepHeld: KeepHeld,
 ): Promise<HttpResponse> {
-  checkModel(context.options.modelName, body.model);
-  if (body.background === "transparent") {
-    const message = "got a transparent background, expected opaque or auto: this model draws opaque pictures";
-    throw new ApiError("invalid_request", "unsupported_background", message, { param: "background" });
-  }
+  checkModel(context.options, body.model);
+  if (body.background === "transparent") throw unsupportedBackground("background");
   context.jobs.checkRoom(caller.key);
-  const drawing = await judgeDrawing(context, drawingRequest(body), caller);
+  const drawing = await judgeDrawing(context, drawingRequest(body, unknown), caller);
   logPrompt(context, caller, drawing.request.prompt.text);
   const kind = "images" in body ? "image_edit" : "image_generation";
   if (body.stream) return stream(context, caller, kind, drawing, keepHeld);
   return whole(context, caller, body.response_format === "url", drawing);
 }
 
-function drawingRequest(body: Body): DrawingRequest {
+/** These routes have all their options on the top level. */
+const places = Object.fromEntries(Object.keys(imageGenerationBody.shape).map((option) => [option, option]));
+
+function drawingRequest(body: Body, unknown: readonly string[]): DrawingRequest {
   const given = "images" in body ? body.images : [];
   return {
     prompt: body.prompt,
     truncation: "disabled",
+    negativePrompt: body.negative_prompt,
+    width: body.width,
+    height: body.height,
     size: body.size,
+    aspectRatio: body.aspect_ratio,
+    steps: body.steps,
+    guidance: body.guidance_scale,
     seed: body.seed,
     numImages: body.n ?? 1,
     partialImages: body.stream ? (body.partial_images ?? 0) : 0,
@@ -58,7 +73,8 @@ function drawingRequest(body: Body): DrawingRequest {
       return { from: "url", url: image.image_url, param: `images[${i}].image_url` };
     }),
     output: { type: "image", format: body.output_format ?? "png", quality: body.output_compression ?? 90 },
-    param: (option) => (option === "width" ? "size" : option),
+    warnings: unknownWarnings(unknown, places),
+    param: (option) => (option === "width" && !body.width && !body.height ? "size" : option),
   };
 }
 
@@ -96,6 +112,7 @@ async function whole(
     data,
     ...description(drawing),
     usage: imagesUsage(drawing),
+    ...warnings(drawing),
   } satisfies ImagesResponse);
 }
 
@@ -118,7 +135,8 @@ function stream(
     signal: caller.signal,
     onPartial: (file, { index }) =>
       events.add({ type: `${kind}.partial_image`, partial_image_index: index, ...base(file) }),
-    onImage: async (file) => events.add({ type: `${kind}.completed`, ...base(file), usage: imagesUsage(drawing) }),
+    onImage: async (file) =>
+      events.add({ type: `${kind}.completed`, ...base(file), usage: imagesUsage(drawing), ...warnings(drawing) }),
   });
   keepHeld(
     result
@@ -133,6 +151,10 @@ type StreamError = { type: "error"; error: ReturnType<typeof errorPayload> };
 function description({ request: { width, height }, output }: Drawing) {
   const output_format = output.type === "image" ? output.format : "png";
   return { background: "opaque", output_format, size: `${width}x${height}`, quality: "high" } as const;
+}
+
+function warnings({ request }: Drawing): { warnings?: string[] } {
+  return request.warnings.length > 0 ? { warnings: request.warnings } : {};
 }
 
 /** Latent tokens of the references and of the pictures count as image tokens. */

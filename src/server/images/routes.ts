@@ -1,6 +1,7 @@
 // OpenAI's images routes: `POST /v1/images/generations` and `/v1/images/edits`, in JSON or as a form. Bodies in; what
 // comes of them is not known here.
 
+import { unsupportedMask } from "../drawing/errors.js";
 import { maxServedReferences } from "../drawing/limits.js";
 import { ApiError } from "../http/api-error.js";
 import { type KeepHeld, mediaType, unsupportedType } from "../http/body.js";
@@ -8,7 +9,7 @@ import { type FormPart, withForm } from "../http/forms.js";
 import { takesJson, withJson } from "../http/json.js";
 import type { HttpResponse } from "../http/messages.js";
 import type { Call, Route } from "../http/routes.js";
-import { readAs } from "../http/schema.js";
+import { readAs, unknownMembers } from "../http/schema.js";
 import { create, type ImagesContext } from "./create.js";
 import {
   type ImageEditBody,
@@ -29,8 +30,8 @@ export function imageRoutes(context: ImagesContext): Route[] {
       path: "/v1/images/generations",
       access: "key",
       summary: "OpenAI's image generation",
-      ...takesJson(context.heldBytes, imageGenerationBody, (body, { caller }, keepHeld) =>
-        create(context, caller, body, keepHeld),
+      ...takesJson(context.heldBytes, imageGenerationBody, (body, { caller }, keepHeld, unknown) =>
+        create(context, caller, { body, unknown }, keepHeld),
       ),
       answer,
     },
@@ -43,27 +44,38 @@ export function imageRoutes(context: ImagesContext): Route[] {
       body: { "application/json": imageEditBody, "multipart/form-data": "form" },
       answer,
     },
+    {
+      method: "POST",
+      path: "/v1/images/variations",
+      access: "key",
+      summary: "OpenAI's image variations, which this server does not offer",
+      handle: refuseVariations,
+      answer: {},
+    },
   ];
+}
+
+function refuseVariations(): never {
+  const message = "variations are not offered here: send the picture to /v1/images/edits, with a prompt";
+  throw new ApiError("invalid_request", "variations_not_offered", message);
 }
 
 async function edit(context: ImagesContext, { request, caller }: Call): Promise<HttpResponse> {
   const type = mediaType(request);
-  const use = async (body: ImageEditBody | ImageEditForm, keepHeld: KeepHeld) => {
+  const use = async (body: ImageEditBody | ImageEditForm, keepHeld: KeepHeld, unknown: string[]) => {
     checkEdit(body);
-    return create(context, caller, body, keepHeld);
+    return create(context, caller, { body, unknown }, keepHeld);
   };
   if (type === "application/json") return withJson(request, context.heldBytes, imageEditBody, use);
   if (type !== "multipart/form-data") throw unsupportedType(request, "multipart/form-data or application/json");
-  return withForm(request, context.heldBytes, async (parts, keepHeld) =>
-    use(readAs(imageEditForm, formBody(parts)), keepHeld),
-  );
+  return withForm(request, context.heldBytes, async (parts, keepHeld) => {
+    const body = formBody(parts);
+    return use(readAs(imageEditForm, body), keepHeld, unknownMembers(imageEditForm, body));
+  });
 }
 
 function checkEdit({ images, mask }: ImageEditBody | ImageEditForm): void {
-  if (mask !== undefined && mask !== null) {
-    const message = "got a mask, which this model cannot use: say in the prompt what to change";
-    throw new ApiError("invalid_request", "unsupported_mask", message, { param: "mask" });
-  }
+  if (mask !== undefined && mask !== null) throw unsupportedMask("mask");
   if (images.length > maxServedReferences) {
     const message = `got ${images.length} images, this model takes at most ${maxServedReferences}`;
     throw new ApiError("invalid_request", "too_many_images", message, { param: "images" });

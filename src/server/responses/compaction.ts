@@ -23,7 +23,7 @@ export async function compact(
   caller: Caller,
 ): Promise<CompactionResource> {
   const { model, options } = context;
-  checkModel(options.modelName, body.model);
+  checkModel(options, body.model);
   const read = await runs.readConversation(body, caller);
   if (read.prompts.length === 0 && read.image === null) {
     const message = "got neither input nor previous_response_id with a conversation, expected one to compact";

@@ -2,10 +2,11 @@
 
 import type { DrawingContext } from "../drawing/context.js";
 import type { HeldBytes } from "../http/body.js";
+import type { RequestOptions } from "./request.js";
 import type { ResponseStore } from "./store.js";
 
 export type ResponsesContext = DrawingContext & {
-  options: {
+  options: Pick<RequestOptions, "outputItem"> & {
     /** 32 bytes that seal compacted conversations. */
     stateKey: Uint8Array;
   };

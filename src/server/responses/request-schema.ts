@@ -4,16 +4,8 @@
 // everywhere, never kept: what is echoed or stored later has a known shape and depth.
 
 import { z } from "zod";
-import {
-  maxFramesPerSecond,
-  maxServedFrames,
-  maxServedImages,
-  maxServedPartialImages,
-  maxServedSide,
-  maxServedSteps,
-  minServedSide,
-} from "../drawing/limits.js";
-import { optional, outputFormat } from "../drawing/schema.js";
+import { maxFramesPerSecond, maxServedFrames, maxServedImages, maxServedPartialImages } from "../drawing/limits.js";
+import { guidanceScale, integer, meaningless, optional, outputFormat, seed, side, steps } from "../drawing/schema.js";
 
 const maxTextLength = 10 * 1024 * 1024;
 /** A body's limit; a data URI of a whole picture has to fit into one string. */
@@ -161,22 +153,16 @@ const item = z.preprocess((value) => {
 
 const input = optional(z.union([text, z.array(item)]));
 
-const integer = (least: number, most: number) =>
-  z
-    .int(`expected an integer from ${least} to ${most}`)
-    .min(least, `expected at least ${least}`)
-    .max(most, `expected at most ${most}`);
-
-const side = integer(minServedSide, maxServedSide).multipleOf(16, "expected a multiple of 16");
-
 const responseFormat = z.enum(["url", "b64_json", "data_url"]);
-const outputItem = z.enum(["message", "max", "openai"]);
+export const outputProfiles = ["message", "max", "openai"] as const;
+export type OutputProfile = (typeof outputProfiles)[number];
+const outputItem = z.enum(outputProfiles);
 
 const drawingOptions = {
   width: optional(side),
   height: optional(side),
-  steps: optional(integer(1, maxServedSteps)),
-  guidance_scale: optional(z.number().min(0).max(1000)),
+  steps: optional(steps),
+  guidance_scale: optional(guidanceScale),
   negative_prompt: optional(text),
   response_format: optional(responseFormat),
   output_item: optional(outputItem),
@@ -213,6 +199,11 @@ const imageGenerationTool = z.object({
   output_compression: optional(integer(0, 100)),
   partial_images: optional(integer(0, maxServedPartialImages)),
   n: optional(integer(1, maxServedImages)),
+  // refused unless they ask for nothing
+  background: optional(z.enum(["auto", "opaque", "transparent"])),
+  input_image_mask: optional(z.unknown()),
+  ...{ action: meaningless, input_fidelity: meaningless, model: meaningless, moderation: meaningless },
+  quality: meaningless,
 });
 export type ImageGenerationTool = z.infer<typeof imageGenerationTool>;
 
@@ -260,7 +251,7 @@ const shared = {
 /** The members that only HTTP knows; over a WebSocket they must not appear. */
 export const transportMembers = ["stream", "stream_options", "background"] as const;
 
-/** Body of `POST /v1/responses`. Unknown members on the top level are ignored. */
+/** Body of `POST /v1/responses`. Unknown members on the top level are ignored, and the answer says so. */
 export const createResponseBody = z.object({
   ...shared,
   model: optional(z.string()),
@@ -285,9 +276,11 @@ export const createResponseBody = z.object({
   store: optional(z.boolean()),
   service_tier: optional(z.enum(["auto", "default", "flex", "priority"])),
   top_logprobs: optional(integer(0, 20)),
+  ...{ user: meaningless, prompt_cache_retention: meaningless, context_management: meaningless },
   // extensions
-  seed: optional(integer(0, Number.MAX_SAFE_INTEGER)),
+  seed: optional(seed),
   n: optional(integer(1, maxServedImages)),
+  output_item: optional(outputItem),
   provider_options: optional(providerOptions),
 });
 export type CreateResponseBody = z.infer<typeof createResponseBody>;

@@ -1,12 +1,13 @@
 // What the body of `POST /v1/responses` asks for: what is to be drawn, and how the answer is to look. Refuses what is
 // wrong by the body alone. The rules are those of the contract, one function each.
 
+import { unsupportedBackground, unsupportedMask } from "../drawing/errors.js";
 import type { DrawingRequest } from "../drawing/judge.js";
-import { checkModel } from "../drawing/model-name.js";
+import { checkModel, type ServedNames } from "../drawing/model-name.js";
+import { unknownWarnings } from "../drawing/unknown-options.js";
 import { ApiError } from "../http/api-error.js";
-import type { CreateResponseBody, ImageGenerationTool } from "./request-schema.js";
+import type { CreateResponseBody, ImageGenerationTool, OutputProfile } from "./request-schema.js";
 
-export type OutputProfile = "message" | "max" | "openai";
 export type ResponseFormat = "url" | "b64_json" | "data_url";
 
 /** How the result is to be wrapped. */
@@ -21,6 +22,12 @@ const defaultFrames = 25;
 const defaultFramesPerSecond = 16;
 const defaultQuality = 90;
 
+/** What a server decides about bodies. */
+export type RequestOptions = ServedNames & {
+  /** How pictures are wrapped where nothing of the request says it. */
+  outputItem: OutputProfile;
+};
+
 /** What a body asks for. */
 export type ResponseRequest = {
   presentation: Presentation;
@@ -31,15 +38,19 @@ export type ResponseRequest = {
 /**
  * Reads a body as far as nothing else is needed for that.
  * Throws ApiError: `model_not_found` (404), else `invalid_request`.
- * @param served the name of the served model
+ * @param unknown paths of the body's members that nobody reads
  */
-export function readRequest(served: string, body: CreateResponseBody): ResponseRequest {
-  checkBody(served, body);
-  return { presentation: presentation(body), drawing: drawingOptions(body) };
+export function readRequest(
+  options: RequestOptions,
+  body: CreateResponseBody,
+  unknown: readonly string[],
+): ResponseRequest {
+  checkBody(options, body);
+  return { presentation: presentation(options, body), drawing: drawingOptions(body, unknown) };
 }
 
-function checkBody(served: string, body: CreateResponseBody): void {
-  checkModel(served, body.model);
+function checkBody(names: ServedNames, body: CreateResponseBody): void {
+  checkModel(names, body.model);
   if (body.background && body.store === false) {
     throw refuse(
       "background",
@@ -51,11 +62,12 @@ function checkBody(served: string, body: CreateResponseBody): void {
     throw refuse("text.format", `got the text format ${format}, expected text: this model draws`);
   }
   checkTools(body);
+  checkImageTool(body);
   const { image, video } = body.provider_options ?? {};
-  const isOpenai = (video ?? image)?.output_item === "openai";
-  if (video && isOpenai) {
+  const inBlock = (video ?? image)?.output_item;
+  if (video && (inBlock ?? body.output_item) === "openai") {
     const message = "got output_item openai for a video, expected message or max: that profile has pictures only";
-    throw refuse("provider_options.video.output_item", message);
+    throw refuse(inBlock ? "provider_options.video.output_item" : "output_item", message);
   }
 }
 
@@ -78,11 +90,21 @@ function checkTools({ tools, tool_choice: choice }: CreateResponseBody): void {
   if (!hasImageTool || allowed.some(({ type }) => type !== "image_generation")) throw wants("of allowed tools");
 }
 
-/** How the answer is to look. */
-function presentation(body: CreateResponseBody): Presentation {
+/** What the images routes refuse as well. */
+function checkImageTool(body: CreateResponseBody): void {
+  const tool = imageTool(body);
+  const at = `tools[${body.tools?.indexOf(tool as ImageGenerationTool)}]`;
+  if (tool?.background === "transparent") throw unsupportedBackground(`${at}.background`);
+  if (tool?.input_image_mask) throw unsupportedMask(`${at}.input_image_mask`);
+}
+
+/** How the answer is to look: as the request says, else as the tool it lists is known for, else as the server says. */
+function presentation({ outputItem }: RequestOptions, body: CreateResponseBody): Presentation {
   const { image, video } = body.provider_options ?? {};
   const block = video ?? image;
-  const profile = block?.output_item ?? (imageTool(body) && !video ? "openai" : "message");
+  const asked = block?.output_item ?? body.output_item;
+  const usual = imageTool(body) ? "openai" : outputItem;
+  const profile = asked ?? (video && usual === "openai" ? "message" : usual);
   return { profile, format: block?.response_format ?? "url", progress: block?.progress ?? false };
 }
 
@@ -90,7 +112,18 @@ function imageTool(body: CreateResponseBody): ImageGenerationTool | undefined {
   return (body.tools ?? []).find((tool): tool is ImageGenerationTool => tool.type === "image_generation");
 }
 
-function drawingOptions(body: CreateResponseBody): ResponseRequest["drawing"] {
+/** Where a body has the options that others have on its top level. */
+const places = {
+  ...Object.fromEntries(
+    ["width", "height", "steps", "guidance_scale", "negative_prompt", "output_format", "output_compression"]
+      .concat(["response_format", "partial_images", "progress"])
+      .map((option) => [option, `provider_options.image.${option}`]),
+  ),
+  ...{ num_frames: "provider_options.video.num_frames", frames_per_second: "provider_options.video.frames_per_second" },
+  ...{ seed: "seed", n: "n", output_item: "output_item", size: "provider_options.image.width, with height," },
+};
+
+function drawingOptions(body: CreateResponseBody, unknown: readonly string[]): ResponseRequest["drawing"] {
   const { image, video } = body.provider_options ?? {};
   const tool = imageTool(body);
   const block = video ?? image;
@@ -117,8 +150,10 @@ function drawingOptions(body: CreateResponseBody): ResponseRequest["drawing"] {
           format: image?.output_format ?? tool?.output_format ?? "png",
           quality: image?.output_compression ?? tool?.output_compression ?? defaultQuality,
         },
+    warnings: unknownWarnings(unknown, places),
     param: (option) => {
       if (option === "prompt") return "input";
+      if (option === "seed") return "seed";
       if (option === "size") return `tools[${body.tools?.indexOf(tool as ImageGenerationTool)}].size`;
       return `provider_options.${room}.${option}`;
     },

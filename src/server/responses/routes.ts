@@ -4,6 +4,7 @@
 import { json } from "../http/answers.js";
 import { ApiError } from "../http/api-error.js";
 import type { KeepHeld } from "../http/body.js";
+import type { Caller } from "../http/caller.js";
 import { takesJson } from "../http/json.js";
 import type { HttpResponse } from "../http/messages.js";
 import type { Call, Route } from "../http/routes.js";
@@ -31,7 +32,9 @@ export function responseRoutes(context: ResponsesContext, runs: ResponseRuns): R
       path: "/v1/responses",
       access: "key",
       summary: "Draw pictures or a video from a prompt",
-      ...takesJson(heldBytes, createResponseBody, (body, call, keepHeld) => create(runs, body, call, keepHeld)),
+      ...takesJson(heldBytes, createResponseBody, (body, { caller }, keepHeld, unknown) =>
+        create(runs, { body, unknown }, caller, keepHeld),
+      ),
       answer: { "application/json": responseResource, "text/event-stream": responseEvent },
     },
     {
@@ -84,11 +87,12 @@ export function responseRoutes(context: ResponsesContext, runs: ResponseRuns): R
 
 async function create(
   runs: ResponseRuns,
-  body: CreateResponseBody,
-  { caller }: Call,
+  asked: { body: CreateResponseBody; unknown: readonly string[] },
+  caller: Caller,
   keepHeld: KeepHeld,
 ): Promise<HttpResponse> {
-  const run = await runs.start(body, caller);
+  const { body } = asked;
+  const run = await runs.start(asked, caller);
   // Its input, pictures among it, is kept until it is stored.
   keepHeld(run.done);
   if (body.stream) return eventStream(run.log.follow(-1, caller.signal));

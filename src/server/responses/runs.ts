@@ -38,12 +38,16 @@ export class ResponseRuns {
 
   /**
    * Judges a request and queues it. Throws ApiError for everything that is wrong with it, and when the queue is full.
+   * @param asked a body, and the paths of its members that nobody reads
    * @param remembered responses that only this caller knows; they come before stored ones
    */
-  async start(body: CreateResponseBody, caller: Caller, remembered?: Remembered): Promise<ResponseRun> {
+  async start(
+    { body, unknown }: { body: CreateResponseBody; unknown: readonly string[] },
+    caller: Caller,
+    remembered?: Remembered,
+  ): Promise<ResponseRun> {
     const context = this.#context;
-    const { modelName } = context.options;
-    const { presentation, drawing: asked } = readRequest(modelName, body);
+    const { presentation, drawing: asked } = readRequest(context.options, body, unknown);
     context.jobs.checkRoom(caller.key);
     const items = inputItems(body.input);
     const before = await this.#carriedBy(body.previous_response_id, caller, remembered);
@@ -51,7 +55,7 @@ export class ResponseRuns {
     checkPrompt(turn);
     const { prompt, images, carried } = turn;
     const drawing = await judgeDrawing(context, { ...asked, prompt, images }, caller);
-    const resource = newResource(modelName, body, presentation);
+    const resource = newResource(context.options.modelName, body, presentation);
     const input = storedItems(items);
     const run = new ResponseRun(context, { resource, drawing, presentation, input, carried, caller });
     run.start();

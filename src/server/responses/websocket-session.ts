@@ -7,7 +7,7 @@ import { type HeldBytes, whileHeld } from "../http/body.js";
 import type { Caller } from "../http/caller.js";
 import { parseJson } from "../http/json.js";
 import type { WebSocketConnection, WebSocketEvents } from "../http/messages.js";
-import { readAs } from "../http/schema.js";
+import { readAs, unknownMembers } from "../http/schema.js";
 import type { Carried } from "./conversation.js";
 import { createResponseBody, transportMembers } from "./request-schema.js";
 import type { ResponseRuns } from "./runs.js";
@@ -48,9 +48,9 @@ export function openSession(
   const runTurn = async (data: string | Uint8Array) => {
     let previous: string | null | undefined;
     try {
-      const body = await readFrame(data);
-      previous = body.previous_response_id;
-      const run = await runs.start(body, { ...caller, signal: closed.signal }, (id) => memory.get(id));
+      const frame = await readFrame(data);
+      previous = frame.body.previous_response_id;
+      const run = await runs.start(frame, { ...caller, signal: closed.signal }, (id) => memory.get(id));
       for await (const event of run.log.follow(-1, closed.signal)) {
         if (event.type !== "error") await connection.send(JSON.stringify(event));
       }
@@ -126,5 +126,6 @@ async function readFrame(data: string | Uint8Array) {
     const message = `got ${param}, which has no meaning over a WebSocket: leave it out`;
     throw new ApiError("invalid_request", "invalid_value", message, { param });
   }
-  return readAs(createResponseBody, frame);
+  const { type: _, ...body } = frame;
+  return { body: readAs(createResponseBody, body), unknown: unknownMembers(createResponseBody, body) };
 }
