@@ -39,12 +39,12 @@ function describeRoutes(routes: readonly Route[], { version, keys }: ServerOptio
   };
 }
 
-function describeRoute({ path, summary, body, answer, access }: Route, hasKeys: boolean) {
+function describeRoute(route: Route, hasKeys: boolean) {
+  const { summary, body, answer, access } = route;
+  const parameters = describeParameters(route);
   return {
     summary,
-    ...(path.includes("{id}") && {
-      parameters: [{ name: "id", in: "path", required: true, schema: { type: "string" } }],
-    }),
+    ...(parameters.length > 0 && { parameters }),
     ...(body && {
       requestBody: {
         required: true,
@@ -70,6 +70,14 @@ function describeRoute({ path, summary, body, answer, access }: Route, hasKeys: 
       default: { description: "an error", content: { "application/json": { schema: jsonSchema(errorBody) } } },
     },
   };
+}
+
+function describeParameters({ path, isIdempotent }: Route) {
+  const schema = { type: "string" };
+  return [
+    ...(path.includes("{id}") ? [{ name: "id", in: "path", required: true, schema }] : []),
+    ...(isIdempotent ? [{ name: "Idempotency-Key", in: "header", required: false, schema }] : []),
+  ];
 }
 
 const formSchema = {

@@ -19,6 +19,7 @@ import type { ServerContext, ServerOptions } from "./context.js";
 import { JobQueue } from "./drawing/jobs.js";
 import { modelName } from "./drawing/model-name.js";
 import { checkAddress } from "./http/address.js";
+import { IdempotencyKeys } from "./http/idempotency.js";
 import { readApiKeys } from "./http/keys.js";
 import { type ListenerChoice, listen } from "./http/listen.js";
 import { stderrLog } from "./http/log.js";
@@ -138,6 +139,7 @@ async function start(
     options: serverOptions(options, { modelName: options.modelName ?? name, defaultSize, keys }),
     ...{ engine, model, store, workers, jobs, responses, log },
     heldBytes: { count: 0 },
+    idempotency: new IdempotencyKeys(),
     metrics: createMetrics({
       jobs: () => jobs,
       mediaBytes: () => store.totalBytes,

@@ -9,7 +9,7 @@ import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { CheckpointCopy } from "../cli/checkpoint-copy.js";
 import { readPngText } from "../media/png-text.js";
-import { openServer, parseEvents, postJson, smallRequest, type TestServer } from "./running.js";
+import { listeners, openServer, parseEvents, postJson, smallRequest, type TestServer } from "./running.js";
 import { connect } from "./sockets.js";
 
 const circle = readFileSync(fileURLToPath(new URL("../golden/ref-circle.png", import.meta.url)));
@@ -157,6 +157,75 @@ describe("a server with names and a profile of its own", () => {
     const video = { width: 128, height: 128, steps: 1, num_frames: 2 };
     const { value } = await post("/v1/responses", { input: "a", provider_options: { video } });
     expect(value.output[0].content.map(({ type }: Value) => type)).toEqual(["output_text", "input_video"]);
+  });
+});
+
+describe.each(listeners)("%s: requests that come again", (listener) => {
+  let server: TestServer;
+
+  beforeAll(async () => {
+    server = await openServer({ listener });
+  });
+  afterAll(() => server.end());
+
+  const post = (path: string, body: unknown, headers: Record<string, string>) =>
+    ask(`${server.url}${path}`, body, headers);
+  const images = async () => {
+    const metrics = await (await fetch(`${server.url}/metrics`)).text();
+    return Number(/^daybreak_images_total (\d+)$/m.exec(metrics)?.[1]);
+  };
+
+  test("with their key are drawn once, though the first client has left", async () => {
+    const before = await images();
+    const body = { prompt: "a red circle", width: 256, height: 256, steps: 8 };
+    const key = { "idempotency-key": "8e03978e-40d5-43dd-bc93-6894a57f9324" };
+    // The first client goes away while its picture is drawn.
+    const leaving = new AbortController();
+    const init = { headers: { "content-type": "application/json", ...key }, signal: leaving.signal };
+    const first = fetch(`${server.url}/v1/images/generations`, { ...init, method: "POST", body: JSON.stringify(body) });
+    first.catch(() => undefined);
+    const metrics = async () => (await fetch(`${server.url}/metrics`)).text();
+    await expect.poll(metrics, { interval: 5, timeout: 20_000 }).toMatch(/jobs\{state="running"\} 1/);
+    leaving.abort();
+    const [second, third] = await Promise.all([
+      post("/v1/images/generations", body, key),
+      post("/v1/images/generations", body, key),
+    ]);
+    expect([second?.status, third?.status]).toEqual([200, 200]);
+    expect(third?.text).toBe(second?.text);
+    expect(second?.headers.get("idempotent-replayed")).toBe("true");
+    expect(await images()).toBe(before + 1);
+    const reused = await post("/v1/images/generations", { ...body, steps: 3 }, key);
+    expect(reused.value.error).toMatchObject({ code: "idempotency_key_reused", type: "invalid_request" });
+    expect(reused.status).toBe(400);
+  });
+
+  test("responses, their streams, forms", async () => {
+    const before = await images();
+    const twice = async (path: string, body: object | (() => FormData), key: string) => {
+      const once = async () => {
+        if (typeof body !== "function") return post(path, body, { "idempotency-key": key });
+        const init = { method: "POST", headers: { "idempotency-key": key }, body: body() };
+        return { text: await (await fetch(`${server.url}${path}`, init)).text() };
+      };
+      const [first, second] = [await once(), await once()];
+      expect(second.text).toBe(first.text);
+      return first.text;
+    };
+    const { id } = JSON.parse(await twice("/v1/responses", smallRequest(), "a"));
+    expect(id).toMatch(/^resp_/);
+    const events = parseEvents(await twice("/v1/responses", smallRequest({}, { stream: true }), "b"));
+    expect(events.at(-1)?.type).toBe("response.completed");
+    // A client makes a new boundary each time.
+    const form = () => {
+      const made = new FormData();
+      made.append("image", new Blob([circle]), "circle.png");
+      for (const [name, text] of Object.entries({ prompt: "blue", size: "128x128", steps: "1" }))
+        made.append(name, text);
+      return made;
+    };
+    expect(JSON.parse(await twice("/v1/images/edits", form, "c")).data).toHaveLength(1);
+    expect(await images()).toBe(before + 3);
   });
 });
 

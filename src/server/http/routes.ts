@@ -23,6 +23,8 @@ export type Route = {
   /** One line for the OpenAPI document. */
   summary: string;
   handle: (call: Call) => HttpResponse | Promise<HttpResponse>;
+  /** Whether a request that comes again with the same `Idempotency-Key` gets the same answer. */
+  isIdempotent?: true;
   /** Bodies by media type. */
   body?: Record<string, z.ZodType | "form">;
   /** What a 200 holds by media type; files have no schema. */

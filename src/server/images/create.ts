@@ -15,6 +15,7 @@ import { errorPayload } from "../http/api-error.js";
 import type { HeldBytes, KeepHeld } from "../http/body.js";
 import type { Caller } from "../http/caller.js";
 import { EventLog } from "../http/event-log.js";
+import type { IdempotencyKeys } from "../http/idempotency.js";
 import type { HttpResponse } from "../http/messages.js";
 import { eventStream } from "../http/sse.js";
 import {
@@ -26,7 +27,7 @@ import {
   imageGenerationBody,
 } from "./schema.js";
 
-export type ImagesContext = DrawingContext & { heldBytes: HeldBytes };
+export type ImagesContext = DrawingContext & { heldBytes: HeldBytes; idempotency: IdempotencyKeys };
 type Body = ImageGenerationBody | ImageEditBody | ImageEditForm;
 
 /**

@@ -30,8 +30,9 @@ export function imageRoutes(context: ImagesContext): Route[] {
       path: "/v1/images/generations",
       access: "key",
       summary: "OpenAI's image generation",
-      ...takesJson(context.heldBytes, imageGenerationBody, (body, { caller }, keepHeld, unknown) =>
-        create(context, caller, { body, unknown }, keepHeld),
+      isIdempotent: true,
+      ...takesJson(context.heldBytes, imageGenerationBody, (body, call, keepHeld, unknown) =>
+        context.idempotency.once(call, body, (caller) => create(context, caller, { body, unknown }, keepHeld)),
       ),
       answer,
     },
@@ -40,6 +41,7 @@ export function imageRoutes(context: ImagesContext): Route[] {
       path: "/v1/images/edits",
       access: "key",
       summary: "OpenAI's image edit, of up to 8 images",
+      isIdempotent: true,
       handle: (call) => edit(context, call),
       body: { "application/json": imageEditBody, "multipart/form-data": "form" },
       answer,
@@ -60,11 +62,12 @@ function refuseVariations(): never {
   throw new ApiError("invalid_request", "variations_not_offered", message);
 }
 
-async function edit(context: ImagesContext, { request, caller }: Call): Promise<HttpResponse> {
+async function edit(context: ImagesContext, call: Call): Promise<HttpResponse> {
+  const { request } = call;
   const type = mediaType(request);
   const use = async (body: ImageEditBody | ImageEditForm, keepHeld: KeepHeld, unknown: string[]) => {
     checkEdit(body);
-    return create(context, caller, { body, unknown }, keepHeld);
+    return context.idempotency.once(call, body, (caller) => create(context, caller, { body, unknown }, keepHeld));
   };
   if (type === "application/json") return withJson(request, context.heldBytes, imageEditBody, use);
   if (type !== "multipart/form-data") throw unsupportedType(request, "multipart/form-data or application/json");

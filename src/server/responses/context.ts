@@ -2,6 +2,7 @@
 
 import type { DrawingContext } from "../drawing/context.js";
 import type { HeldBytes } from "../http/body.js";
+import type { IdempotencyKeys } from "../http/idempotency.js";
 import type { RequestOptions } from "./request.js";
 import type { ResponseStore } from "./store.js";
 
@@ -12,4 +13,5 @@ export type ResponsesContext = DrawingContext & {
   };
   responses: ResponseStore;
   heldBytes: HeldBytes;
+  idempotency: IdempotencyKeys;
 };

@@ -25,15 +25,16 @@ const maxListedItems = 100;
 const defaultListedItems = 20;
 
 export function responseRoutes(context: ResponsesContext, runs: ResponseRuns): Route[] {
-  const { heldBytes } = context;
+  const { heldBytes, idempotency } = context;
   return [
     {
       method: "POST",
       path: "/v1/responses",
       access: "key",
       summary: "Draw pictures or a video from a prompt",
-      ...takesJson(heldBytes, createResponseBody, (body, { caller }, keepHeld, unknown) =>
-        create(runs, { body, unknown }, caller, keepHeld),
+      isIdempotent: true,
+      ...takesJson(heldBytes, createResponseBody, (body, call, keepHeld, unknown) =>
+        idempotency.once(call, body, (caller) => create(runs, { body, unknown }, caller, keepHeld)),
       ),
       answer: { "application/json": responseResource, "text/event-stream": responseEvent },
     },
