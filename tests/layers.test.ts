@@ -31,6 +31,7 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["server-drawing", /^src\/server\/drawing\//, 11],
   ["server-responses", /^src\/server\/responses\//, 12],
   ["server-images", /^src\/server\/images\//, 12],
+  ["server-sdapi", /^src\/server\/sdapi\//, 12],
   ["server", /^src\/server\/[^/]+\.ts$/, 13],
   ["cli", /^src\/cli\//, 14],
 ];

@@ -16,6 +16,7 @@ import { responseRoutes } from "./responses/routes.js";
 import { ResponseRuns } from "./responses/runs.js";
 import { openSession } from "./responses/websocket-session.js";
 import { createRouter } from "./routing.js";
+import { sdapiRoutes } from "./sdapi/routes.js";
 import { serviceRoutes } from "./service-routes.js";
 import { studioRoutes } from "./studio.js";
 
@@ -32,6 +33,7 @@ export function createApp(context: ServerContext): App {
   const routes = [
     ...responseRoutes(context, runs),
     ...imageRoutes(context),
+    ...sdapiRoutes(context),
     ...mediaRoutes(context),
     ...serviceRoutes(context),
     ...studioRoutes(),

@@ -5,6 +5,7 @@ import { crc32, deflateSync } from "node:zlib";
 import type { z } from "zod";
 import { imageEditBody, imageGenerationBody } from "../../src/server/images/schema.js";
 import { compactBody, createResponseBody } from "../../src/server/responses/request-schema.js";
+import { img2imgBody, txt2imgBody } from "../../src/server/sdapi/schema.js";
 
 export type Row = {
   name: string;
@@ -310,6 +311,21 @@ export const bodyRows: Row[] = [
     body: { input: prompt, output_item: "openai", provider_options: { video: {} } },
     param: "output_item",
   },
+  ...[
+    { name: "no prompt", body: {}, param: "prompt" },
+    { name: "another model", body: { prompt, override_settings: { sd_model_checkpoint: "v1-5" } }, status: 404 },
+    { name: "too many images", body: { prompt, batch_size: 4, n_iter: 3 }, param: "batch_size" },
+    { name: "a mask", body: { prompt, mask: "AAAA" }, code: "unsupported_mask", param: "mask" },
+    { name: "0 steps", body: { prompt, steps: 0 }, param: "steps" },
+    { name: "a seed of -2", body: { prompt, seed: -2 }, param: "seed" },
+  ].map((row) => ({ ...row, name: `txt2img: ${row.name}`, path: "/sdapi/v1/txt2img" })),
+  ...[
+    { name: "no image", body: { prompt }, param: "init_images" },
+    { name: "9 images", body: { prompt, init_images: repeated(9, "AAAA") }, param: "init_images" },
+    { name: "a URL", body: { prompt, init_images: ["http://127.0.0.1/a.png"] }, code: "reference_invalid" },
+    { name: "no picture", body: { prompt, init_images: ["data:,a"] }, param: "init_images[0]" },
+  ].map((row) => ({ ...row, name: `img2img: ${row.name}`, path: "/sdapi/v1/img2img" })),
+  { name: "another checkpoint", path: "/sdapi/v1/options", body: { sd_model_checkpoint: "v1-5" }, status: 404 },
 ];
 
 function wrongModel() {
@@ -458,6 +474,11 @@ export function schemaRows(): Row[] {
     ...memberRows(compactBody, { model: "m" }).map((row) => ({ ...row, path: `${responses}/compact` })),
     ...memberRows(imageGenerationBody, { prompt }).map((row) => ({ ...row, path: "/v1/images/generations" })),
     ...memberRows(imageEditBody, edited).map((row) => ({ ...row, path: "/v1/images/edits" })),
+    ...memberRows(txt2imgBody, { prompt }).map((row) => ({ ...row, path: "/sdapi/v1/txt2img" })),
+    ...memberRows(img2imgBody, { prompt, init_images: ["data:,"] }).map((row) => ({
+      ...row,
+      path: "/sdapi/v1/img2img",
+    })),
   ];
 }
 

@@ -248,6 +248,10 @@ test("guidance and negative prompt reach a model that takes them, and any model 
     expect(warnings).toBeUndefined();
     const { parameters } = readPngText(Buffer.from(data[0].b64_json, "base64"));
     expect(parameters).toMatch(/^a red circle\nNegative prompt: a blue square\nSteps: 1, CFG scale: 2.5, Seed: 3, /);
+    const txt2img = { prompt: "a red circle", width: 128, height: 128, steps: 20, cfg_scale: 7, seed: 3 };
+    const drawn: Value = await (await postJson(`${server.url}/sdapi/v1/txt2img`, { ...txt2img, steps: 1 })).json();
+    expect(drawn.parameters).toMatchObject({ cfg_scale: 7, steps: 1, seed: 3 });
+    expect(drawn.warnings).toBeUndefined();
   } finally {
     await server.end();
     rmSync(folder, { recursive: true, force: true });

@@ -289,6 +289,38 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
     expect((await call("POST", "/v1/images/variations")).value.error.code).toBe("variations_not_offered");
   });
 
+  test("AUTOMATIC1111's routes", async () => {
+    const asked = { prompt: "a red circle", width: 128, height: 128, steps: 1, seed: 7 };
+    const drawn = await call("POST", "/sdapi/v1/txt2img", { body: { ...asked, batch_size: 2 } });
+    const { all_seeds, infotexts } = JSON.parse(drawn.value.info);
+    expect(all_seeds).toEqual([7, 8]);
+    expect(infotexts[1]).toMatch(/^a red circle\nSteps: 1, .*Seed: 8, Size: 128x128/);
+    const pictures = drawn.value.images.map((image: string) => Buffer.from(image, "base64"));
+    expect(readPngText(pictures[1]).parameters).toBe(infotexts[1]);
+    const same = await call("POST", "/v1/images/generations", { body: { ...asked } });
+    expect(drawn.value.images[0]).toBe(same.value.data[0].b64_json);
+    const init_images = [png.toString("base64"), `data:image/png;base64,${png.toString("base64")}`];
+    const edit = { ...asked, init_images, denoising_strength: 0.7, sampler_name: "DPM++ 2M", width: 130, n_iter: 1 };
+    const edited = await call("POST", "/sdapi/v1/img2img", { body: edit });
+    expect(edited.value.images).toHaveLength(1);
+    expect(edited.value.parameters).toMatchObject({ width: 128, height: 128, steps: 1 });
+    expect(edited.value.warnings).toEqual([
+      "the width is 128 instead of 130",
+      "the sampler is Euler, whatever is asked for",
+      expect.stringMatching(/^denoising_strength is ignored/),
+    ]);
+    const silent = await call("POST", "/sdapi/v1/txt2img", { body: { ...asked, send_images: false } });
+    expect(silent.value.images).toEqual([]);
+    expect((await call("GET", "/sdapi/v1/progress")).value).toMatchObject({ progress: 0, state: { job_count: 0 } });
+    const { value: options } = await call("GET", "/sdapi/v1/options");
+    expect(options.sd_model_checkpoint).toBe(server.modelName);
+    expect((await call("POST", "/sdapi/v1/options", { body: options })).value).toEqual({});
+    const set = await call("POST", "/sdapi/v1/options", { body: { CLIP_stop_at_last_layers: 2 } });
+    expect(set.value.warnings).toEqual([expect.stringMatching(/^"CLIP_stop_at_last_layers" is not known/)]);
+    expect((await call("GET", "/sdapi/v1/sd-models")).value).toMatchObject([{ title: server.modelName }]);
+    expect((await call("GET", "/sdapi/v1/samplers")).value).toMatchObject([{ name: "Euler" }]);
+  });
+
   test("the server itself", async () => {
     expect((await call("GET", "/healthz")).value).toEqual({ status: "ok" });
     expect((await call("GET", "/readyz")).value).toMatchObject({ status: "ready" });

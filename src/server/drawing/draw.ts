@@ -183,12 +183,12 @@ function stepWatcher({ onStep }: DrawingHooks) {
   };
 }
 
-function texts(
-  { options, engine }: DrawingContext,
-  drawing: Drawing,
-  seed: bigint,
-): Record<string, string> | undefined {
-  if (!options.metadata) return undefined;
+function texts(context: DrawingContext, drawing: Drawing, seed: bigint): Record<string, string> | undefined {
+  return context.options.metadata ? pictureTexts(context, drawing, seed) : undefined;
+}
+
+/** How the picture of a seed was made, as the text chunks of its PNG file say it. */
+export function pictureTexts({ options, engine }: DrawingContext, drawing: Drawing, seed: bigint) {
   const { prompt, negativePrompt, width, height, steps, guidance, references } = drawing.request;
   const parameters = {
     ...{ prompt: prompt.text, width, height, steps, seed },

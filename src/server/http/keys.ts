@@ -19,10 +19,10 @@ export class ApiKeys {
   /**
    * Who the caller is: a short name of the key, the same for every request with it.
    * Throws ApiError `authentication_error`.
-   * @param authorization the header, `Bearer KEY`
+   * @param authorization the header, `Bearer KEY`, or `Basic` with the key as the password
    */
   identify(authorization: string | undefined): string {
-    const given = /^Bearer +(\S+) *$/i.exec(authorization ?? "")?.[1];
+    const given = givenKey(authorization);
     if (given === undefined) {
       const got = authorization === undefined ? "no Authorization header" : "an Authorization header of another kind";
       throw unauthorized("missing_api_key", `got ${got}, expected "Authorization: Bearer KEY"`);
@@ -62,6 +62,13 @@ export async function readApiKeys(path: string): Promise<ApiKeys> {
 
 function sha256(text: string): Buffer {
   return createHash("sha256").update(text).digest();
+}
+
+/** AUTOMATIC1111's clients know nothing but Basic. */
+function givenKey(authorization = ""): string | undefined {
+  const [, scheme = "", credentials = ""] = /^(Bearer|Basic) +(\S+) *$/i.exec(authorization) ?? [];
+  if (scheme.toLowerCase() !== "basic") return credentials || undefined;
+  return /^[^:]*:(\S+)$/.exec(Buffer.from(credentials, "base64").toString())?.[1];
 }
 
 function unauthorized(code: string, message: string): ApiError {

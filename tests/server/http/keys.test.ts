@@ -20,6 +20,15 @@ test("each key has a name of its own, that says nothing of it", () => {
   expect(keys.identify("Bearer second-key-0002")).not.toBe(first);
 });
 
+test("a key may be the password of Basic, which is all that some clients know", async () => {
+  const basic = (text: string) => `Basic ${Buffer.from(text).toString("base64")}`;
+  const first = keys.identify("Bearer first-key-0001");
+  for (const text of ["user:first-key-0001", ":first-key-0001"]) expect(keys.identify(basic(text))).toBe(first);
+  for (const text of ["first-key-0001", "first-key-0001:", "a:b:first-key-0001", "", ":"]) {
+    expect((await refusal(() => keys.identify(basic(text)))).status, text).toBe(401);
+  }
+});
+
 test.each([
   [undefined, "missing_api_key"],
   ["", "missing_api_key"],
