@@ -200,7 +200,7 @@ function serverOptions(
   const { stateKey } = options;
   return {
     ...known,
-    modelAliases: options.modelAliases ?? [],
+    modelAliases: [...new Set(options.modelAliases)].filter((name) => name !== known.modelName),
     anyModel: options.anyModel ?? false,
     outputItem: options.outputItem ?? "message",
     publicUrl: options.publicUrl?.replace(/\/+$/, ""),

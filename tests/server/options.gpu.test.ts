@@ -30,7 +30,7 @@ describe("a server with names and a profile of its own", () => {
 
   beforeAll(async () => {
     server = await openServer({
-      ...{ modelName: "org/shapes", modelAliases: ["gpt-image-1", "other/name"], outputItem: "openai" },
+      ...{ modelName: "org/shapes", modelAliases: ["gpt-image-1", "other/name", "org/shapes"], outputItem: "openai" },
       defaultSize: { width: 256, height: 256 },
     });
   });
