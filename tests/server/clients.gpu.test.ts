@@ -387,6 +387,31 @@ describe.each(listeners)("forms on %s", (listener) => {
     expect(await sized(value.data[0].b64_json)).toBe("128x128");
   });
 
+  test("OpenAI's .NET SDK: GenerateImageEdit, by System.Net.Http's MultipartFormDataContent", async () => {
+    const boundary = "=_k1Tn7zq=4Zk0";
+    const text = "Content-Type: text/plain; charset=utf-8\r\nContent-Disposition: form-data; name";
+    const chunks = [
+      `--${boundary}\r\nContent-Disposition: form-data; name=image; filename=circle.png; filename*=utf-8''circle.png\r\n\r\n`,
+      circle,
+      ...Object.entries({ prompt: "make it blue", model: "gpt-image-1", n: "1", size: "128x128" }).map(
+        ([name, value]) => `\r\n--${boundary}\r\n${text}=${name}\r\n\r\n${value}`,
+      ),
+      `\r\n--${boundary}--\r\n`,
+    ];
+    const headers = {
+      ...{
+        accept: "application/json",
+        "user-agent": "OpenAI/2.7.0 (.NET 9.0.0; Linux)",
+        authorization: "Bearer unused",
+      },
+      "content-type": `multipart/form-data; boundary="${boundary}"`,
+    };
+    const body = Buffer.concat(chunks.map((chunk) => Buffer.from(chunk as string)));
+    const { status, value } = await send("POST", "/v1/images/edits", headers, body);
+    expect(status, JSON.stringify(value)).toBe(200);
+    expect(await sized(value.data[0].b64_json)).toBe("128x128");
+  });
+
   test("OpenAI's .NET SDK: GenerateImageVariation", async () => {
     const boundary = '"=_variations"';
     const { status, value } = await send(
