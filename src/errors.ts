@@ -7,6 +7,9 @@ export const errorCodes = [
   // the checkpoint folder and its config files
   "model.not_found", // the folder (or address) holds no checkpoint
   "model.part_missing", // a component folder or file is missing
+  "model.lfs_pointer", // a clone without Git LFS: the file itself was not fetched
+  "model.hash_mismatch", // a file is not the one that was published
+  "model.hash_unknown", // nothing says what the files should be
   "model.config_invalid", // a config file is no JSON, lacks a field, or has an absurd value
   "model.architecture_unsupported", // the checkpoint is of another architecture
   "model.tokenizer_invalid",

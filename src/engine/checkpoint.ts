@@ -42,23 +42,38 @@ export type Checkpoint = {
  */
 export async function openModel(source: CheckpointSource, families: readonly Family[] = allFamilies): Promise<Model> {
   const path = "model_index.json";
-  if (!(await source.list()).includes(path)) {
-    throw new DaybreakError(
-      "model.not_found",
-      "there is no model_index.json: expected a checkpoint folder of diffusers' layout (model_index.json beside transformer/, vae/, text_encoder/)",
-    );
+  const present = await source.list();
+  if (!present.includes(path)) {
+    throw new DaybreakError("model.not_found", `there is no model_index.json${insteadOfIndex(present)}`);
   }
   const supported = families.map((family) => `${family.name} (${family.implements})`).join(" or ");
   const classes = families.flatMap((family) => family.classes);
   const fields = configFields(path, await readJson(source, path), supported);
   const className = fields.raw("_class_name");
-  if (typeof className !== "string") fields.invalid("_class_name", classes.map((name) => `"${name}"`).join(" or "));
-  fields.oneOf("_class_name", classes);
-  const family = families.find((known) => known.classes.includes(className as string)) as Family;
+  const expected = classes.map((name) => `"${name}"`).join(" or ");
+  if (typeof className !== "string") return fields.invalid("_class_name", expected);
+  const family = families.find((known) => known.classes.some((pattern) => isOfClass(className, pattern)));
+  if (!family) return fields.unsupported("_class_name", expected);
   return { family: family.name, ...(await family.open(source, supported)) };
 }
 
 /**
+function isOfClass(className: string, pattern: string): boolean {
+  return pattern.endsWith("*") ? className.startsWith(pattern.slice(0, -1)) : className === pattern;
+}
+
+/** What is there where model_index.json is not, and what to do about it. */
+function insteadOfIndex(present: readonly string[]): string {
+  const layout = "a checkpoint folder of diffusers' layout (model_index.json beside transformer/, vae/, text_encoder/)";
+  if (present.length === 0) return `, the folder is empty: expected ${layout}`;
+  const below = present.find((path) => path.endsWith("/model_index.json"));
+  if (below !== undefined) return ` here but there is ${below}: give the folder ${below.split("/")[0]}/ in this one`;
+  const parts = ["transformer", "text_encoder", "vae"].filter((part) => present.includes(`${part}/config.json`));
+  if (parts.length > 0) return ` beside ${parts.map((part) => `${part}/`).join(", ")}: fetch that file`;
+  if (present.includes("config.json")) return `: this is a single component, give the folder that holds it`;
+  return `: expected ${layout}`;
+}
+
  * Opens a checkpoint's files and checks every config field and tensor. `families` as {@link openModel} takes them.
  * Errors: `model.*`, `safetensors.*`, `weights.*`, those of the source.
  */

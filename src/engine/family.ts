@@ -17,7 +17,7 @@ import type { WeightSet } from "./weights/upload.js";
 export type Family = {
   /** For people. */
   name: string;
-  /** `_class_name`s of model_index.json that are its own. */
+  /** `_class_name`s of model_index.json that are its own; "Name*" stands for all that begin with Name. */
   classes: readonly string[];
   /** The classes that it implements, for messages. */
   implements: string;

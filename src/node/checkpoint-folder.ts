@@ -1,9 +1,9 @@
-// A checkpoint folder on disk as a CheckpointSource: the only place where weights meet the file system.
-// Knows nothing of formats. A file is opened once and kept open, and read by position, never whole. Symbolic links are
+// A checkpoint folder on disk as a CheckpointSource: the only place where weights meet the file system. The folder may be
+// that of a repository in a hub's cache, which keeps the checkpoint in a folder of its own. Knows nothing of formats. A file is opened once and kept open, and read by position, never whole. Symbolic links are
 // followed, because download caches keep a checkpoint's files as links; FIFOs and devices are refused, since opening
 // one can block for ever.
 
-import { type FileHandle, open, readdir, stat } from "node:fs/promises";
+import { type FileHandle, lstat, open, readdir, readFile, readlink, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { type CheckpointSource, staysInside } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
@@ -12,16 +12,20 @@ import { DaybreakError } from "../errors.js";
 const maxFiles = 10_000;
 
 export type FolderSource = Required<CheckpointSource> & {
+  /** Where the files are: what was asked for, or in a hub's cache the folder of a snapshot. */
+  folder: string;
   /** Closes the files; reads that are under way finish first, later ones fail. */
   close(): Promise<void>;
 };
 
 /**
- * Opens a checkpoint folder of diffusers' layout (`model_index.json` beside `transformer/`, `vae/`, …).
+ * Opens a checkpoint folder of diffusers' layout (`model_index.json` beside `transformer/`, `vae/`, …), or the one that is
+ * current in a repository's folder of a hub's cache (`models--owner--name`).
  * Errors: `model.not_found` if there is no such folder; reading: `model.part_missing`, `file.unreadable`.
  */
-export async function folderSource(dir: string): Promise<FolderSource> {
-  await checkFolder(dir);
+export async function folderSource(asked: string): Promise<FolderSource> {
+  await checkFolder(asked);
+  const dir = await checkpointFolder(asked);
   const files = new Map<string, Promise<{ handle: FileHandle; size: number }>>();
   let closed = false;
 
@@ -48,6 +52,7 @@ export async function folderSource(dir: string): Promise<FolderSource> {
   };
 
   return {
+    folder: dir,
     list: () => listFiles(dir),
     readInto,
     read: async (path, begin, end) => {
@@ -83,6 +88,39 @@ async function checkFolder(dir: string): Promise<void> {
   );
 }
 
+/** A hub's cache holds `snapshots/COMMIT/` with the files, and in `refs/main` which commit is meant. */
+async function checkpointFolder(dir: string): Promise<string> {
+  const names = await namesIn(dir);
+  if (names.includes("model_index.json")) return dir;
+  const repositories = names.filter((name) => name.startsWith("models--"));
+  if (repositories.length > 0) {
+    const folders = repositories.slice(0, 3).map((name) => join(dir, name));
+    throw new DaybreakError(
+      "model.not_found",
+      `${dir} is a hub's cache: give one folder in it, such as ${folders.join(", ")}`,
+    );
+  }
+  if (!names.includes("snapshots") || !(names.includes("refs") || names.includes("blobs"))) return dir;
+  const snapshots = await namesIn(join(dir, "snapshots"));
+  const main = await readFile(join(dir, "refs", "main"), "utf8").then(
+    (text) => text.trim(),
+    () => undefined,
+  );
+  const chosen = main ?? (snapshots.length === 1 ? snapshots[0] : undefined);
+  if (chosen !== undefined && snapshots.includes(chosen)) return join(dir, "snapshots", chosen);
+  const found = snapshots.length === 0 ? "holds nothing" : `holds ${snapshots.slice(0, 5).join(", ")}`;
+  const wanted =
+    main === undefined ? "there is no refs/main to choose by" : `refs/main names ${JSON.stringify(main.slice(0, 64))}`;
+  throw new DaybreakError(
+    "model.not_found",
+    `${dir} is a repository of a hub's cache whose snapshots/ ${found}, and ${wanted}: fetch it again, or give a folder in snapshots/`,
+  );
+}
+
+async function namesIn(dir: string): Promise<string[]> {
+  return (await readdir(dir).catch(() => [])).sort();
+}
+
 async function openFile(dir: string, path: string): Promise<{ handle: FileHandle; size: number }> {
   if (!staysInside(path)) {
     throw new DaybreakError("file.unreadable", `${JSON.stringify(path)} is no path inside the checkpoint ${dir}`);
@@ -96,7 +134,9 @@ async function openFile(dir: string, path: string): Promise<{ handle: FileHandle
     if (cause instanceof DaybreakError) throw cause;
     const { code, message } = cause as NodeJS.ErrnoException;
     if (code === "ENOENT" || code === "ENOTDIR") {
-      throw new DaybreakError("model.part_missing", `the checkpoint ${dir} has no file ${path}: fetch it`, { cause });
+      const target = await readlink(fullPath).catch(() => undefined);
+      const what = target === undefined ? "has no file" : `has a link to ${target}, where nothing is, as`;
+      throw new DaybreakError("model.part_missing", `the checkpoint ${dir} ${what} ${path}: fetch it`, { cause });
     }
     throw new DaybreakError("file.unreadable", `${fullPath} cannot be read: ${message}`, { cause });
   }
@@ -111,8 +151,10 @@ async function listFiles(dir: string): Promise<string[]> {
     });
     for (const name of names) {
       if (name.startsWith(".")) continue;
-      const info = await stat(join(dir, prefix, name)).catch(() => undefined); // a dangling link is no file
-      if (info?.isFile()) paths.push(prefix + name);
+      const full = join(dir, prefix, name);
+      const info = await stat(full).catch(() => lstat(full).catch(() => undefined));
+      // A link to nothing stands for a file that was not fetched or was cleared away: reading it says so.
+      if (info?.isFile() || info?.isSymbolicLink()) paths.push(prefix + name);
       if (info?.isDirectory() && deeper) await visit(`${prefix}${name}/`, false);
       if (paths.length > maxFiles) {
         throw new DaybreakError(

@@ -43,10 +43,17 @@ describe("folderSource", () => {
     await source.close();
   });
 
-  it("follows links to files as download caches have them, and lists neither dangling nor hidden nor deeper ones", async () => {
+  it("follows links to files as download caches have them, and lists neither hidden nor deeper ones", async () => {
     const source = await folderSource(join(dir, "m"));
-    expect(await source.list()).toEqual(["model_index.json", "part/a.bin", "part/linked.bin"]);
+    expect(await source.list()).toEqual(["model_index.json", "part/a.bin", "part/dangling.bin", "part/linked.bin"]);
     expect(new TextDecoder().decode(await source.read("part/linked.bin", 0, 99))).toBe("outside");
+    await source.close();
+  });
+
+  it("says of a link that nothing is where it leads", async () => {
+    const source = await folderSource(join(dir, "m"));
+    const { message } = await failure(source.read("part/dangling.bin", 0, 1), "model.part_missing");
+    expect(message).toContain(`has a link to ${join(dir, "nowhere")}, where nothing is, as part/dangling.bin`);
     await source.close();
   });
 
@@ -68,6 +75,55 @@ describe("folderSource", () => {
   it("says that a folder is not there", async () => {
     expect((await failure(folderSource(join(dir, "none")), "model.not_found")).message).toContain(join(dir, "none"));
     await failure(folderSource(join(dir, "outside.bin/x")), "model.not_found");
+  });
+
+  describe("in a hub's cache", () => {
+    const commits = ["0123456789012345678901234567890123456789", "abcdefabcdefabcdefabcdefabcdefabcdefabcd"] as const;
+    /** A repository of the cache with these snapshots; `main` is what refs/main says. */
+    const repository = (name: string, snapshots: readonly string[], main?: string): string => {
+      const root = join(dir, "hub", `models--owner--${name}`);
+      mkdirSync(join(root, "blobs"), { recursive: true });
+      mkdirSync(join(root, "refs"));
+      mkdirSync(join(root, "snapshots"));
+      if (main !== undefined) writeFileSync(join(root, "refs/main"), main);
+      for (const commit of snapshots) {
+        mkdirSync(join(root, "snapshots", commit));
+        writeFileSync(join(root, "blobs", `of-${commit}`), commit);
+        symlinkSync(`../../blobs/of-${commit}`, join(root, "snapshots", commit, "model_index.json"));
+      }
+      return root;
+    };
+    const indexOf = async (folder: string) => {
+      const source = await folderSource(folder);
+      const text = new TextDecoder().decode(await source.read("model_index.json", 0, 99));
+      expect(source.folder).toBe(join(folder, "snapshots", text));
+      await source.close();
+      return text;
+    };
+
+    it("a repository stands for the snapshot that refs/main names, or for its only one", async () => {
+      expect(await indexOf(repository("two", commits, `${commits[1]}\n`))).toBe(commits[1]);
+      expect(await indexOf(repository("one", [commits[0]]))).toBe(commits[0]);
+    });
+
+    it.each([
+      ["gone", [commits[0]], commits[1], new RegExp(`holds ${commits[0]}, and refs/main names "${commits[1]}"`)],
+      ["many", commits, undefined, new RegExp(`holds ${commits.join(", ")}, and there is no refs/main`)],
+      ["none", [], undefined, /snapshots\/ holds nothing, and there is no refs\/main/],
+      ["evil", [commits[0]], "../../..", /refs\/main names "\.\.\/\.\.\/\.\."/],
+    ] as const)(
+      "a repository without its snapshot says what is missing: %s",
+      async (name, snapshots, main, message) => {
+        expect((await failure(folderSource(repository(name, snapshots, main)), "model.not_found")).message).toMatch(
+          message,
+        );
+      },
+    );
+
+    it("the cache itself is no checkpoint", async () => {
+      const { message } = await failure(folderSource(join(dir, "hub")), "model.not_found");
+      expect(message).toMatch(/is a hub's cache: give one folder in it, such as .*models--owner--/);
+    });
   });
 
   it("gives up on a folder that is no checkpoint but holds thousands of files", async () => {

@@ -5,7 +5,8 @@ import type { Family } from "../family.js";
 
 const flux2 = {
   name: "FLUX.2 [klein]",
-  classes: ["Flux2KleinPipeline"],
+  // Its siblings (Flux2KleinInpaintPipeline, …) are other ways of using the same parts.
+  classes: ["Flux2KleinPipeline", "Flux2Klein*"],
   implements: "Flux2KleinPipeline: Flux2Transformer2DModel, AutoencoderKLFlux2, Qwen3ForCausalLM",
 };
 

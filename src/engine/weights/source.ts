@@ -89,9 +89,23 @@ export async function readRangeInto(
   return count;
 }
 
+/** A Git LFS pointer is no longer than that. */
+export const lfsPointerBytes = 1024;
+
+/** The error for a file that begins with these bytes, if they are a pointer: what a clone leaves where Git LFS is missing. */
+export function lfsPointer(path: string, bytes: Uint8Array): DaybreakError | undefined {
+  const text = new TextDecoder().decode(bytes.subarray(0, lfsPointerBytes));
+  if (!text.startsWith("version https://git-lfs.github.com/spec/")) return undefined;
+  const size = /^size (\d{1,15})$/m.exec(text)?.[1];
+  return new DaybreakError(
+    "model.lfs_pointer",
+    `${path} is a Git LFS pointer, which stands for a file${size === undefined ? "" : ` of ${size} bytes`} that was not fetched: run "git lfs install" and "git lfs pull" in the checkpoint's folder, or fetch the file itself`,
+  );
+}
+
 /**
  * Parses a JSON file. `code` is the error for a file that is too long, is no UTF-8 or no JSON.
- * Errors: `code` (default `model.config_invalid`); those of {@link readRange}.
+ * Errors: `code` (default `model.config_invalid`); `model.lfs_pointer`; those of {@link readRange}.
  */
 export async function readJson(
   source: CheckpointSource,
@@ -106,6 +120,8 @@ export async function readJson(
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch (cause) {
+    const pointer = lfsPointer(path, bytes);
+    if (pointer) throw pointer;
     throw new DaybreakError(code, `${path} is no JSON: ${oneLine(cause)}; fetch the file again`, { cause });
   }
 }

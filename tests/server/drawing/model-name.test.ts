@@ -20,6 +20,8 @@ test.each([
   ["/models/tiny-shapes", {}, "tiny-shapes"],
   ["/models/tiny-shapes/", {}, "tiny-shapes"],
   [hub, {}, "black-forest-labs/FLUX.2-klein-4B"],
+  ["/cache/models--black-forest-labs--FLUX.2-klein-4B", {}, "black-forest-labs/FLUX.2-klein-4B"],
+  ["/cache/models--org--name/other", {}, "other"],
   [`${hub}/`, { _name_or_path: "other/name" }, "black-forest-labs/FLUX.2-klein-4B"],
   ["/models/mine", { _name_or_path: "black-forest-labs/FLUX.2-klein-9B" }, "black-forest-labs/FLUX.2-klein-9B"],
   ["/models/mine", { _name_or_path: "/home/somebody/secret" }, "mine"],

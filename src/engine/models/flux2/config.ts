@@ -68,7 +68,11 @@ const componentClasses: Record<string, readonly string[]> = {
  * Errors: `model.architecture_unsupported`, `model.part_missing` (a component is null), `model.config_invalid`.
  */
 function parseModelIndex(fields: ConfigFields): ModelIndex {
-  fields.oneOf("_class_name", ["Flux2KleinPipeline"]);
+  const className = fields.raw("_class_name");
+  // What Flux2KleinKVPipeline computes with references is something else: they do not see the picture.
+  if (typeof className !== "string" || !/^Flux2Klein(?!KV)\w*$/.test(className)) {
+    fields.unsupported("_class_name", '"Flux2KleinPipeline" or one that computes the same');
+  }
   for (const [component, classes] of Object.entries(componentClasses)) {
     const value = fields.raw(component) ?? [null, null];
     if (!Array.isArray(value) || value.length !== 2) fields.invalid(component, `["library", ${quote(classes[0])}]`);
@@ -85,7 +89,7 @@ function parseModelIndex(fields: ConfigFields): ModelIndex {
       );
     }
   }
-  return { className: "Flux2KleinPipeline", isDistilled: fields.boolean("is_distilled", false) };
+  return { className: className as string, isDistilled: fields.boolean("is_distilled", false) };
 }
 
 /**

@@ -3,7 +3,7 @@
 // that it states before that number was compared with a limit, and a byte is served only after the whole header held.
 
 import { assert, DaybreakError } from "../../../errors.js";
-import { type CheckpointSource, isRecord, oneLine, quote, readRange } from "../source.js";
+import { type CheckpointSource, isRecord, lfsPointer, lfsPointerBytes, oneLine, quote, readRange } from "../source.js";
 import { type Container, type TensorEntry, truncated } from "./container.js";
 
 /** The format's own limit on the header. */
@@ -89,7 +89,7 @@ type Header = { tensors: Map<string, TensorEntry>; metadata: Map<string, string>
 export const safetensors: Container = { suffix: ".safetensors", open: openFile };
 
 async function openFile(source: CheckpointSource, path: string): Promise<Map<string, TensorEntry>> {
-  const headerBytes = checkHeaderLength(await readRange(source, path, 0, 8), path);
+  const headerBytes = await readHeaderLength(source, path);
   const header = parseHeader(await readRange(source, path, 8, 8 + headerBytes), headerBytes, path);
   // A source has no file sizes: the last byte must be there and one after it must not.
   const lastByte = header.fileBytes - 1;
@@ -99,7 +99,10 @@ async function openFile(source: CheckpointSource, path: string): Promise<Map<str
   return header.tensors;
 }
 
-function checkHeaderLength(bytes: Uint8Array, path: string): number {
+async function readHeaderLength(source: CheckpointSource, path: string): Promise<number> {
+  const bytes = await readRange(source, path, 0, lfsPointerBytes);
+  const pointer = lfsPointer(path, bytes);
+  if (pointer) throw pointer;
   if (bytes.length < 8) throw truncated(path, 8, bytes.length);
   const length = new DataView(bytes.buffer, bytes.byteOffset, 8).getBigUint64(0, true);
   if (length > BigInt(maxHeaderBytes)) {
@@ -139,7 +142,9 @@ function parseHeader(bytes: Uint8Array, headerBytes: number, path: string): Head
   return { tensors, metadata, fileBytes: checkCoverage(tensors, path, dataBegin) };
 }
 
+/** The reference reader takes null for none. */
 function parseMetadata(value: unknown, path: string): Map<string, string> {
+  if (value === null) return new Map();
   if (!isRecord(value)) throw invalid(path, `has __metadata__ ${quote(value)}, expected an object of strings`);
   for (const [key, text] of Object.entries(value)) {
     if (typeof text !== "string")

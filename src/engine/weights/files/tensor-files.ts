@@ -5,6 +5,7 @@ import { assert, DaybreakError } from "../../../errors.js";
 import { type CheckpointSource, isRecord, quote, readJson, readRange, staysInside } from "../source.js";
 import { respelled, type TensorFileStem } from "../spellings.js";
 import { type Container, type TensorEntry, truncated } from "./container.js";
+import { findTensorFiles, insteadOfWeights } from "./file-names.js";
 import { safetensors } from "./safetensors.js";
 
 /** The formats, in the order in which a component's files are looked for. */
@@ -16,13 +17,15 @@ export type TensorFileSet = {
   /** The component's folder, for messages. */
   folder: string;
   tensors: Map<string, TensorEntry>;
+  /** Digests of those that were read as a whole, see digest.ts. */
+  digests: Map<string, string>;
   /** Bytes [byteBegin, byteEnd) of a tensor. */
   read(name: string, byteBegin: number, byteEnd: number, signal?: AbortSignal): Promise<Uint8Array>;
 };
 
 /**
  * Opens a component's tensors: the file `folder/stem` in one of the formats where that exists, else the shards that its
- * index names. Reads the headers and probes each file's end; no tensor is read.
+ * index names, else shards without one, else a variant of these (file-names.ts). Reads the headers and probes each file's end; no tensor is read.
  * @param wanted names of the tensors that are looked for: they tell how the files spell theirs
  * Errors: `model.part_missing`, `safetensors.*`, and those of the source.
  */
@@ -37,6 +40,7 @@ export async function openTensorFiles(
     source,
     folder,
     tensors,
+    digests: new Map(),
     read: (name, ...range) => readTensor(source, tensors.get(name), name, ...range),
   };
 }
@@ -47,22 +51,24 @@ async function openEntries(
   stem: TensorFileStem,
 ): Promise<Map<string, TensorEntry>> {
   const present = new Set(await source.list());
-  const looked: string[] = [];
   for (const container of containers) {
-    const single = `${folder}/${stem}${container.suffix}`;
-    const index = `${single}.index.json`;
-    if (present.has(single)) return container.open(source, single);
-    if (present.has(index)) return openShards(source, container, folder, index, present);
-    looked.push(single, index);
+    const found = findTensorFiles(present, folder, stem, container.suffix);
+    if (found?.kind === "single") return container.open(source, found.path);
+    if (found?.kind === "index") return openIndexed(source, container, folder, found.path, present);
+    if (found?.kind === "shards") return (await openShards(source, container, folder, found.names)).tensors;
   }
+  const looked = containers.flatMap(({ suffix }) => [
+    `${folder}/${stem}${suffix}`,
+    `${folder}/${stem}${suffix}.index.json`,
+  ]);
   throw new DaybreakError(
     "model.part_missing",
-    `the checkpoint has neither ${looked.join(" nor ")}: fetch the folder ${folder}/`,
+    `the checkpoint has neither ${looked.join(" nor ")}${insteadOfWeights(present, folder)}: fetch the folder ${folder}/`,
   );
 }
 
-/** Shards are opened one after the other: a header may be large, and there are few of them. */
-async function openShards(
+/** Shards that an index names: all must be there, and hold what it says. */
+async function openIndexed(
   source: CheckpointSource,
   container: Container,
   folder: string,
@@ -70,16 +76,36 @@ async function openShards(
   present: Set<string>,
 ): Promise<Map<string, TensorEntry>> {
   const weightMap = await readIndex(source, index);
+  const names = new Set(weightMap.values());
+  for (const shard of names) {
+    if (present.has(shardPath(folder, shard, index))) continue;
+    throw new DaybreakError(
+      "safetensors.shard_missing",
+      `${index} names ${quote(shard)}, which the checkpoint does not have: fetch that file`,
+    );
+  }
+  const { tensors, shards } = await openShards(source, container, folder, names);
+  for (const [name, shard] of weightMap) {
+    if (shards.get(name) === shard) continue;
+    throw new DaybreakError(
+      "safetensors.index_invalid",
+      `${index} places tensor ${quote(name)} in ${quote(shard)}, which lacks it: index and shards are of different checkpoints`,
+    );
+  }
+  return tensors;
+}
+
+/** Opened one after the other: a header may be large, and there are few of them. */
+async function openShards(
+  source: CheckpointSource,
+  container: Container,
+  folder: string,
+  names: Iterable<string>,
+): Promise<{ tensors: Map<string, TensorEntry>; shards: Map<string, string> }> {
   const tensors = new Map<string, TensorEntry>();
   const shards = new Map<string, string>(); // tensor → the shard that describes it
-  for (const shard of new Set(weightMap.values())) {
-    const path = shardPath(folder, shard, index);
-    if (!present.has(path)) {
-      throw new DaybreakError(
-        "safetensors.shard_missing",
-        `${index} names ${quote(shard)}, which the checkpoint does not have: fetch that file`,
-      );
-    }
+  for (const shard of names) {
+    const path = `${folder}/${shard}`;
     for (const entry of (await container.open(source, path)).values()) {
       const other = tensors.get(entry.name);
       if (other) {
@@ -92,14 +118,7 @@ async function openShards(
       shards.set(entry.name, shard);
     }
   }
-  for (const [name, shard] of weightMap) {
-    if (shards.get(name) === shard) continue;
-    throw new DaybreakError(
-      "safetensors.index_invalid",
-      `${index} places tensor ${quote(name)} in ${quote(shard)}, which lacks it: index and shards are of different checkpoints`,
-    );
-  }
-  return tensors;
+  return { tensors, shards };
 }
 
 /** Tensor name → shard, from the `weight_map` of an index file. */

@@ -308,6 +308,14 @@ describe("absurd values are refused with the field's name", () => {
   });
 });
 
+describe("pipelines that use the same parts in other ways", () => {
+  it.each(["Flux2KleinPipeline", "Flux2KleinInpaintPipeline", "Flux2KleinImg2ImgPipeline"])("%s", async (name) => {
+    const source = withJson(indexPath, (json) => Object.assign(json, { _class_name: name }));
+    expect((await openModel(source)).family).toBe("FLUX.2 [klein]");
+    expect((await loadConfigs(source, supported)).modelIndex.className).toBe(name);
+  });
+});
+
 describe("another architecture is named, with what runs here", () => {
   const cases: Case[] = [
     ...["FluxPipeline", "StableDiffusionXLPipeline", "Flux2Pipeline", "QwenImagePipeline", "Flux2KleinKVPipeline"].map(

@@ -63,6 +63,15 @@ describe("a valid file", () => {
     await failure(openOne(rawSafetensors(header, data11)), "safetensors.header_invalid");
   });
 
+  it("may say that its metadata are null, as the reference reader takes it", async () => {
+    const header = { __metadata__: null, a: { dtype: "F32", shape: [2], data_offsets: [0, 8] } };
+    expect((await openOne(rawSafetensors(header, data11.slice(0, 8)))).tensors.size).toBe(1);
+    await failure(
+      openOne(rawSafetensors({ ...header, __metadata__: [] }, data11.slice(0, 8))),
+      "safetensors.header_invalid",
+    );
+  });
+
   it("may call a tensor __proto__ or constructor, which is a name like any other", async () => {
     const header =
       '{"__proto__":{"dtype":"U8","shape":[5],"data_offsets":[0,5]},"constructor":{"dtype":"U8","shape":[6],"data_offsets":[5,11]}}';
@@ -112,7 +121,14 @@ describe("a file that is not valid", () => {
   const one = (entry: unknown) => rawSafetensors({ a: entry }, data11);
   const deep = `{"a":${"[".repeat(100_000)}${"]".repeat(100_000)}}`;
 
+  const pointer = `version https://git-lfs.github.com/spec/v1\noid sha256:${"0".repeat(64)}\nsize 4136192\n`;
   const cases: [string, Uint8Array, ErrorCode, RegExp][] = [
+    [
+      "a pointer of Git LFS",
+      textBytes(pointer),
+      "model.lfs_pointer",
+      /^part\/model.safetensors is a Git LFS pointer, which stands for a file of 4136192 bytes .* "git lfs pull"/,
+    ],
     ["empty", new Uint8Array(0), "safetensors.truncated", /ends at byte 0, expected at least 8/],
     ["cut in the header's length", whole.slice(0, 7), "safetensors.truncated", /ends at byte 7/],
     ["cut in the header", whole.slice(0, 50), "safetensors.truncated", /ends at byte 50/],
