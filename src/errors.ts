@@ -26,6 +26,8 @@ export const errorCodes = [
   "weights.shape_mismatch",
   "weights.dtype_unsupported",
   "weights.non_finite", // NaN or infinities in a tensor
+  "weights.all_zero", // a matrix of nothing but zeros
+  "weights.changed", // the files are not what they were when they were first read
   // what a caller asks for
   "request.size_invalid",
   "request.steps_invalid",

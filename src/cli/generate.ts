@@ -2,7 +2,7 @@
 // names of the files and what is printed. Limits on sizes, steps and prompts are the engine's to check; what is checked
 // here comes first because it is cheap and the model is not: where the output goes, the references, the latents.
 
-import { basename, resolve } from "node:path";
+import { basename } from "node:path";
 import { openModel } from "../engine/checkpoint.js";
 import type { Model } from "../engine/family.js";
 import { judgeRequest } from "../engine/request.js";
@@ -24,6 +24,7 @@ import { encodePng } from "../media/png.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { embeddedModel, type OpenEngineOptions, openEngine } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
+import { modelName } from "../server/drawing/model-name.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { readLatents, readReferences } from "./input-files.js";
 import { checkOutput, writeFiles } from "./output-files.js";
@@ -77,7 +78,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   for (const { path } of pictures) await checkOutput("output", path, ".png");
   if (trace !== undefined) await checkOutput("trace", trace, ".safetensors");
   const model = options.text("model") ?? embeddedModel();
-  const judged = await judgeEarly(model, request, options);
+  const { judged, name } = await judgeEarly(model, request, options);
 
   const tensors = new Map<string, TraceTensor>();
   const hooks: GenerateHooks = {};
@@ -98,7 +99,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   );
   for (const warning of new Set(result.warnings)) process.stderr.write(`warning: ${warning}\n`);
 
-  const parameters = pictureParameters(judged, info, basename(resolve(model)));
+  const parameters = pictureParameters(judged, info, name);
   const { version } = packageManifest();
   const files = result.images.map((image, i) => ({
     path: pictures[i]!.path,
@@ -135,7 +136,11 @@ async function compute(
   }
 }
 
-function pictureParameters(judged: JudgedRequest, { precision }: EngineInfo, model: string): PictureParameters {
+function pictureParameters(
+  judged: JudgedRequest,
+  { precision, fingerprint }: EngineInfo,
+  model: string,
+): PictureParameters {
   const { prompt, negativePrompt, width, height, steps, guidance, seed, references } = judged;
   return {
     prompt: prompt.text,
@@ -143,6 +148,7 @@ function pictureParameters(judged: JudgedRequest, { precision }: EngineInfo, mod
     negativePrompt: negativePrompt?.text,
     guidance: negativePrompt ? guidance : 1,
     ...{ width, height, steps, seed, model, precision, references: references.length },
+    fingerprint: fingerprint ?? undefined,
   };
 }
 
@@ -196,17 +202,23 @@ function pictureFiles(options: ParsedOptions, count: number, seed: bigint): Pict
  * Judges the request, with what it takes from files, by the checkpoint's configs and tokenizer, so that a wrong size or a
  * long prompt is not found out after gigabytes were loaded.
  */
-async function judgeEarly(model: string, request: GenerateRequest, options: ParsedOptions): Promise<JudgedRequest> {
-  const opened = await readModel(model);
+async function judgeEarly(
+  model: string,
+  request: GenerateRequest,
+  options: ParsedOptions,
+): Promise<{ judged: JudgedRequest; name: string }> {
+  const { opened, name } = await readModel(model);
   const references = await readReferences(options.list("image"), opened.bounds.references.limits);
   const latents = options.text("latents");
-  return judgeRequest({ ...request, references, latents: latents ? await readLatents(latents) : undefined }, opened);
+  const whole = { ...request, references, latents: latents ? await readLatents(latents) : undefined };
+  return { judged: judgeRequest(whole, opened), name };
 }
 
-async function readModel(model: string): Promise<Model> {
+/** The model, and what it is called: a hub's folders have names of their own. */
+async function readModel(model: string): Promise<{ opened: Model; name: string }> {
   const source = await folderSource(model);
   try {
-    return await openModel(source);
+    return { opened: await openModel(source), name: await modelName(model, source) };
   } finally {
     await source.close();
   }

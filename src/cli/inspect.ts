@@ -1,24 +1,29 @@
 // `daybreak inspect DIR`: what a checkpoint consists of and what it will take on a device. Opens the checkpoint as the
-// engine does, so that what is printed here also loads; of the weights only headers are read, and no device is needed.
+// engine does, so that what is printed here also loads; of the weights only headers are read, unless their fingerprint is
+// wanted, and no device is needed.
 
-import { type Component, type OpenCheckpoint, openCheckpoint } from "../engine/checkpoint.js";
+import { type Component, type OpenCheckpoint, openCheckpoint, weightsFingerprint } from "../engine/checkpoint.js";
 import { choosePlan, type MemoryPlan } from "../engine/memory.js";
 import { expectedShape } from "../engine/request.js";
+import { readThrough } from "../engine/weights/reading.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { progressLine } from "./progress.js";
 import { formatBytes, formatCount, table } from "./table.js";
 
 const help = `usage: daybreak inspect DIR [options]
 
-Prints a checkpoint's parts, sizes and memory plan. Reads no weights and needs no GPU.
+Prints a checkpoint's parts, sizes and memory plan. Needs no GPU, and reads no weights unless asked to.
 
   --width W, --height H   the picture to plan for; default: the checkpoint's own size
   --memory-budget SIZE    plan for at most this much memory on the GPU, such as 6GiB
+  --fingerprint           read and check all weights, and print their fingerprint, by which /v1/models and PNG files
+                          name them; it does not depend on the files that they are in
   --json                  print one JSON object
 `;
 
 export const inspect: Command = {
-  options: { values: ["width", "height", "memory-budget"], flags: ["json"], positionals: ["DIR"] },
+  options: { values: ["width", "height", "memory-budget"], flags: ["json", "fingerprint"], positionals: ["DIR"] },
   help,
   run,
 };
@@ -43,11 +48,13 @@ type Report = {
   /** Side of a picture and denoising, where a request does not say. */
   defaults: { sampleSize: number; steps: number; guidance: number };
   parts: Part[];
+  /** Of the weights; null if it was not asked for. */
+  fingerprint: string | null;
   /** For one picture of this size without references. */
   plan: { width: number; height: number } & MemoryPlan;
 };
 
-async function run(options: ParsedOptions): Promise<number> {
+async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
   const [dir] = options.positionals;
   if (dir === undefined) throw new UsageError("the checkpoint's folder is missing: daybreak inspect DIR");
   const asked = { width: options.number("width"), height: options.number("height") };
@@ -63,6 +70,7 @@ async function run(options: ParsedOptions): Promise<number> {
       isDistilled,
       defaults: { sampleSize: defaults.width, steps: defaults.steps, guidance: defaults.guidance },
       parts: components.map((component) => describePart(component, model)),
+      fingerprint: options.flag("fingerprint") ? await readFingerprint(components, signal) : null,
       plan: { width: shape.width, height: shape.height, ...memory },
     };
     process.stdout.write(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report, model.family));
@@ -70,6 +78,22 @@ async function run(options: ParsedOptions): Promise<number> {
     await source.close();
   }
   return 0;
+}
+
+/** Reads all weights, with a progress line on a terminal's stderr. */
+async function readFingerprint(components: readonly Component[], signal: AbortSignal): Promise<string | null> {
+  const progress = progressLine(process.stderr);
+  try {
+    for (const { table, files } of components) {
+      const onRead = (done: number, total: number) => {
+        progress.showText(`reading the weights of ${table.folder} ${Math.floor((100 * done) / total)} %`);
+      };
+      await readThrough(files, table, { signal, onRead });
+    }
+  } finally {
+    progress.clear();
+  }
+  return weightsFingerprint(components);
 }
 
 function describePart({ table, files, weightBytes }: Component, { sizes }: OpenCheckpoint["model"]): Part {
@@ -88,7 +112,7 @@ function describePart({ table, files, weightBytes }: Component, { sizes }: OpenC
   };
 }
 
-function describe({ model, isDistilled, defaults, parts, plan }: Report, family: string): string {
+function describe({ model, isDistilled, defaults, parts, fingerprint, plan }: Report, family: string): string {
   const { sampleSize, steps, guidance } = defaults;
   const kind = isDistilled
     ? `distilled: ${steps} steps, no guidance`
@@ -113,6 +137,7 @@ function describe({ model, isDistilled, defaults, parts, plan }: Report, family:
     `${model}: ${family}, ${kind}; ${sampleSize}×${sampleSize} pixels by default\n`,
     table([columns, ...rows]),
     table(sizes),
+    ...(fingerprint === null ? [] : [`fingerprint of the weights: ${fingerprint}\n`]),
     describePlan(plan),
   ].join("\n");
 }

@@ -5,6 +5,8 @@ import type { ProgressEvent } from "../index.js";
 
 export type ProgressLine = {
   show(event: ProgressEvent): void;
+  /** The same for what is no event of the engine's. */
+  showText(text: string): void;
   /** Removes the line; call it before anything else is written. */
   clear(): void;
 };
@@ -12,16 +14,19 @@ export type ProgressLine = {
 type Terminal = Pick<NodeJS.WriteStream, "write"> & { isTTY?: boolean; columns?: number };
 
 export function progressLine(terminal: Terminal): ProgressLine {
-  if (!terminal.isTTY) return { show: () => undefined, clear: () => undefined };
+  const nothing = () => undefined;
+  if (!terminal.isTTY) return { show: nothing, showText: nothing, clear: nothing };
   const eraseLine = "\r\x1b[K";
   let shown = "";
+  const showText = (line: string) => {
+    // A line that wraps cannot be erased. A terminal that does not know its width says 0.
+    const text = line.slice(0, (terminal.columns || 80) - 1);
+    if (text !== shown) terminal.write(eraseLine + text);
+    shown = text;
+  };
   return {
-    show: (event) => {
-      // A line that wraps cannot be erased. A terminal that does not know its width says 0.
-      const text = progressText(event).slice(0, (terminal.columns || 80) - 1);
-      if (text !== shown) terminal.write(eraseLine + text);
-      shown = text;
-    },
+    show: (event) => showText(progressText(event)),
+    showText,
     clear: () => {
       if (shown) terminal.write(eraseLine);
       shown = "";

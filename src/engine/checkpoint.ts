@@ -8,8 +8,9 @@ import { families as allFamilies } from "./models/index.js";
 import type { ProgressEvent } from "./request.js";
 import { sum } from "./stages.js";
 import { configFields } from "./weights/config-fields.js";
+import { type DigestedTensor, fingerprintOf } from "./weights/digest.js";
 import type { TensorFileSet } from "./weights/files/tensor-files.js";
-import { planTargets, type Target } from "./weights/layout.js";
+import { entryOf, planTargets, type Target } from "./weights/layout.js";
 import { openComponent, type SlotTable } from "./weights/slots.js";
 import { type CheckpointSource, readJson } from "./weights/source.js";
 import { isStreamed, streamWeights } from "./weights/streaming.js";
@@ -57,7 +58,6 @@ export async function openModel(source: CheckpointSource, families: readonly Fam
   return { family: family.name, ...(await family.open(source, supported)) };
 }
 
-/**
 function isOfClass(className: string, pattern: string): boolean {
   return pattern.endsWith("*") ? className.startsWith(pattern.slice(0, -1)) : className === pattern;
 }
@@ -74,6 +74,7 @@ function insteadOfIndex(present: readonly string[]): string {
   return `: expected ${layout}`;
 }
 
+/**
  * Opens a checkpoint's files and checks every config field and tensor. `families` as {@link openModel} takes them.
  * Errors: `model.*`, `safetensors.*`, `weights.*`, those of the source.
  */
@@ -86,6 +87,23 @@ export async function openCheckpoint(source: CheckpointSource, families?: readon
     components.push({ table, files, weightBytes });
   }
   return { model, components };
+}
+
+/**
+ * The fingerprint of all weights that a picture is made of, once each has been read as a whole; null before, and where
+ * weights are not read from files. What {@link fingerprintOf} says of it holds: tensors that nothing reads do not count.
+ */
+export async function weightsFingerprint(components: readonly Component[]): Promise<string | null> {
+  const tensors: DigestedTensor[] = [];
+  for (const { table, files } of components) {
+    for (const { name } of [...table.slots.values()].flatMap(({ parts }) => parts)) {
+      const { encoding, shape } = entryOf(files, name);
+      const digest = files.digests.get(name);
+      if (digest === undefined) return null;
+      tensors.push({ component: table.name, name, encoding, shape, digest });
+    }
+  }
+  return fingerprintOf(tensors);
 }
 
 /** Puts values into ranges of one component's weights, in the layout that their targets describe; resolves when they are there. */

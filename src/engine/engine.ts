@@ -12,6 +12,7 @@ import {
   type OpenCheckpoint,
   openCheckpoint,
   type Residencies,
+  weightsFingerprint,
 } from "./checkpoint.js";
 import { type OpenTriedDeviceOptions, openTriedDevice } from "./device/trial.js";
 import type { Decoding, Family, RecordStages, StageRecorder } from "./family.js";
@@ -85,6 +86,11 @@ export type EngineInfo = {
   weightBytes: number;
   /** Which components' weights stay, of those that need not. */
   residencies: Residencies;
+  /**
+   * Of the weights, whatever files they are in: see weights/digest.ts. Null as long as some have not been read, which under
+   * a budget is until the first picture, and where they are made instead of read.
+   */
+  fingerprint: string | null;
   /** Bytes of all buffers on the device now, and at most so far. */
   deviceBytes: number;
   peakDeviceBytes: number;
@@ -116,6 +122,7 @@ export class Engine {
   /** What was kept on the device when it was opened, and never more. */
   readonly #most: Residencies;
   readonly #plans = new Map<string, Plan>();
+  #fingerprint: string | null = null;
   #queue: Promise<unknown> = Promise.resolve();
   #closing: Promise<void> | undefined;
 
@@ -146,7 +153,9 @@ export class Engine {
       await device.allocating(`the ${sum(kept.sizes)} bytes that prompts take`, () => kept.realize(device));
       kept.writeConstants(device);
       throwIfAborted(signal, "loading");
-      return new Engine({ device, readback, opened, checkpoint, kept, record, operands, options });
+      const engine = new Engine({ device, readback, opened, checkpoint, kept, record, operands, options });
+      engine.#fingerprint = await weightsFingerprint(opened.components);
+      return engine;
     } catch (error) {
       device.close();
       throw error;
@@ -166,6 +175,7 @@ export class Engine {
       sampleSize: defaults.width,
       weightBytes,
       residencies,
+      fingerprint: this.#fingerprint,
       deviceBytes: allocatedBytes,
       peakDeviceBytes: peakBytes,
     };
@@ -249,6 +259,7 @@ export class Engine {
     const plan = await this.#plan(shapeOf(judged, model.bounds), request);
     try {
       const result = await generate(plan.stages, judged, { device, readback, signal: request.signal }, request);
+      this.#fingerprint ??= await weightsFingerprint(opened.components);
       result.timings.total_ms = performance.now() - started;
       return result;
     } finally {

@@ -16,6 +16,8 @@ export type PictureParameters = {
   /** The checkpoint folder's name. */
   model: string;
   precision: "f32" | "f16";
+  /** Of the checkpoint's weights, where it is known. */
+  fingerprint?: string;
   /** How many reference images there were. */
   references: number;
 };
@@ -25,7 +27,7 @@ export type PictureParameters = {
  * @param version this program's
  */
 export function parameterTexts(parameters: PictureParameters, version: string): Record<string, string> {
-  const { prompt, negativePrompt, width, height, steps, guidance, seed, model, precision } = parameters;
+  const { prompt, negativePrompt, width, height, steps, guidance, seed, model, precision, fingerprint } = parameters;
   const software = `Daybreak ${version}`;
   const settings = {
     Steps: steps,
@@ -34,6 +36,7 @@ export function parameterTexts(parameters: PictureParameters, version: string): 
     Size: `${width}x${height}`,
     Model: model,
     Precision: precision,
+    ...(fingerprint !== undefined && { Fingerprint: fingerprint }),
     Version: software,
   };
   const line = Object.entries(settings).map(([name, value]) => `${name}: ${quoted(String(value))}`);

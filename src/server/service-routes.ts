@@ -25,8 +25,11 @@ export function serviceRoutes(context: ServerContext): Route[] {
 
 function modelRoutes(context: ServerContext): Route[] {
   const { modelAliases } = context.options;
-  const described = describeModel(context, unixSeconds());
-  const all = [described, ...modelAliases.map((id) => ({ ...described, id }))];
+  const created = unixSeconds();
+  const all = () => {
+    const described = describeModel(context, created);
+    return [described, ...modelAliases.map((id) => ({ ...described, id }))];
+  };
   const one: Route = {
     method: "GET",
     path: "/v1/models/{id}",
@@ -34,7 +37,7 @@ function modelRoutes(context: ServerContext): Route[] {
     summary: "What the served model can do, its defaults and limits",
     handle: ({ id }) => {
       if (id !== "") checkModel(context.options, id);
-      return json(all.find((known) => known.id === id) ?? described);
+      return json(all().find((known) => known.id === id) ?? describeModel(context, created));
     },
     answer: { "application/json": model },
   };
@@ -44,7 +47,7 @@ function modelRoutes(context: ServerContext): Route[] {
       path: "/v1/models",
       access: "key",
       summary: "The served model, and its aliases, in a list",
-      handle: () => json({ object: "list", data: all }),
+      handle: () => json({ object: "list", data: all() }),
       answer: { "application/json": modelList },
     },
     one,
@@ -56,7 +59,7 @@ function modelRoutes(context: ServerContext): Route[] {
 }
 
 /** @param created Unix time of the server's start */
-function describeModel({ options, model: { bounds } }: ServerContext, created: number): Model {
+function describeModel({ options, engine, model: { bounds } }: ServerContext, created: number): Model {
   const { isDistilled, defaults, sizeMultiple, promptTokens } = bounds;
   return {
     id: options.modelName,
@@ -76,6 +79,7 @@ function describeModel({ options, model: { bounds } }: ServerContext, created: n
       output_format: "png",
       response_format: "url",
     },
+    fingerprint: engine.info.fingerprint,
     limits: {
       min_side: minServedSide,
       max_side: maxServedSide,

@@ -21,6 +21,8 @@ export const model = z.object({
     output_format: z.string(),
     response_format: z.string(),
   }),
+  /** Of the weights, 32 hexadecimal digits; null until all of them have been read. */
+  fingerprint: z.string().nullable(),
   limits: z.object({
     min_side: z.int(),
     max_side: z.int(),

@@ -1,8 +1,8 @@
 // Checkpoints that are damaged, incomplete or of another kind, one fault a row: `daybreak generate` ends with one line
 // `error: CODE: message`, and nothing is written. Most faults are found after the device is open, hence a device is needed.
 
-import { readdirSync } from "node:fs";
-import { relative } from "node:path";
+import { mkdirSync, readdirSync, renameSync } from "node:fs";
+import { join, relative } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import { rawSafetensors, type tensorsOf } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
@@ -24,10 +24,51 @@ function withHeaderLength(length: bigint): Uint8Array {
   return file;
 }
 
+/** What a clone leaves in the place of a file where Git LFS is missing. */
+const lfsPointer = new TextEncoder().encode(
+  `version https://git-lfs.github.com/spec/v1\noid sha256:${"0".repeat(64)}\nsize 660182\n`,
+);
+
 type Row = [fault: string, damage: (copy: CheckpointCopy) => void, code: string, message: RegExp];
 
 const rows: Row[] = [
   ["an empty folder", (c) => c.clear(), "model.not_found", /no model_index\.json/],
+  [
+    "no model_index.json",
+    (c) => c.remove("model_index.json"),
+    "model.not_found",
+    /beside transformer\/, text_encoder\/, vae\/: fetch/,
+  ],
+  [
+    "a folder that holds another one with the checkpoint",
+    (c) => {
+      mkdirSync(join(c.folder, "inner"));
+      renameSync(join(c.folder, "model_index.json"), join(c.folder, "inner/model_index.json"));
+    },
+    "model.not_found",
+    /there is inner\/model_index\.json: give the folder inner\/ in this one/,
+  ],
+  [
+    "a pointer of Git LFS for weights",
+    (c) => c.bytes(vae, () => lfsPointer),
+    "model.lfs_pointer",
+    /vae\/.* Git LFS pointer, .* of 660182 bytes/,
+  ],
+  [
+    "a pointer of Git LFS for the tokenizer",
+    (c) => c.bytes("tokenizer/tokenizer.json", () => lfsPointer),
+    "model.lfs_pointer",
+    /tokenizer\/tokenizer\.json is a Git LFS pointer/,
+  ],
+  [
+    "weights of nothing but zeros",
+    (c) =>
+      c.tensors(transformer, (t) => {
+        t[someMatrix]!.data.fill(0);
+      }),
+    "weights.all_zero",
+    /all values of "single_transformer_blocks\.0\.attn\.to_out\.weight" are zero/,
+  ],
   ["no transformer", (c) => c.remove("transformer"), "model.part_missing", /transformer\/config\.json/],
   ["no VAE weights", (c) => c.remove(vae), "model.part_missing", /neither vae\/.* fetch the folder vae\//],
   ["no tokenizer", (c) => c.remove("tokenizer"), "model.part_missing", /fetch the folder tokenizer\//],

@@ -4,6 +4,16 @@ import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSyn
 import { dirname, join } from "node:path";
 import { filesOf, safetensorsOf, tensorsOf, tinyShapes } from "../engine/weights/fixtures.js";
 
+/** A repository's folder in a hub's cache, below `folder`, whose only snapshot is the embedded model. */
+export function hubRepository(folder: string, name: string): string {
+  const root = join(folder, name);
+  mkdirSync(join(root, "snapshots"), { recursive: true });
+  mkdirSync(join(root, "refs"));
+  writeFileSync(join(root, "refs/main"), "0123");
+  symlinkSync(tinyShapes, join(root, "snapshots/0123"));
+  return root;
+}
+
 export class CheckpointCopy {
   readonly folder: string;
 

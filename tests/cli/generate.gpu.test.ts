@@ -7,11 +7,11 @@ import { beforeAll, describe, expect, it } from "vitest";
 import type { RgbImage } from "../../src/index.js";
 import { decodePng, encodePng } from "../../src/media/png.js";
 import { relativeL2 } from "../difference.js";
-import { sameBytes } from "../engine/weights/fixtures.js";
+import { sameBytes, tinyFingerprint } from "../engine/weights/fixtures.js";
 import { readPngText } from "../media/png-text.js";
 import { readSafetensors } from "../safetensors.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { CheckpointCopy } from "./checkpoint-copy.js";
+import { CheckpointCopy, hubRepository } from "./checkpoint-copy.js";
 import { buildProgram, daybreak, expectFailure, interrupt, type Run, repository } from "./program.js";
 
 const prompt = "a red circle on a blue background";
@@ -87,18 +87,19 @@ describe("files and what is printed", () => {
   it("the PNG file holds the parameters", () => {
     const cwd = temporaryFolder().path;
     const text = 'ein "roter" Kreis, 赤い円\n🔴';
-    const options = ["--width", "64", "--height", "80", "--seed", "5", "--precision", "f32"];
+    const root = hubRepository(temporaryFolder().path, "models--org--tiny");
+    const options = ["--model", root, "--width", "64", "--height", "80", "--seed", "5", "--precision", "f32"];
     const run = daybreak(["generate", "--prompt", text, ...options], { cwd });
     expect(run.status, run.stderr).toBe(0);
     const texts = readPngText(fileBytes(cwd, "daybreak-5.png"));
     const { version } = JSON.parse(readFileSync(join(repository, "package.json"), "utf8"));
     expect(texts.Software).toBe(`Daybreak ${version}`);
     expect(texts.parameters).toBe(
-      `${text}\nSteps: 4, CFG scale: 1, Seed: 5, Size: 64x80, Model: tiny-shapes, Precision: f32, Version: Daybreak ${version}`,
+      `${text}\nSteps: 4, CFG scale: 1, Seed: 5, Size: 64x80, Model: org/tiny, Precision: f32, Fingerprint: ${tinyFingerprint}, Version: Daybreak ${version}`,
     );
     expect(JSON.parse(texts.daybreak!)).toEqual({
       ...{ prompt: text, width: 64, height: 80, steps: 4, guidance: 1, seed: "5" },
-      ...{ model: "tiny-shapes", precision: "f32", references: 0, version },
+      ...{ model: "org/tiny", precision: "f32", references: 0, version, fingerprint: tinyFingerprint },
     });
   });
 });

@@ -1,11 +1,11 @@
 // `daybreak inspect`: what it says of checkpoints, checked against their files.
 
-import { existsSync, readdirSync, statSync } from "node:fs";
+import { existsSync, readdirSync, renameSync, statSync } from "node:fs";
 import { join, relative } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
-import { checkpointFolders, tinyShapes } from "../engine/weights/fixtures.js";
+import { checkpointFolders, tinyFingerprint, tinyShapes } from "../engine/weights/fixtures.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
-import { CheckpointCopy } from "./checkpoint-copy.js";
+import { CheckpointCopy, hubRepository } from "./checkpoint-copy.js";
 import { buildProgram, daybreak, expectFailure, repository } from "./program.js";
 
 beforeAll(buildProgram);
@@ -61,6 +61,43 @@ it("plans for the size that is asked for, and refuses what the engine refuses", 
   expect(plan.pictureBytes).toBeGreaterThan(4 * JSON.parse(ordinary.stdout).plan.pictureBytes);
   const run = daybreak(["inspect", tinyShapes, "--width", "15"], { cwd });
   expectFailure(run, "request.size_invalid", /got 15×256/, cwd);
+});
+
+it("--fingerprint reads all weights, and names them whatever files they are in", () => {
+  const cwd = temporaryFolder().path;
+  const fingerprintOf = (folder: string) => {
+    const run = daybreak(["inspect", folder, "--fingerprint", "--json"], { cwd });
+    expect([run.status, run.stderr]).toEqual([0, ""]);
+    return JSON.parse(run.stdout).fingerprint as string;
+  };
+  const fingerprint = fingerprintOf(tinyShapes);
+  expect(fingerprint).toBe(tinyFingerprint);
+  expect(JSON.parse(daybreak(["inspect", tinyShapes, "--json"], { cwd }).stdout).fingerprint).toBeNull();
+  const shown = daybreak(["inspect", tinyShapes, "--fingerprint"], { cwd });
+  expect(shown.stdout).toContain(`\nfingerprint of the weights: ${fingerprint}\n`);
+
+  const copy = new CheckpointCopy(temporaryFolder().path);
+  const vae = "vae/diffusion_pytorch_model.safetensors";
+  copy.remove("text_encoder/model.safetensors.index.json"); // the shards tell by their names
+  renameSync(join(copy.folder, vae), join(copy.folder, "vae/diffusion_pytorch_model.bf16.safetensors"));
+  copy.json("model_index.json", (json) => {
+    json._class_name = "Flux2KleinInpaintPipeline";
+  });
+  expect(fingerprintOf(copy.folder)).toBe(fingerprint);
+  copy.bytes("vae/diffusion_pytorch_model.bf16.safetensors", (bytes) => {
+    bytes[bytes.length - 1000]! ^= 1;
+    return bytes;
+  });
+  expect(fingerprintOf(copy.folder)).not.toBe(fingerprint);
+  copy.bytes("vae/diffusion_pytorch_model.bf16.safetensors", (bytes) => bytes.fill(0xff, bytes.length - 1000));
+  const damaged = daybreak(["inspect", copy.folder, "--fingerprint"], { cwd });
+  expectFailure(damaged, "weights.non_finite", /vae\/diffusion_pytorch_model\.bf16/, cwd);
+});
+
+it("takes a repository's folder in a hub's cache", () => {
+  const root = hubRepository(temporaryFolder().path, "models--org--tiny");
+  const run = daybreak(["inspect", root, "--json"], { cwd: repository });
+  expect([run.status, JSON.parse(run.stdout).parts.length]).toEqual([0, 3]);
 });
 
 it("needs no device, and reads no weights: damaged data does not show, a damaged header does", () => {

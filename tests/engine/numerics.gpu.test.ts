@@ -1,8 +1,9 @@
-// Damaged weights: a picture of them is an error that names the stage, never a picture. A tensor is zeroed, scaled or made
-// so large that sums overflow (NaN and infinities would be refused with the file); the checkpoint around it is sound.
+// Damaged weights: a picture of them is an error that names the stage, never a picture. A tensor is changed to where its
+// stage gives nothing, scaled, or made so large that sums overflow (NaN, infinities and matrices of zeros would be refused
+// with the file); the checkpoint around it is sound.
 
 import { describe, expect, it } from "vitest";
-import type { ProgressEvent, RgbImage } from "../../src/engine/request.js";
+import type { GenerateRequest, ProgressEvent } from "../../src/engine/request.js";
 import type { ErrorCode } from "../../src/errors.js";
 import { type Change, enormous, scaled, tinySource, withTensors, zeroed } from "./checkpoints.js";
 import { draw, openTiny, pattern } from "./open.js";
@@ -12,11 +13,11 @@ type Stage = [message: RegExp, last: string];
 type Case = [tensor: string, what: string, change: Change, code: ErrorCode, stage: Stage];
 
 /** The error of a request on a damaged checkpoint, and the last progress event before it. */
-async function refusal(tensors: Record<string, Change>, code: ErrorCode, references?: RgbImage[]) {
+async function refusal(tensors: Record<string, Change>, code: ErrorCode, request: Partial<GenerateRequest> = {}) {
   const engine = await openTiny({ source: await withTensors(tinySource(), tensors) });
   const events: string[] = [];
   const onProgress = ({ stage, done }: ProgressEvent) => events.push(`${stage} ${done}`);
-  const error = await failure(draw(engine, { references, steps: 2, onProgress }), code);
+  const error = await failure(draw(engine, { ...request, steps: 2, onProgress }), code);
   return { message: error.message, last: events.at(-1) };
 }
 
@@ -61,7 +62,6 @@ const cases: Case[] = [
   ["vae/decoder.conv_out.bias", "enormous values", enormous, "numerics.exploded", decoder],
   ["vae/encoder.conv_in.weight", "enormous values", enormous, "numerics.non_finite", encoder],
   ["vae/encoder.conv_out.weight", "enormous values", enormous, "numerics.non_finite", encoder],
-  ["transformer/proj_out.weight", "zero", zeroed, "numerics.collapsed", transformer],
   ["transformer/proj_out.weight", "2³⁰ times as large", scaled(30), "numerics.exploded", transformer],
   ["vae/decoder.conv_out.weight", "2⁴⁰ times as large", scaled(40), "numerics.exploded", decoder],
   ["vae/encoder.conv_out.weight", "2⁴⁰ times as large", scaled(40), "numerics.exploded", encoder],
@@ -69,20 +69,29 @@ const cases: Case[] = [
 
 describe("no picture comes of", () => {
   it.each(cases)("%s with %s", async (tensor, _, change, code, stage) => {
-    const references = stage === encoder ? [pattern(64, 64)] : undefined;
-    const { message, last } = await refusal({ [tensor]: change }, code, references);
+    const request = stage === encoder ? { references: [pattern(64, 64)] } : {};
+    const { message, last } = await refusal({ [tensor]: change }, code, request);
     expect(message).toMatch(stage[0]);
     expect(last).toBe(stage[1]);
   });
 
   it("a text encoder of zeros", async () => {
-    // Nothing in Qwen3 has a bias: without embeddings the residual stream stays zero.
-    const { message } = await refusal({ "text_encoder/model.embed_tokens.weight": zeroed }, "numerics.collapsed");
+    // Nothing in Qwen3 has a bias: without embeddings the residual stream stays zero. The last token is no prompt's.
+    const butOne: Change = (bytes) => void bytes.fill(0, 0, bytes.length - 2);
+    const { message } = await refusal({ "text_encoder/model.embed_tokens.weight": butOne }, "numerics.collapsed");
     expect(message).toMatch(textEncoder[0]);
   });
 
-  it("a decoder whose last layer is zeros", async () => {
-    const tensors = { "vae/decoder.conv_out.weight": zeroed, "vae/decoder.conv_out.bias": zeroed };
+  it("a transformer whose outputs are all the same", async () => {
+    const same: Change = (bytes) => void bytes.fill(0x3c);
+    const oneToken = { width: 16, height: 16 };
+    const { message } = await refusal({ "transformer/proj_out.weight": same }, "numerics.collapsed", oneToken);
+    expect(message).toMatch(transformer[0]);
+  });
+
+  it("a decoder whose last norm gives zeros", async () => {
+    const names = ["conv_norm_out.weight", "conv_norm_out.bias", "conv_out.bias"];
+    const tensors = Object.fromEntries(names.map((name) => [`vae/decoder.${name}`, zeroed]));
     const { message } = await refusal(tensors, "numerics.collapsed");
     expect(message).toMatch(decoder[0]);
   });

@@ -8,6 +8,7 @@ import { readPngText } from "./png-text.js";
 const parameters: PictureParameters = {
   ...{ prompt: "a cat, sitting\nSteps: none", negativePrompt: "dogs", width: 640, height: 384, steps: 50 },
   ...{ guidance: 4.5, seed: 2n ** 64n - 1n, model: "my, model", precision: "f16", references: 2 },
+  fingerprint: "0123456789abcdef0123456789abcdef",
 };
 
 it("writes the line that image tools read, and JSON", () => {
@@ -15,7 +16,7 @@ it("writes the line that image tools read, and JSON", () => {
   expect(texts.parameters).toBe(
     "a cat, sitting\nSteps: none\nNegative prompt: dogs\n" +
       'Steps: 50, CFG scale: 4.5, Seed: 18446744073709551615, Size: 640x384, Model: "my, model", ' +
-      "Precision: f16, Version: Daybreak 1.2.3",
+      "Precision: f16, Fingerprint: 0123456789abcdef0123456789abcdef, Version: Daybreak 1.2.3",
   );
   expect(JSON.parse(texts.daybreak!)).toEqual({ ...parameters, seed: "18446744073709551615", version: "1.2.3" });
   expect(texts.Software).toBe("Daybreak 1.2.3");
@@ -25,6 +26,12 @@ it("leaves out a negative prompt that did not count", () => {
   const texts = parameterTexts({ ...parameters, negativePrompt: undefined }, "1");
   expect(texts.parameters).not.toContain("Negative");
   expect(JSON.parse(texts.daybreak!)).not.toHaveProperty("negativePrompt");
+});
+
+it("leaves out the fingerprint of weights of which none is known", () => {
+  const texts = parameterTexts({ ...parameters, fingerprint: undefined }, "1");
+  expect(texts.parameters).toContain("Precision: f16, Version");
+  expect(JSON.parse(texts.daybreak!)).not.toHaveProperty("fingerprint");
 });
 
 it("survives a PNG file, in any script", () => {

@@ -181,7 +181,8 @@ function deviceElementBytes(dtype: DeviceDtype): 2 | 4 {
   return dtype === "f32" ? 4 : 2;
 }
 
-function entryOf(files: TensorFileSet, name: string): TensorEntry {
+/** The tensor of that name, which `files` must have. */
+export function entryOf(files: TensorFileSet, name: string): TensorEntry {
   const entry = files.tensors.get(name);
   assert(entry, `got no tensor ${name}, expected files that passed checkTensors`);
   return entry;

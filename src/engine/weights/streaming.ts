@@ -7,6 +7,7 @@ import { assert } from "../../errors.js";
 import type { Recorder } from "../gpu/recorder.js";
 import type { TensorFileSet } from "./files/tensor-files.js";
 import { planTargets, type Target } from "./layout.js";
+import { checkNotZero } from "./reading.js";
 import type { SlotTable } from "./slots.js";
 import {
   type BufferRange,
@@ -44,6 +45,12 @@ export async function streamWeights(
   const targets = planTargets(table, files).filter(({ slot }) => !only(slot.slot));
   checkLimits(device, table, targets);
   const kept = await loadWeights(device, files, table, { ...options, only });
+  if (!options.fill)
+    await checkNotZero(
+      files,
+      targets.map(({ slot }) => slot),
+      options.signal,
+    );
   const fill: FillRanges = options.fill ?? ((ranges, signal) => fillBlock(device, files, ranges, signal));
   return { ...kept, block: streamedBlocks(table, targets, device.limits.bufferBytes, fill) };
 }

@@ -1,37 +1,22 @@
 // Streams a component's weights from its files into GPU buffers, in a few megabytes of memory for any size of model.
 // Owns the buffers until the set is closed. Knows no model: the table says what goes where. Reads run ahead of the
-// upload, in the order of the files, and never more than `bytesInFlight` wait in the device's own staging memory.
+// upload (reading.ts), and never more than `bytesInFlight` wait in the device's own staging memory.
 // Weights that do not stay on the device are in streaming.ts.
 
-import { assert, DaybreakError, throwIfAborted, unlessAborted } from "../../errors.js";
+import { assert, DaybreakError, throwIfAborted } from "../../errors.js";
 import type { Device } from "../gpu/device.js";
 import type { Recorder } from "../gpu/recorder.js";
 import type { Storage } from "../gpu/tensor.js";
 import { bufferUsage } from "../gpu/usage.js";
 import { type DeviceDtype, encodingOf, type FiniteTest } from "./encodings.js";
-import { truncated } from "./files/container.js";
 import type { TensorFileSet } from "./files/tensor-files.js";
-import { allFiniteByScript, type CheckedMemory, checkedMemory } from "./finite.js";
-import {
-  type Piece,
-  type PlannedRead,
-  packedBytes,
-  packPiece,
-  planPieces,
-  planReads,
-  planTargets,
-  type Target,
-} from "./layout.js";
+import { allFiniteByScript } from "./finite.js";
+import { packedBytes, packPiece, planTargets, type Target } from "./layout.js";
+import { digestEmbeddings, nonFinite, planReading, readAhead } from "./reading.js";
 import { readRows } from "./rows.js";
 import { checkTensors, type SlotTable, tensorName } from "./slots.js";
-import { oneLine, quote, readCancelled, readRangeInto } from "./source.js";
+import { oneLine } from "./source.js";
 
-/** Bytes of one read; several small tensors share one. */
-const readBytes = 4 * 1024 * 1024;
-/** Reads under way at a time, each with a buffer of its own. */
-const readsAhead = 3;
-/** How long a load that was aborted waits for the reads that are under way. */
-const farewell_ms = 200;
 /** writeBuffer copies into memory of the device's, which only finished work gives back. */
 const bytesInFlight = 64 * 1024 * 1024;
 /** Of what elements are widened to. */
@@ -99,7 +84,7 @@ export type LoadOptions = {
 /**
  * Loads the slots of `table` from `files` onto the device. Elements keep the file's type; vectors and stacks of
  * different types are widened to f32.
- * Errors: `weights.*` (those of {@link checkTensors}, and `weights.non_finite`), `device.limit_exceeded`,
+ * Errors: `weights.*` (those of {@link checkTensors} and of {@link readAhead}), `device.limit_exceeded`,
  * `device.out_of_memory`, `device.lost`, `safetensors.truncated`, `request.cancelled`, those of the source. No buffer is
  * left after an error.
  */
@@ -122,6 +107,7 @@ export async function loadWeights(
       throwIfAborted(options.signal, "loading the weights");
     } else {
       await fillRanges(device, files, ranges, options);
+      await digestEmbeddings(files, table, options.signal);
     }
   } catch (error) {
     destroyAll(device, buffers);
@@ -175,9 +161,7 @@ export async function fillRanges(
   { onProgress, signal }: LoadOptions,
 ): Promise<void> {
   const { queue } = device.gpu;
-  const pieces = [...ranges.keys()].flatMap((target) => planPieces(target, files, readBytes));
-  const reads = planReads(pieces, readBytes);
-  const totalBytes = reads.reduce((sum, read) => sum + read.end - read.begin, 0);
+  const { pieces, reads, totalBytes } = planReading([...ranges.keys()], files);
   const staging = new Uint8Array(pieces.reduce((most, piece) => Math.max(most, packedBytes(piece)), 0));
   let doneBytes = 0;
   let written = 0;
@@ -210,68 +194,6 @@ function submitted(device: UploadDevice): Promise<unknown> {
   const done = queue.onSubmittedWorkDone();
   done.catch(() => undefined);
   return done;
-}
-
-/**
- * Performs reads in order, `readsAhead` at a time, and refuses what is not finite. What is yielded is valid until the
- * next one is asked for, when its memory takes a further read. No read is under way after the loop, however it ends, but
- * one that stalls after an abort.
- */
-async function* readAhead(
-  files: TensorFileSet,
-  reads: PlannedRead[],
-  signal: AbortSignal | undefined,
-): AsyncGenerator<{ read: PlannedRead; bytes: Uint8Array }> {
-  const longest = reads.reduce((most, read) => Math.max(most, read.end - read.begin), 0);
-  const slotBytes = Math.ceil(longest / 16) * 16; // a slot's typed views need it aligned
-  const memory = checkedMemory(slotBytes * Math.min(readsAhead, reads.length));
-  const pending: Promise<Uint8Array>[] = [];
-  const start = (index: number): void => {
-    const read = reads[index];
-    if (!read) return;
-    const slot = (index % readsAhead) * slotBytes;
-    const bytes = memory.bytes.subarray(slot, slot + read.end - read.begin);
-    const whole = readRangeInto(files.source, read.path, read.begin, bytes, signal).then((count) => {
-      if (count < bytes.length) throw truncated(read.path, read.end, read.begin + count);
-      return bytes;
-    });
-    whole.catch(() => undefined); // reported when its turn comes
-    pending[index % readsAhead] = whole;
-  };
-  try {
-    for (let index = 0; index < readsAhead; index++) start(index);
-    for (const [index, read] of reads.entries()) {
-      throwIfAborted(signal, "loading the weights");
-      const bytes = await unlessAborted(pending[index % readsAhead]!, signal, readCancelled);
-      checkFinite(read, bytes, memory);
-      yield { read, bytes };
-      start(index + readsAhead);
-    }
-    throwIfAborted(signal, "loading the weights");
-  } finally {
-    // As long as a read is under way it may write to the memory.
-    const over = Promise.allSettled(pending).then(() => memory.close());
-    await (signal?.aborted ? Promise.race([over, sleep(farewell_ms)]) : over);
-  }
-}
-
-function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-function checkFinite(read: PlannedRead, bytes: Uint8Array, memory: CheckedMemory): void {
-  for (const piece of read.pieces) {
-    const { finite } = piece.stored;
-    if (!finite || memory.allFinite(finite, bytes.subarray(piece.begin - read.begin, piece.end - read.begin))) continue;
-    throw nonFinite(piece);
-  }
-}
-
-function nonFinite({ path, name }: Piece): DaybreakError {
-  return new DaybreakError(
-    "weights.non_finite",
-    `${path}: ${quote(name)} holds NaN or an infinity, expected finite numbers: fetch the file again, or use another checkpoint`,
-  );
 }
 
 function destroyAll(device: UploadDevice, buffers: Map<Target, GPUBuffer>): void {

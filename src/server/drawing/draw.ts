@@ -196,6 +196,7 @@ export function pictureTexts({ options, engine }: DrawingContext, drawing: Drawi
     guidance: negativePrompt ? guidance : 1,
     model: options.modelName,
     precision: engine.info.precision,
+    fingerprint: engine.info.fingerprint ?? undefined,
     references: references.length,
   };
   return parameterTexts(parameters, options.version);

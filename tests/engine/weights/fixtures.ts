@@ -14,6 +14,8 @@ const repository = fileURLToPath(new URL("../../../", import.meta.url));
 const shared = join(repository, "../shared/models");
 
 export const tinyShapes = join(repository, "models/tiny-shapes");
+/** Of its weights: another one means that they are others, or that the formula is. */
+export const tinyFingerprint = "12c20d8a51a96044e401f8cb97c55201";
 
 /** The embedded checkpoint, and the further ones where the checkout has them beside it. */
 export const checkpointFolders: string[] = [

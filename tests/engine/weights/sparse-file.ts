@@ -1,4 +1,5 @@
-// Safetensors files of any size that take no room: a valid header, and data that was never written and reads as zeros.
+// Safetensors files of any size that take hardly any room: a valid header, and data that was never written and reads as
+// zeros, but for the first byte of each tensor: what is nothing but zeros is no weight.
 
 import { closeSync, ftruncateSync, openSync, writeSync } from "node:fs";
 import { textBytes } from "./fixtures.js";
@@ -21,6 +22,9 @@ export function writeSparse(path: string, tensors: readonly SparseTensor[]): num
   writeSync(file, length);
   writeSync(file, json);
   ftruncateSync(file, 8 + json.length + offset);
+  for (const { data_offsets } of Object.values(header) as { data_offsets: [number, number] }[]) {
+    writeSync(file, Uint8Array.of(1), 0, 1, 8 + json.length + data_offsets[0]);
+  }
   closeSync(file);
   return 8 + json.length + offset;
 }
