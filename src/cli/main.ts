@@ -30,6 +30,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: "a checkpoint's parts, sizes and memory",
     load: async () => (await import("./inspect.js")).inspect,
   },
+  verify: {
+    summary: "whether a checkpoint's files are what they were published as",
+    load: async () => (await import("./verify.js")).verify,
+  },
   bench: {
     summary: "how fast this machine is",
     load: async () => (await import("./bench.js")).bench,
