@@ -84,6 +84,7 @@ export const errorCodes = [
   "server.listener_unavailable", // its native module does not load here
   // the engine's own life
   "engine.closed",
+  "engine.unavailable", // it cannot be started, for the reason that is the cause
   "engine.crashed", // the process that the engine ran in ended or went silent, and is replaced
   "engine.internal", // a defect of this program: an assertion failed, or something threw what nobody foresaw
   "file.unreadable",

@@ -1,13 +1,15 @@
 // The program of the engine's process: opens the engine that its parent names, generates what its parent asks, and ends
 // with it. Knows messages and the engine, nothing of servers. Started by engine-connection.ts, never by a person.
 // Ctrl-C in a terminal reaches every process of the group, and the parent may want its running work finished: so signals
-// are ignored here. The parent ends this process by force, since it has nothing to save; it ends itself when left alone.
+// are ignored here. The parent ends this process by force, since it has nothing to save; it ends itself when left alone,
+// also where the parent was gone before this program had begun.
 
 import { readdirSync } from "node:fs";
 import { setPriority } from "node:os";
 import type { Engine } from "../engine/engine.js";
 import { DaybreakError, plainError } from "../errors.js";
 import {
+  type EngineMemory,
   type FromEngine,
   heartbeat_ms,
   type LoadOptions,
@@ -28,8 +30,9 @@ let engine: Engine | undefined;
 
 process.on("SIGINT", () => undefined);
 process.on("SIGTERM", () => undefined);
-// The parent is gone. Not by `process.exit`, which runs the destructors of drivers whose threads may be working.
-process.on("disconnect", () => process.kill(process.pid, "SIGKILL"));
+/** Not by `process.exit`, which runs the destructors of drivers whose threads may be working. */
+const endWithParent = () => process.kill(process.pid, "SIGKILL");
+process.on("disconnect", endWithParent);
 process.on("message", (message: ToEngine) => {
   switch (message.type) {
     case "open":
@@ -40,11 +43,14 @@ process.on("message", (message: ToEngine) => {
       return generations.get(message.id)?.take();
     case "cancel":
       return generations.get(message.id)?.stop.abort();
-    case "memory":
-      return send({ type: "memory", id: message.id, memory: memory() });
   }
 });
-setInterval(() => send({ type: "alive" }), heartbeat_ms);
+setInterval(() => {
+  if (!process.connected) endWithParent();
+  send({ type: "alive", memory: memory() });
+}, heartbeat_ms);
+// What happened before there was somebody to hear of it is not told again.
+if (!process.connected) endWithParent();
 
 /** The parent may be gone before `disconnect` is heard; what is sent then is lost, and no error. */
 function send(message: FromEngine): void {
@@ -55,7 +61,7 @@ async function open(options: LoadOptions): Promise<void> {
   try {
     engine = await openEngine({ ...options, onProgress: (event) => send({ type: "loading", event }) });
     if (engine.info.isSoftware) lowerPriority();
-    send({ type: "opened", info: engine.info });
+    send({ type: "opened", info: engine.info, memory: memory() });
   } catch (error) {
     send({ type: "open_failed", error: plainError(error) });
   }
@@ -96,6 +102,7 @@ async function generate(id: number, request: ProcessRequest): Promise<void> {
   try {
     if (!engine) throw new TypeError("assertion failed: a request came before the engine was open");
     send({ type: "start", id });
+    const { fingerprint } = engine.info;
     const { timings, warnings } = await engine.generate({
       ...request,
       signal: stop.signal,
@@ -104,7 +111,8 @@ async function generate(id: number, request: ProcessRequest): Promise<void> {
       onPartialImage: (image, at) => deliver({ type: "partial", id, image, at }),
     });
     await whenTaken();
-    send({ type: "done", id, result: { timings, warnings } });
+    if (engine.info.fingerprint !== fingerprint) send({ type: "info", info: engine.info });
+    send({ type: "done", id, result: { timings, warnings }, memory: memory() });
   } catch (error) {
     send({ type: "failed", id, error: plainError(error), isFatal: await isFatal(error) });
   } finally {
@@ -113,19 +121,21 @@ async function generate(id: number, request: ProcessRequest): Promise<void> {
 }
 
 /**
- * Whether the engine is of no use after this error: its device has failed, or it computes nonsense also where it is known
- * to do better. A request that alone has bad numbers is that request's trouble.
+ * Whether the engine is of no use after this error: its device has failed, its files were replaced, or it computes nonsense
+ * also where it is known to do better. A request that alone has bad numbers is that request's trouble.
  */
 async function isFatal(error: unknown): Promise<boolean> {
   if (!engine || engine.failure) return true;
-  if (!(error instanceof DaybreakError) || !error.code.startsWith("numerics.")) return false;
+  if (!(error instanceof DaybreakError)) return false;
+  if (error.code === "weights.changed") return true;
+  if (!error.code.startsWith("numerics.")) return false;
   return engine.generate(probeRequest).then(
     () => false,
     () => true,
   );
 }
 
-function memory() {
+function memory(): EngineMemory {
   const { deviceBytes = 0, weightBytes = 0 } = engine?.info ?? {};
   return { deviceBytes, weightBytes, rssBytes: process.memoryUsage.rss() };
 }

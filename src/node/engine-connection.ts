@@ -2,19 +2,21 @@
 // goes silent. Knows nothing of replacing it: engine-process.ts does that. Every way in which the process can end
 // resolves `ended` with the reason, and rejects whatever was waiting for an answer with the same.
 
-import { type ChildProcess, fork } from "node:child_process";
+import { type ChildProcess, fork, spawnSync } from "node:child_process";
+import { platform } from "node:os";
 import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { EngineInfo } from "../engine/engine.js";
 import type { GeneratedImage, PartialImagePosition, ProgressEvent, RgbImage } from "../engine/request.js";
 import { DaybreakError, errorFromPlain } from "../errors.js";
-import type {
-  EngineMemory,
-  FromEngine,
-  LoadOptions,
-  ProcessRequest,
-  ProcessResult,
-  ToEngine,
+import {
+  type EngineMemory,
+  type FromEngine,
+  heartbeat_ms,
+  type LoadOptions,
+  type ProcessRequest,
+  type ProcessResult,
+  type ToEngine,
 } from "./engine-messages.js";
 import { packageRoot } from "./package.js";
 
@@ -25,7 +27,7 @@ export type ConnectionOptions = LoadOptions & {
   onLog?: (line: string) => void;
   /** The Node that runs the process; default: the one that runs this. Electron's cannot read results back from Dawn. */
   execPath?: string;
-  /** A process that says nothing for so long while it works is ended; default {@link defaultSilenceLimit_ms}. */
+  /** A process that says nothing for so long is ended; default {@link defaultSilenceLimit_ms}. */
   silenceLimit_ms?: number;
 };
 
@@ -40,10 +42,12 @@ export type ProcessHooks = {
   onPartialImage?: (image: RgbImage, at: PartialImagePosition) => void | Promise<void>;
 };
 
-/** Heartbeats come every two seconds; loading and compiling may block them for a while on a slow machine. */
+/** Heartbeats come every second; loading and compiling may block them for a while on a slow machine. */
 const defaultSilenceLimit_ms = 120_000;
-/** How often it is looked for within that time. */
+/** How often it is looked for within that time, at least. */
 const silenceTicks = 4;
+/** So many heartbeats that did not come make a process that one cannot count on. */
+const missedBeats = 8;
 
 type PendingRequest = {
   hooks: ProcessHooks;
@@ -65,10 +69,12 @@ export class EngineConnection {
 
   readonly #child: ChildProcess;
   readonly #pending = new Map<number, PendingRequest>();
-  readonly #memory = new Map<number, { resolve: (memory: EngineMemory) => void; reject: (error: unknown) => void }>();
   readonly #options: ConnectionOptions;
   readonly #watch: NodeJS.Timeout;
-  #silentTicks = 0;
+  readonly #silenceLimit_ms: number;
+  /** For how long nothing was heard of it, in ticks of the watch. */
+  #silence_ms = 0;
+  #memory: EngineMemory = { deviceBytes: 0, weightBytes: 0, rssBytes: 0 };
   #opening: { resolve: () => void; reject: (error: DaybreakError) => void } | undefined;
   #info: EngineInfo | undefined;
   #lastId = 0;
@@ -78,13 +84,13 @@ export class EngineConnection {
 
   private constructor(options: ConnectionOptions) {
     this.#options = options;
-    const tick_ms = (options.silenceLimit_ms ?? defaultSilenceLimit_ms) / silenceTicks;
-    this.#watch = setInterval(() => this.#onTick(), tick_ms).unref();
+    this.#silenceLimit_ms = options.silenceLimit_ms ?? defaultSilenceLimit_ms;
+    const tick_ms = Math.min(heartbeat_ms, this.#silenceLimit_ms / silenceTicks);
+    this.#watch = setInterval(() => this.#onTick(tick_ms), tick_ms).unref();
     this.#child = fork(programPath(), [], {
       serialization: "advanced",
       // What loaders and debuggers this process was started with is not meant for that one.
-      execArgv: [],
-      ...(options.execPath && { execPath: options.execPath }),
+      ...endingWithParent(options.execPath ?? process.execPath),
       stdio: ["ignore", "pipe", "pipe", "ipc"],
     });
     this.#child.on("message", (message: FromEngine) => this.#receive(message));
@@ -147,11 +153,14 @@ export class EngineConnection {
     });
   }
 
-  memory(): Promise<EngineMemory> {
-    const id = ++this.#lastId;
-    const memory = new Promise<EngineMemory>((resolve, reject) => this.#memory.set(id, { resolve, reject }));
-    this.#send({ type: "memory", id });
-    return memory.finally(() => this.#memory.delete(id));
+  /** As the process last told it: nobody who asks waits for a process that hangs. */
+  get memory(): EngineMemory {
+    return this.#memory;
+  }
+
+  /** Whether several heartbeats did not come. */
+  get isSilent(): boolean {
+    return this.#silence_ms > missedBeats * heartbeat_ms;
   }
 
   /** Ends the process, by force: it has nothing to save. What was running fails with `engine.closed`. */
@@ -176,7 +185,6 @@ export class EngineConnection {
   #rejectAll(reason: DaybreakError): void {
     this.#opening?.reject(reason);
     for (const { reject, mistake } of this.#pending.values()) reject(mistake ? mistake.error : reason);
-    for (const { reject } of this.#memory.values()) reject(reason);
   }
 
   /** Messages to a process that is ending are lost: its end answers for them, or this does after it. */
@@ -185,14 +193,15 @@ export class EngineConnection {
     else this.#child.send(message, undefined, undefined, () => undefined);
   }
 
-  /** Counts ticks instead of looking at a clock, which goes on while the machine sleeps; and only what is awaited. */
-  #onTick(): void {
-    if (!this.#opening && this.#pending.size === 0) this.#silentTicks = 0;
-    else if (++this.#silentTicks > silenceTicks) this.#kill(crashed("gave no sign of life for too long"));
+  /** Counts ticks instead of looking at a clock, which goes on while the machine sleeps. */
+  #onTick(tick_ms: number): void {
+    this.#silence_ms += tick_ms;
+    if (this.#silence_ms > this.#silenceLimit_ms) this.#kill(crashed("gave no sign of life for too long"));
   }
 
   #receive(message: FromEngine): void {
-    this.#silentTicks = 0;
+    this.#silence_ms = 0;
+    if ("memory" in message) this.#memory = message.memory;
     switch (message.type) {
       case "loading":
         this.#options.onProgress?.(message.event);
@@ -201,11 +210,11 @@ export class EngineConnection {
         this.#info = message.info;
         this.#opening?.resolve();
         break;
+      case "info":
+        this.#info = message.info;
+        break;
       case "open_failed":
         this.#kill(errorFromPlain(message.error));
-        break;
-      case "memory":
-        this.#memory.get(message.id)?.resolve(message.memory);
         break;
       case "alive":
         break;
@@ -216,7 +225,7 @@ export class EngineConnection {
   }
 
   /** What belongs to a request. */
-  #receiveOf(message: Extract<FromEngine, { id: number }> & { type: Exclude<FromEngine["type"], "memory"> }): void {
+  #receiveOf(message: Extract<FromEngine, { id: number }>): void {
     const { id } = message;
     const pending = this.#pending.get(id);
     if (!pending) return;
@@ -268,6 +277,19 @@ export class EngineConnection {
     if (this.#pending.has(id)) this.#send({ type: "cancel", id });
   }
 }
+
+/**
+ * How a program is started so that Linux ends it with this process, whatever happens to either: util-linux' setpriv asks for
+ * that and becomes the program. Elsewhere, and where setpriv is missing, the program notices by itself that its parent is
+ * gone, unless its event loop is stuck.
+ */
+function endingWithParent(execPath: string): { execPath: string; execArgv: string[] } {
+  const wrap = ["--pdeathsig", "KILL", "--"];
+  canAskKernel ??= platform() === "linux" && spawnSync("setpriv", [...wrap, "true"], { stdio: "ignore" }).status === 0;
+  return canAskKernel ? { execPath: "setpriv", execArgv: [...wrap, execPath] } : { execPath, execArgv: [] };
+}
+
+let canAskKernel: boolean | undefined;
 
 function crashed(how: string, cause?: unknown): DaybreakError {
   const message = `the engine's process ${how}: try again, and see \`daybreak doctor\` if that happens often`;

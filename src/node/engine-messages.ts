@@ -41,25 +41,25 @@ export type ToEngine =
   | { type: "generate"; id: number; request: ProcessRequest }
   /** The picture that came last was taken: the next may come. */
   | { type: "taken"; id: number }
-  | { type: "cancel"; id: number }
-  | { type: "memory"; id: number };
+  | { type: "cancel"; id: number };
 
 export type FromEngine =
   | { type: "loading"; event: ProgressEvent }
-  | { type: "opened"; info: EngineInfo }
+  | { type: "opened"; info: EngineInfo; memory: EngineMemory }
+  /** Something of it has changed. */
+  | { type: "info"; info: EngineInfo }
   | { type: "open_failed"; error: PlainError }
   /** Every {@link heartbeat_ms}: the event loop turns. */
-  | { type: "alive" }
+  | { type: "alive"; memory: EngineMemory }
   | { type: "start"; id: number }
   | { type: "progress"; id: number; event: ProgressEvent }
   | { type: "image"; id: number; image: GeneratedImage; index: number }
   | { type: "partial"; id: number; image: RgbImage; at: PartialImagePosition }
-  | { type: "done"; id: number; result: ProcessResult }
+  | { type: "done"; id: number; result: ProcessResult; memory: EngineMemory }
   /** `isFatal`: no further request would succeed in this process. */
-  | { type: "failed"; id: number; error: PlainError; isFatal: boolean }
-  | { type: "memory"; id: number; memory: EngineMemory };
+  | { type: "failed"; id: number; error: PlainError; isFatal: boolean };
 
-export const heartbeat_ms = 2000;
+export const heartbeat_ms = 1000;
 
 /** The request that proves that the device draws: as small as it gets while all kernels run. */
 export const probeRequest = {

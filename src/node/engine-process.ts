@@ -21,8 +21,11 @@ export type ProbeResult = {
   error?: DaybreakError;
 };
 
-/** `starting`: requests wait. `failed`: they are refused with the reason, while the start is tried again and again. */
-export type EngineProcessState = "starting" | "ready" | "failed";
+/**
+ * `starting`: requests wait. `silent`: nothing is heard of the process, which is replaced if that goes on; requests wait.
+ * `failed`: they are refused, while the start is tried again and again.
+ */
+export type EngineProcessState = "starting" | "ready" | "silent" | "failed";
 
 /** After so many failures in a row requests no longer wait. */
 const failuresUntilRefusal = 3;
@@ -41,6 +44,8 @@ export class EngineProcess {
   /** Failed processes since the last picture. */
   #failures = 0;
   #info: EngineInfo | undefined;
+  /** Of the weights that were loaded first: all processes have to have the same. */
+  #fingerprint: string | null = null;
   #lastProbe: ProbeResult | undefined;
   /** Settles when the last request that was made is over. */
   #lastTurn: Promise<void> = Promise.resolve();
@@ -63,11 +68,11 @@ export class EngineProcess {
 
   /** Of the process that was last loaded; `deviceBytes` as it was then, see {@link memory}. */
   get info(): EngineInfo {
-    return this.#info as EngineInfo;
+    return { ...(this.#current?.info ?? (this.#info as EngineInfo)), fingerprint: this.#fingerprint };
   }
 
   get state(): EngineProcessState {
-    return this.#state;
+    return this.#state === "ready" && this.#current?.isSilent ? "silent" : this.#state;
   }
 
   /** Why the state is `failed`. */
@@ -96,8 +101,8 @@ export class EngineProcess {
   /**
    * Generates the images of one request, after those that were made before it. While the process is being replaced, it
    * waits.
-   * Errors: those of `Engine.generate`; `engine.crashed` if the process ends meanwhile, the reason itself while the state
-   * is `failed`; `engine.closed`; what a hook throws, after which the request is cancelled.
+   * Errors: those of `Engine.generate`; `engine.crashed` if the process ends meanwhile; `engine.unavailable`, caused by
+   * the reason, while the state is `failed`; `engine.closed`; what a hook throws, after which the request is cancelled.
    */
   generate(request: ProcessRequest, hooks: ProcessHooks): Promise<ProcessResult> {
     return this.#inTurn(hooks.signal, () => this.#generate(request, hooks));
@@ -113,10 +118,9 @@ export class EngineProcess {
     }
   }
 
-  /** What the engine takes now; nothing while no process is up. */
+  /** What the engine takes, as it last told; nothing while no process is up. */
   async memory(): Promise<EngineMemory> {
-    const nothing = { deviceBytes: 0, weightBytes: 0, rssBytes: 0 };
-    return this.#current?.memory().catch(() => nothing) ?? nothing;
+    return this.#current?.memory ?? { deviceBytes: 0, weightBytes: 0, rssBytes: 0 };
   }
 
   /** Ends the process. A request that is running, and those that wait, fail with `engine.closed`. Twice is as good as once. */
@@ -137,6 +141,7 @@ export class EngineProcess {
       try {
         const result = await connection.generate(request, { ...hooks, onStart });
         this.#failures = 0;
+        this.#fingerprint ??= connection.info.fingerprint;
         this.#lastProbe = { ok: true, at_ms: Date.now() };
         return result;
       } catch (error) {
@@ -149,6 +154,7 @@ export class EngineProcess {
   #adopt(connection: EngineConnection): void {
     this.#current = connection;
     this.#info = connection.info;
+    this.#fingerprint ??= connection.info.fingerprint;
     this.#state = "ready";
     this.#lastProbe = { ok: true, at_ms: Date.now() };
     void connection.ended.then((reason) => {
@@ -169,8 +175,9 @@ export class EngineProcess {
       if (this.#failures >= failuresUntilRefusal) {
         this.#state = "failed";
         this.#reason = failure;
-        started.reject(failure);
-        this.#connection = rejected(failure);
+        const refusal = unavailable(failure);
+        started.reject(refusal);
+        this.#connection = rejected(refusal);
       }
       this.#options.onRestart?.(failure);
       await sleep(restartDelay_ms(this.#failures), undefined, { signal }).catch(() => undefined);
@@ -178,6 +185,7 @@ export class EngineProcess {
       this.#restarts += 1;
       try {
         const connection = await EngineConnection.open(this.#options, signal);
+        await this.#checkWeights(connection);
         this.#adopt(connection);
         started.resolve(connection);
         this.#connection = Promise.resolve(connection);
@@ -185,6 +193,24 @@ export class EngineProcess {
       } catch (error) {
         failure = error as DaybreakError;
       }
+    }
+  }
+
+  /** A process with other weights draws other pictures under the same name: it is ended. Errors: `weights.changed`. */
+  async #checkWeights(connection: EngineConnection): Promise<void> {
+    if (this.#fingerprint === null) return;
+    try {
+      // Weights that do not stay on the device have not been read so far.
+      if (connection.info.fingerprint === null) await connection.generate(probeRequest, { onImage: () => undefined });
+      const found = connection.info.fingerprint;
+      if (found === this.#fingerprint) return;
+      throw new DaybreakError(
+        "weights.changed",
+        `the checkpoint's weights have the fingerprint ${found}, those that were loaded first had ${this.#fingerprint}: put the files back, or start anew to use these`,
+      );
+    } catch (error) {
+      await connection.close();
+      throw error;
     }
   }
 
@@ -237,6 +263,10 @@ async function openFirst(options: EngineProcessOptions, signal: AbortSignal): Pr
     if (!isTuning || !(error instanceof DaybreakError) || error.code !== "engine.crashed") throw error;
     return EngineConnection.open({ ...options, tune: "cached" }, signal);
   }
+}
+
+function unavailable(reason: DaybreakError): DaybreakError {
+  return new DaybreakError("engine.unavailable", `the engine cannot be started: ${reason.message}`, { cause: reason });
 }
 
 /** The first replacement comes at once, the next after 1, 2, 4 … seconds. */

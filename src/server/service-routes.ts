@@ -115,7 +115,8 @@ function stateRoutes({ engine, options, metrics, store }: ServerContext): Route[
         const { state, reason, lastProbe, info } = engine;
         // Codes only: messages about checkpoints name folders.
         if (state !== "ready") {
-          throw new ApiError("overloaded", "not_ready", `the engine is ${state}${reason ? `: ${reason.code}` : ""}`);
+          const why = state === "silent" ? ": its heartbeat is missing" : reason ? `: ${reason.code}` : "";
+          throw new ApiError("overloaded", "not_ready", `the engine is ${state}${why}`);
         }
         if (!lastProbe.ok) {
           throw new ApiError("overloaded", "not_ready", `the last drawing failed: ${lastProbe.error?.code}`);

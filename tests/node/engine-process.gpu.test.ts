@@ -6,7 +6,7 @@ import { cpSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, wri
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { afterAll, afterEach, beforeAll, expect, it, vi } from "vitest";
+import { afterAll, afterEach, beforeAll, describe, expect, it, vi } from "vitest";
 import {
   type DaybreakError,
   EngineProcess,
@@ -352,14 +352,29 @@ it("a silent process is ended and replaced", async () => {
   expect(engine.restarts).toBe(1);
 });
 
-it("a process of which nothing is wanted may be silent for longer", async () => {
-  const engine = await openProcess({ silenceLimit_ms: 3000 });
-  await draw(engine);
+it("a silent process of which nothing is wanted is ended and replaced as well", async () => {
+  const engine = await openProcess({ silenceLimit_ms: 4000 });
+  const first = engine.pid;
   kill(engine, "SIGSTOP");
-  await sleep(4500);
+  await vi.waitFor(() => expect(engine.restarts).toBe(1), { timeout: 10_000, interval: 50 });
+  await vi.waitFor(() => expect(engine.state).toBe("ready"), { timeout: 20_000, interval: 50 });
+  expect(engine.pid).not.toBe(first);
+});
+
+it("a process whose heartbeats do not come is silent, and keeps nobody waiting who asks about it", async () => {
+  const engine = await openProcess();
+  kill(engine, "SIGSTOP");
+  const { weightBytes } = await engine.memory();
+  expect(weightBytes).toBe(engine.info.weightBytes);
+  expect(engine.state).toBe("ready");
+  await vi.waitFor(() => expect(engine.state).toBe("silent"), { timeout: 12_000, interval: 50 });
+  const asked = performance.now();
+  expect((await engine.memory()).weightBytes).toBe(weightBytes);
+  expect(performance.now() - asked).toBeLessThan(100);
+  const waiting = draw(engine);
   kill(engine, "SIGCONT");
-  await draw(engine);
-  expect(engine.restarts).toBe(0);
+  await expect(waiting).resolves.toMatchObject({ images: [{ seed: 7n }] });
+  expect(engine).toMatchObject({ state: "ready", restarts: 0 });
 });
 
 it("starts that fail again and again refuse draws with the reason, and one that succeeds ends that", async () => {
@@ -368,16 +383,65 @@ it("starts that fail again and again refuse draws with the reason, and one that 
   const engine = await openProcess({ model });
   renameSync(model, away);
   kill(engine);
-  await failure(draw(engine), "model.not_found");
+  const { message, cause } = await failure(draw(engine), "engine.unavailable");
+  expect(message).toMatch(/^the engine cannot be started: there is no folder/);
+  expect(cause).toMatchObject({ code: "model.not_found" });
   expect(engine).toMatchObject({ state: "failed", reason: { code: "model.not_found" }, restarts: 2 });
-  await failure(draw(engine), "model.not_found");
-  await failure(engine.probe(), "model.not_found");
-  expect(engine.lastProbe).toMatchObject({ ok: false, error: { code: "model.not_found" } });
+  await failure(draw(engine), "engine.unavailable");
+  await failure(engine.probe(), "engine.unavailable");
+  expect(engine.lastProbe).toMatchObject({ ok: false });
   expect(await engine.memory()).toEqual({ deviceBytes: 0, weightBytes: 0, rssBytes: 0 });
   renameSync(away, model);
   await vi.waitFor(() => expect(engine.state).toBe("ready"), { timeout: 20_000, interval: 50 });
   expect(engine.reason).toBeUndefined();
   await expect(draw(engine)).resolves.toMatchObject({ images: [{ seed: 7n }] });
+});
+
+describe("a process that finds other weights than the first", () => {
+  const vae = "vae/diffusion_pytorch_model.safetensors";
+  /** The lowest bit of a mantissa: as finite as before. */
+  const flip = (copy: CheckpointCopy) =>
+    copy.tensors(vae, (tensors) => {
+      const { data } = tensors["decoder.conv_out.weight"] as FileTensor;
+      data[0]! ^= 1;
+    });
+
+  it("is not used: draws are refused until the files are what they were", async () => {
+    const copy = new CheckpointCopy(join(folder, "changed"));
+    const engine = await openProcess({ model: copy.folder });
+    const { fingerprint } = engine.info;
+    expect(fingerprint).toBe(shared.info.fingerprint);
+    expect(fingerprint).toMatch(/^[0-9a-f]{32}$/);
+    flip(copy);
+    kill(engine);
+    const { cause } = await failure(draw(engine), "engine.unavailable");
+    expect(cause).toMatchObject({ code: "weights.changed", message: expect.stringContaining(`had ${fingerprint}`) });
+    expect(engine).toMatchObject({ state: "failed", info: { fingerprint } });
+    flip(copy);
+    await vi.waitFor(() => expect(engine.state).toBe("ready"), { timeout: 20_000, interval: 50 });
+    await expect(draw(engine)).resolves.toMatchObject({ images: [{ seed: 7n }] });
+    expect(engine.info.fingerprint).toBe(fingerprint);
+  });
+
+  it("also where weights pass through the device: nothing is known of them before the first picture", async () => {
+    const copy = new CheckpointCopy(join(folder, "changed-budget"));
+    const engine = await openProcess({
+      model: copy.folder,
+      memoryBudgetBytes: 13e6,
+      expected: { width: 64, height: 64 },
+    });
+    expect(engine.info.fingerprint).toBeNull();
+    expect(Object.values(engine.info.residencies)).toContain("streamed");
+    await draw(engine);
+    expect(engine.info.fingerprint).toBe(shared.info.fingerprint);
+    kill(engine);
+    await draw(engine);
+    expect(engine).toMatchObject({ state: "ready", restarts: 1 });
+    flip(copy);
+    kill(engine);
+    const { cause } = await failure(draw(engine), "engine.unavailable");
+    expect(cause).toMatchObject({ code: "weights.changed" });
+  });
 });
 
 it("a first start that fails rejects, and leaves no process", async () => {

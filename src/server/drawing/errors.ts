@@ -22,7 +22,7 @@ const storeTexts: Readonly<Record<string, string>> = {
 /**
  * Any thrown value as an ApiError. What the engine refuses is the client's mistake (400), and so is a picture that its
  * device has no room for. What it computed wrongly or failed to compute is `model_error`, which clients must not repeat
- * by themselves. What does not fit on the disk is 507.
+ * by themselves. What does not fit on the disk is 507; an engine that cannot be started is 503.
  * @param sizeParam the member of the request that says the picture's size
  */
 export function toApiError(error: unknown, sizeParam = "provider_options.image.width"): ApiError {
@@ -37,6 +37,7 @@ export function toApiError(error: unknown, sizeParam = "provider_options.image.w
       },
     );
   }
+  if (error.code === "engine.unavailable") return unavailable(error);
   const { code, message } = error;
   const [room] = code.split(".");
   const apiCode = code.replaceAll(".", "_");
@@ -68,6 +69,13 @@ export function toApiError(error: unknown, sizeParam = "provider_options.image.w
     return new ApiError("model_error", apiCode, text, { headers: noRetry, cause: error });
   }
   return new ApiError("server_error", apiCode, "the server could not do this; see its log", { cause: error });
+}
+
+/** Whatever keeps the engine from starting is no mistake of a request, also where a request may fail with the same code. */
+function unavailable(error: DaybreakError): ApiError {
+  const { code } = error.cause instanceof DaybreakError ? error.cause : error;
+  const text = `the engine cannot be started (${code}); that is tried again and again, see /readyz and the server's log`;
+  return new ApiError("overloaded", code.replaceAll(".", "_"), text, { cause: error });
 }
 
 /** Official clients repeat a 5xx twice; a failed drawing would be drawn three times. */
