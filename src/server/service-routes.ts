@@ -24,12 +24,11 @@ export function serviceRoutes(context: ServerContext): Route[] {
 }
 
 function modelRoutes(context: ServerContext): Route[] {
-  const { modelAliases } = context.options;
+  const { modelName, modelAliases } = context.options;
   const created = unixSeconds();
-  const all = () => {
-    const described = describeModel(context, created);
-    return [described, ...modelAliases.map((id) => ({ ...described, id }))];
-  };
+  const names = [modelName, ...modelAliases];
+  // Anew for every request: the fingerprint is known when all weights have been read.
+  const describe = (id: string) => ({ ...describeModel(context, created), id });
   const one: Route = {
     method: "GET",
     path: "/v1/models/{id}",
@@ -37,7 +36,7 @@ function modelRoutes(context: ServerContext): Route[] {
     summary: "What the served model can do, its defaults and limits",
     handle: ({ id }) => {
       if (id !== "") checkModel(context.options, id);
-      return json(all().find((known) => known.id === id) ?? describeModel(context, created));
+      return json(describe(names.includes(id) ? id : modelName));
     },
     answer: { "application/json": model },
   };
@@ -47,14 +46,14 @@ function modelRoutes(context: ServerContext): Route[] {
       path: "/v1/models",
       access: "key",
       summary: "The served model, and its aliases, in a list",
-      handle: () => json({ object: "list", data: all() }),
+      handle: () => json({ object: "list", data: names.map(describe) }),
       answer: { "application/json": modelList },
     },
     one,
     // A name with a slash comes escaped or as it is.
-    ...all
-      .filter(({ id }) => id.includes("/"))
-      .map((known) => ({ ...one, path: `/v1/models/${known.id}`, handle: () => json(known) })),
+    ...names
+      .filter((name) => name.includes("/"))
+      .map((name) => ({ ...one, path: `/v1/models/${name}`, handle: () => json(describe(name)) })),
   ];
 }
 
