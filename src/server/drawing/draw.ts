@@ -189,7 +189,7 @@ function texts(context: DrawingContext, drawing: Drawing, seed: bigint): Record<
 
 /** How the picture of a seed was made, as the text chunks of its PNG file say it. */
 export function pictureTexts({ options, engine }: DrawingContext, drawing: Drawing, seed: bigint) {
-  const { prompt, negativePrompt, width, height, steps, guidance, references } = drawing.request;
+  const { prompt, negativePrompt, width, height, steps, guidance } = drawing.request;
   const parameters = {
     ...{ prompt: prompt.text, width, height, steps, seed },
     negativePrompt: negativePrompt?.text,
@@ -197,7 +197,7 @@ export function pictureTexts({ options, engine }: DrawingContext, drawing: Drawi
     model: options.modelName,
     precision: engine.info.precision,
     fingerprint: engine.info.fingerprint ?? undefined,
-    references: references.length,
+    references: drawing.references.length, // of the request those are empty until its turn
   };
   return parameterTexts(parameters, options.version);
 }
