@@ -29,7 +29,7 @@ export async function generate(
   hooks: GenerateHooks,
 ): Promise<GenerateResult> {
   const generation: Generation = { stages, request, run, hooks };
-  const { numImages, seed, isWalk } = request;
+  const { numImages, firstImage, seed, isWalk } = request;
   const timings: Timings = { prompt_ms: 0, references_ms: 0, denoise_ms: 0, decode_ms: 0, total_ms: 0 };
   const timed = async (stage: Exclude<keyof Timings, "total_ms">, work: () => Promise<void>): Promise<void> => {
     const begin = performance.now();
@@ -42,7 +42,7 @@ export async function generate(
   const images: GeneratedImage[] = [];
   const frames: RgbImage[] = [];
   const noiseOf = noiseSource(generation);
-  for (let i = 0; i < numImages; i++) {
+  for (let i = firstImage; i < numImages; i++) {
     await timed("denoise_ms", () => denoise(generation, noiseOf(i), i)); // 3, 4
     const isVideo = stages.decode.frames > 1;
     for (let frame = 0; frame < stages.decode.frames; frame++) {

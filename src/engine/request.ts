@@ -174,6 +174,8 @@ export type JudgedRequest = Size & {
   guidance: number;
   /** Of a walk, its frames. */
   numImages: number;
+  /** Images before this one, from 0, are left out: they were drawn already, before the rest was put off. */
+  firstImage: number;
   isWalk: boolean;
   /** Previews per image, below `steps`. */
   partialImages: number;
@@ -227,6 +229,7 @@ export function judgeRequest(
     prompt: { text, ids, length },
     negativePrompt: isGuided ? inField("negativePrompt", () => tokenizer.encode(negativePrompt)) : undefined,
     numImages: walk?.frames ?? numImages,
+    firstImage: 0,
     isWalk: walk !== undefined,
     // After the last step there is nothing to guess.
     partialImages: Math.min(partialImages, steps - 1),
@@ -254,11 +257,12 @@ export function isJudged(request: GenerateRequest | JudgedRequest): request is J
  * Errors: as {@link judgeRequest}.
  */
 export function recheckRequest(judged: JudgedRequest, { bounds, tokenizer }: Judge): void {
-  const { prompt, negativePrompt, seed, numImages, isWalk, partialImages, latents, width, height } = judged;
+  const { prompt, negativePrompt, seed, numImages, firstImage, isWalk, partialImages, latents, width, height } = judged;
   checkReferences(judged.references, bounds);
   filledPicture(judged, bounds);
   checkSeed(seed);
   checkInteger("request.num_images_invalid", "images", numImages, isWalk ? maxWalkFrames : maxNumImages);
+  checkInteger("request.num_images_invalid", "as the first image", firstImage, numImages - 1, 0);
   checkInteger("request.partial_images_invalid", "partial images", partialImages, maxPartialImages, 0);
   for (const tokens of [prompt, ...(negativePrompt ? [negativePrompt] : [])]) checkTokens(tokens, bounds, tokenizer);
   if (latents) {

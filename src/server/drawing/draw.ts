@@ -2,15 +2,17 @@
 // through here. Knows no bodies, no events, no URLs.
 
 import { firstAborted } from "../../abort.js";
-import type { GeneratedImage, RgbImage, Timings } from "../../engine/request.js";
+import type { JudgedRequest, ProgressEvent, RgbImage, Timings } from "../../engine/request.js";
 import { imageSeed } from "../../engine/sampling/noise.js";
+import { DaybreakError } from "../../errors.js";
 import type { ImageFormat } from "../../media/encode.js";
 import { parameterTexts } from "../../media/parameters.js";
+import type { ProcessHooks } from "../../node/engine-connection.js";
 import type { Caller } from "../http/caller.js";
 import type { DrawingContext } from "./context.js";
 import { toApiError } from "./errors.js";
 import type { ImageFile } from "./files.js";
-import type { Job } from "./jobs.js";
+import type { Job, Turn } from "./jobs.js";
 import type { Drawing, Video } from "./judge.js";
 import { decodeReferences } from "./reference-files.js";
 
@@ -43,15 +45,15 @@ export type DrawingHooks = {
 export function submitDrawing(context: DrawingContext, drawing: Drawing, hooks: DrawingHooks): Job<DrawingTimings> {
   const submitted = performance.now();
   const { caller } = hooks;
-  const work = async (signal: AbortSignal) => {
+  const work = async (signal: AbortSignal, turn: Turn) => {
     const queue = performance.now() - submitted;
     context.metrics.queueWait.observe(queue / 1000);
     hooks.onStart?.();
     const { decoded, decoding_ms } = await withReferences(context, drawing, signal);
     const { engine, encode_file } =
       drawing.output.type === "video"
-        ? await drawVideo(context, decoded, drawing.output, { ...hooks, signal })
-        : await drawImages(context, decoded, drawing.output, { ...hooks, signal });
+        ? await drawVideo(context, decoded, drawing.output, { ...hooks, signal, turn })
+        : await drawImages(context, decoded, drawing.output, { ...hooks, signal, turn });
     const timings = {
       queue,
       encode_prompt: engine.prompt_ms + engine.references_ms + decoding_ms,
@@ -84,16 +86,18 @@ async function withReferences(context: DrawingContext, drawing: Drawing, signal:
   return { decoded, decoding_ms: performance.now() - began };
 }
 
-type Drawn = { engine: Timings; encode_file: number };
+type Drawn = { engine: EngineTimings; encode_file: number };
+type EngineTimings = Omit<Timings, "total_ms">;
+type RunningHooks = DrawingHooks & { turn: Turn };
 
 /** Files are encoded while the engine draws the next picture; the first failure stops everything. */
 async function drawImages(
   context: DrawingContext,
   drawing: Drawing,
   { format, quality }: { format: ImageFormat; quality: number },
-  hooks: DrawingHooks,
+  hooks: RunningHooks,
 ): Promise<Drawn> {
-  const { workers, metrics } = context;
+  const { workers } = context;
   const failure = new AbortController();
   const { signal, release } = firstAborted(hooks.signal, failure.signal);
   let encode_file = 0;
@@ -109,21 +113,18 @@ async function drawImages(
     pending.push(work);
     work.catch((error) => failure.abort(error));
   };
-  const onImage = (image: GeneratedImage, index: number) => {
-    metrics.images.inc();
-    keep(encode(image, image.seed).then((file) => hooks.onImage?.(file, index)));
-  };
   try {
-    const { timings } = await context.engine.generate(drawing.request, {
+    const engine = await generateInTurns(context, drawing.request, {
+      turn: hooks.turn,
       signal,
       onProgress: stepWatcher(hooks),
-      onImage,
+      onImage: (image, index) => keep(encode(image, image.seed).then((file) => hooks.onImage?.(file, index))),
       onPartialImage: async (image, { image: i, index }) => {
         hooks.onPartial?.(await encode(image, imageSeed(drawing.request.seed, i)), { image: i, index });
       },
     });
     await Promise.all(pending);
-    return { engine: timings, encode_file };
+    return { engine, encode_file };
   } catch (error) {
     await Promise.allSettled(pending);
     throw failure.signal.aborted ? failure.signal.reason : error;
@@ -137,9 +138,9 @@ async function drawVideo(
   context: DrawingContext,
   drawing: Drawing,
   { framesPerSecond }: Video,
-  hooks: DrawingHooks,
+  hooks: RunningHooks,
 ): Promise<Drawn> {
-  const { workers, store, metrics } = context;
+  const { workers, store } = context;
   const { width, height } = drawing.request;
   const path = store.temporaryPath("mp4");
   const writer = await workers.openVideo({ path, width, height, framesPerSecond });
@@ -150,21 +151,102 @@ async function drawVideo(
     encode_file += performance.now() - began;
   };
   try {
-    const { timings } = await context.engine.generate(drawing.request, {
+    const engine = await generateInTurns(context, drawing.request, {
+      turn: hooks.turn,
       signal: hooks.signal,
       onProgress: stepWatcher(hooks),
-      onImage: async (frame) => {
-        metrics.images.inc();
-        await timed(writer.write(frame));
-      },
+      onImage: (frame) => timed(writer.write(frame)),
     });
     await timed(writer.finish());
     await hooks.onVideo?.(path);
-    return { engine: timings, encode_file };
+    return { engine, encode_file };
   } catch (error) {
     await writer.abort();
     throw error;
   }
+}
+
+type TurnHooks = Pick<ProcessHooks, "onImage" | "onPartialImage"> & {
+  turn: Turn;
+  signal: AbortSignal;
+  onProgress: (event: ProgressEvent) => void;
+};
+
+/**
+ * Generates a request's images or frames one after the other, and lets others in between two of them: then the engine
+ * drops what it has begun of the next one, and goes on from there later. What it gives is the same.
+ */
+async function generateInTurns(
+  { engine, metrics }: DrawingContext,
+  request: JudgedRequest,
+  hooks: TurnHooks,
+): Promise<EngineTimings> {
+  const { turn, signal } = hooks;
+  const total: EngineTimings = { prompt_ms: 0, references_ms: 0, denoise_ms: 0, decode_ms: 0 };
+  for (let firstImage = 0; ; ) {
+    const clock = stageClock();
+    const stop = new AbortController();
+    const pass = () => stop.abort(signal.reason);
+    let isPutOff = false;
+    let taking = Promise.resolve();
+    signal.addEventListener("abort", pass);
+    if (signal.aborted) pass();
+    try {
+      const { timings } = await engine.generate(
+        { ...request, firstImage },
+        {
+          signal: stop.signal,
+          // Of an image that is dropped nothing is told: it comes again.
+          onProgress: (event) => {
+            if (isPutOff) return;
+            clock.see(event);
+            hooks.onProgress(event);
+          },
+          onPartialImage: (image, at) => (isPutOff ? undefined : hooks.onPartialImage?.(image, at)),
+          onImage: (image, index) => {
+            metrics.images.inc();
+            firstImage = index + 1;
+            isPutOff = firstImage < request.numImages && turn.isWanted();
+            if (isPutOff) stop.abort();
+            taking = Promise.resolve(hooks.onImage(image, index));
+            return taking;
+          },
+        },
+      );
+      add(total, timings);
+      return total;
+    } catch (error) {
+      const isCancelled = error instanceof DaybreakError && error.code === "request.cancelled";
+      if (!isCancelled || !isPutOff || signal.aborted) throw error;
+    } finally {
+      signal.removeEventListener("abort", pass);
+    }
+    add(total, clock.timings);
+    await taking;
+    await turn.pass();
+  }
+}
+
+/** What the stages of a run take that never tells, because it is ended: the time from one report of progress to the next. */
+function stageClock() {
+  const timings: EngineTimings = { prompt_ms: 0, references_ms: 0, denoise_ms: 0, decode_ms: 0 };
+  const names = {
+    prompt: "prompt_ms",
+    references: "references_ms",
+    denoise: "denoise_ms",
+    decode: "decode_ms",
+  } as const;
+  let since: number | undefined;
+  const see = ({ stage }: ProgressEvent) => {
+    const now = performance.now();
+    if (since !== undefined && stage in names) timings[names[stage as keyof typeof names]] += now - since;
+    since = now;
+  };
+  return { timings, see };
+}
+
+function add(total: EngineTimings, part: EngineTimings): void {
+  for (const name of Object.keys(total) as (keyof EngineTimings)[]) total[name] += part[name];
 }
 
 /** Turns the engine's progress into steps and an estimate of what is left of the denoising of all pictures. */

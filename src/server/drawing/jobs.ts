@@ -1,5 +1,6 @@
 // The queue in front of the engine: one job at a time, bounded, fair between callers. Knows nothing of pictures.
-// Callers take turns, so that one who sends thirty requests does not keep another's single one waiting for all of them.
+// Callers share the engine's time, not turns: next is a job of the caller who has had the least of it, and a long job lets
+// others in where it can be put off. So neither thirty requests nor one video keeps another's picture waiting for long.
 
 import { ApiError } from "../http/api-error.js";
 
@@ -8,6 +9,8 @@ export type JobQueueOptions = {
   maxQueued?: number;
   /** Most waiting jobs of one caller; default 32. */
   maxQueuedPerCaller?: number;
+  /** Milliseconds that never go back; by default the platform's clock. */
+  now?: () => number;
 };
 
 export type JobOptions = {
@@ -22,6 +25,15 @@ export type JobOptions = {
 /** A job that was accepted. `isWaiting`: others come first. `result` settles as the work does. */
 export type Job<T> = { isWaiting: boolean; result: Promise<T> };
 
+/** How a running job lets others in. */
+export type Turn = {
+  /** Whether somebody waits who has had less of the engine. */
+  isWanted(): boolean;
+  /** Lets whoever that is go first; fulfilled when it is this job's turn again. Rejects when the job is cancelled. */
+  pass(): Promise<void>;
+};
+
+type Work<T> = (signal: AbortSignal, turn: Turn) => Promise<T>;
 type Waiting = { start: () => void; cancel: (reason: unknown) => void };
 
 /** Memory of the reference images of all jobs together. */
@@ -30,13 +42,20 @@ const maxReferenceBytes = 512 * 1024 * 1024;
 /** Weight of the newest job in the running mean of durations. */
 const smoothing = 0.3;
 const firstGuess_ms = 5000;
+/** A job runs for so long before it is put off: changing from one picture to another costs time as well. */
+const quantum_ms = 500;
 
 /** Runs jobs one after the other. */
 export class JobQueue {
   readonly #maxQueued: number;
   readonly #maxQueuedPerCaller: number;
-  /** Waiting jobs by caller; the first caller in the map is the next to be served. */
+  readonly #now: () => number;
+  /** Waiting jobs by caller; of callers who have had the same, the first in the map is the next to be served. */
   readonly #waiting = new Map<string | undefined, Waiting[]>();
+  /** Milliseconds of the engine that callers have had since it was last idle. */
+  readonly #had_ms = new Map<string | undefined, number>();
+  /** The running job's caller, and since when its time is not counted yet. */
+  #current: { caller: string | undefined; since: number } | undefined;
   #running = 0;
   #isClosed = false;
   #mean_ms = firstGuess_ms;
@@ -45,9 +64,10 @@ export class JobQueue {
   /** One for every job that waits or runs. */
   readonly #stops = new Set<AbortController>();
 
-  constructor({ maxQueued = 64, maxQueuedPerCaller = 32 }: JobQueueOptions = {}) {
+  constructor({ maxQueued = 64, maxQueuedPerCaller = 32, now = () => performance.now() }: JobQueueOptions = {}) {
     this.#maxQueued = maxQueued;
     this.#maxQueuedPerCaller = maxQueuedPerCaller;
+    this.#now = now;
   }
 
   get running(): number {
@@ -86,7 +106,7 @@ export class JobQueue {
    * Throws ApiError: `too_many_requests` when the queue is full, `overloaded` when the waiting jobs
    * hold too much memory, and after {@link drain}.
    */
-  submit<T>(work: (signal: AbortSignal) => Promise<T>, { caller, signal, bytes }: JobOptions): Job<T> {
+  submit<T>(work: Work<T>, { caller, signal, bytes }: JobOptions): Job<T> {
     this.checkRoom(caller);
     if (this.#running > 0 && this.#referenceBytes + bytes > maxReferenceBytes) {
       const message =
@@ -100,10 +120,10 @@ export class JobQueue {
     if (signal.aborted) pass();
     this.#stops.add(stop);
     const isWaiting = this.#running > 0;
-    const turn = isWaiting ? this.#wait(caller, stop.signal) : Promise.resolve();
-    if (!isWaiting) this.#running++;
+    this.#arrive(caller);
+    const turn = isWaiting ? this.#wait(caller, stop.signal) : Promise.resolve(this.#begin(caller));
     const result = turn
-      .then(() => this.#run(() => work(stop.signal)))
+      .then(() => this.#run(caller, stop.signal, work))
       .catch((error: unknown) => {
         throw stop.signal.reason instanceof ApiError ? stop.signal.reason : error;
       })
@@ -127,7 +147,8 @@ export class JobQueue {
     if (this.#running > 0) await new Promise<void>((resolve) => this.#whenIdle.push(resolve));
   }
 
-  #wait(caller: string | undefined, signal: AbortSignal): Promise<void> {
+  /** @param isPutOff whether it has run before: then it comes before its caller's others */
+  #wait(caller: string | undefined, signal: AbortSignal, isPutOff = false): Promise<void> {
     return new Promise((resolve, reject) => {
       const jobs = this.#waiting.get(caller) ?? [];
       const job: Waiting = {
@@ -144,36 +165,100 @@ export class JobQueue {
       };
       if (signal.aborted) return reject(signal.reason);
       signal.addEventListener("abort", onAbort, { once: true });
-      jobs.push(job);
+      if (isPutOff) jobs.unshift(job);
+      else jobs.push(job);
       this.#waiting.set(caller, jobs);
     });
   }
 
-  async #run<T>(work: () => Promise<T>): Promise<T> {
-    const started = performance.now();
+  async #run<T>(caller: string | undefined, signal: AbortSignal, work: Work<T>): Promise<T> {
+    let began = this.#now();
+    let ran_ms = 0;
+    let isRunning = true;
+    const turn: Turn = {
+      isWanted: () => this.#now() - began >= quantum_ms && this.#isWanted(caller),
+      pass: async () => {
+        if (!this.#isWanted(caller)) return;
+        ran_ms += this.#now() - began;
+        isRunning = false;
+        const again = this.#wait(caller, signal, true);
+        this.#end();
+        await again;
+        isRunning = true;
+        began = this.#now();
+      },
+    };
     try {
-      const result = await work();
+      const result = await work(signal, turn);
       // Failures are often quick and would make the estimate too rosy.
-      this.#mean_ms += smoothing * (performance.now() - started - this.#mean_ms);
+      this.#mean_ms += smoothing * (ran_ms + this.#now() - began - this.#mean_ms);
       return result;
     } finally {
-      this.#running--;
-      this.#startNext();
+      if (isRunning) this.#end();
     }
   }
 
+  #begin(caller: string | undefined): void {
+    this.#running++;
+    this.#current = { caller, since: this.#now() };
+  }
+
+  #end(): void {
+    this.#count();
+    this.#current = undefined;
+    this.#running--;
+    this.#startNext();
+  }
+
+  /** Counts the running job's time up to now. */
+  #count(): void {
+    if (!this.#current) return;
+    const { caller, since } = this.#current;
+    const now = this.#now();
+    this.#had_ms.set(caller, this.#had(caller) + now - since);
+    this.#current.since = now;
+  }
+
+  #had(caller: string | undefined): number {
+    return this.#had_ms.get(caller) ?? 0;
+  }
+
+  /** Whoever has neither a waiting nor a running job saves nothing up: it has had as much as the least of the others. */
+  #arrive(caller: string | undefined): void {
+    this.#count();
+    const active = [...this.#waiting.keys(), ...(this.#current ? [this.#current.caller] : [])];
+    if (active.length === 0 || active.includes(caller)) return;
+    this.#had_ms.set(caller, Math.max(this.#had(caller), Math.min(...active.map((other) => this.#had(other)))));
+  }
+
+  #isWanted(caller: string | undefined): boolean {
+    this.#count();
+    const next = this.#next();
+    return next !== undefined && next.caller !== caller && this.#had(next.caller) < this.#had(caller);
+  }
+
+  /** Of those that wait, the caller who has had the least. */
+  #next(): { caller: string | undefined; jobs: Waiting[] } | undefined {
+    let next: { caller: string | undefined; jobs: Waiting[] } | undefined;
+    for (const [caller, jobs] of this.#waiting) {
+      if (!next || this.#had(caller) < this.#had(next.caller)) next = { caller, jobs };
+    }
+    return next;
+  }
+
   #startNext(): void {
-    const [next] = this.#waiting;
+    const next = this.#next();
     if (!next) {
+      this.#had_ms.clear();
       for (const resolve of this.#whenIdle.splice(0)) resolve();
       return;
     }
-    const [caller, jobs] = next;
+    const { caller, jobs } = next;
     const job = jobs.shift() as Waiting;
     // To the end of the line of callers, if anything is left of this one's.
     this.#waiting.delete(caller);
     if (jobs.length > 0) this.#waiting.set(caller, jobs);
-    this.#running++;
+    this.#begin(caller);
     job.start();
   }
 }

@@ -1,12 +1,13 @@
 // The queue by itself: order, fairness, bounds, cancellation.
 
 import { describe, expect, test } from "vitest";
-import { JobQueue } from "../../../src/server/drawing/jobs.js";
+import { JobQueue, type Turn } from "../../../src/server/drawing/jobs.js";
 import { ApiError } from "../../../src/server/http/api-error.js";
 
-/** A queue whose jobs end when they are told to, and the order in which they began. */
+/** A queue whose jobs end when they are told to, by a clock that does as well, and the order in which they began. */
 function controlled(options?: ConstructorParameters<typeof JobQueue>[0]) {
-  const queue = new JobQueue(options);
+  let now = 0;
+  const queue = new JobQueue({ now: () => now, ...options });
   const began: string[] = [];
   const ends = new Map<string, () => void>();
   const submit = (name: string, { caller, bytes = 0 }: { caller?: string; bytes?: number } = {}) => {
@@ -20,11 +21,27 @@ function controlled(options?: ConstructorParameters<typeof JobQueue>[0]) {
     };
     return { ...queue.submit(work, { caller, signal: stop.signal, bytes }), cancel: () => stop.abort("gone") };
   };
-  const end = async (name: string) => {
+  /** @param ms that have passed since the last call */
+  const end = async (name: string, ms = 0) => {
+    now += ms;
     ends.get(name)?.();
     await new Promise((resolve) => setImmediate(resolve));
   };
-  return { queue, began, submit, end };
+  /** A job of many parts, each of `part_ms`, between which it lets others in. */
+  const submitLong = (name: string, caller: string | undefined, parts: number, part_ms: number) => {
+    const stop = new AbortController();
+    const work = async (_: AbortSignal, turn: Turn) => {
+      for (let i = 0; i < parts; i++) {
+        began.push(`${name}.${i}`);
+        await new Promise((resolve) => setImmediate(resolve));
+        now += part_ms;
+        if (i < parts - 1 && turn.isWanted()) await turn.pass();
+      }
+      return name;
+    };
+    return { ...queue.submit(work, { caller, signal: stop.signal, bytes: 0 }), cancel: () => stop.abort("gone") };
+  };
+  return { queue, began, submit, submitLong, end };
 }
 
 const refusal = (work: () => unknown): ApiError => {
@@ -55,9 +72,99 @@ describe("order", () => {
     const { began, submit, end } = controlled();
     const names = ["a1", "a2", "a3", "a4", "b1", "c1", "b2"];
     for (const name of names) void submit(name, { caller: name[0] }).result;
-    for (let i = 0; i < names.length; i++) await end(began.at(-1) ?? "");
     await end("");
-    expect(began).toEqual(["a1", "a2", "b1", "c1", "a3", "b2", "a4"]);
+    for (let i = 0; i < names.length; i++) await end(began.at(-1) ?? "", 100);
+    await end("");
+    expect(began).toEqual(["a1", "b1", "c1", "a2", "b2", "a3", "a4"]);
+  });
+
+  test("it is time that is shared, not turns", async () => {
+    const { began, submit, end } = controlled();
+    const names = ["a1", "a2", "a3", "b1", "b2", "b3", "b4", "b5", "b6", "b7"];
+    for (const name of names) void submit(name, { caller: name[0] }).result;
+    await end("");
+    for (let i = 0; i < names.length; i++) {
+      const name = began.at(-1) ?? "";
+      await end(name, name.startsWith("a") ? 3000 : 1000);
+    }
+    await end("");
+    expect(began).toEqual(["a1", "b1", "b2", "b3", "a2", "b4", "b5", "b6", "a3", "b7"]);
+  });
+
+  test("nobody saves up, and nobody is held to what was long ago", async () => {
+    const { began, submit, end } = controlled();
+    void submit("a1", { caller: "a" }).result;
+    void submit("a2", { caller: "a" }).result;
+    await end("");
+    await end("a1", 60_000);
+    // begins where the others are, though it has had nothing
+    for (const name of ["b1", "b2", "a3"]) void submit(name, { caller: name[0] }).result;
+    await end("a2", 1000);
+    await end("b1", 2000);
+    await end("a3", 1000);
+    expect(began).toEqual(["a1", "a2", "b1", "a3", "b2"]);
+    await end("b2", 60_000);
+    // everything has been idle: all begin anew
+    for (const name of ["c1", "b3", "c2"]) void submit(name, { caller: name[0] }).result;
+    await end("");
+    await end("c1", 1000);
+    expect(began.at(-1)).toBe("b3");
+    await end("b3");
+    await end("c2");
+  });
+
+  test("a long job lets others in between its parts and goes on before its caller's next", async () => {
+    const { began, queue, submit, submitLong, end } = controlled();
+    const video = submitLong("a", "a", 6, 1000);
+    void submit("a2", { caller: "a" }).result;
+    await end("");
+    void submit("b", { caller: "b" }).result;
+    await end("");
+    await end("");
+    expect(began).toEqual(["a.0", "b"]);
+    expect([queue.running, queue.queued]).toEqual([1, 2]);
+    await end("b", 100);
+    for (let i = 0; i < 8; i++) await end("");
+    expect(await video.result).toBe("a");
+    expect(began).toEqual(["a.0", "b", "a.1", "a.2", "a.3", "a.4", "a.5", "a2"]);
+    await end("a2");
+    expect([queue.running, queue.queued]).toEqual([0, 0]);
+  });
+
+  test("two long jobs share; short parts are not broken up for each other", async () => {
+    const { began, submitLong, end } = controlled();
+    const jobs = [submitLong("a", "a", 12, 100), submitLong("b", "b", 12, 100)];
+    for (let i = 0; i < 60; i++) await end("");
+    expect(await Promise.all(jobs.map(({ result }) => result))).toEqual(["a", "b"]);
+    const runs = began
+      .map((name) => name[0])
+      .join("")
+      .match(/a+|b+/g);
+    expect(runs?.map((run) => run.length)).toEqual([5, 6, 5, 5, 2, 1]);
+  });
+
+  test("a job of the same caller, or of nobody in particular, waits for a long one to end", async () => {
+    for (const caller of ["a", undefined]) {
+      const { began, submit, submitLong, end } = controlled();
+      void submitLong("a", caller, 3, 10_000).result;
+      void submit("b", { caller }).result;
+      for (let i = 0; i < 5; i++) await end("");
+      expect(began).toEqual(["a.0", "a.1", "a.2", "b"]);
+    }
+  });
+
+  test("a job that was put off can be cancelled and leaves nothing", async () => {
+    const { queue, began, submit, submitLong, end } = controlled();
+    const video = submitLong("a", "a", 6, 1000);
+    void submit("b", { caller: "b" }).result;
+    await end("");
+    await end("");
+    expect(began.at(-1)).toBe("b");
+    video.cancel();
+    await expect(video.result).rejects.toBe("gone");
+    expect([queue.running, queue.queued]).toEqual([1, 0]);
+    await end("b");
+    expect([queue.running, queue.queued]).toEqual([0, 0]);
   });
 
   test("a job that fails makes room for the next", async () => {
