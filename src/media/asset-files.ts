@@ -26,6 +26,8 @@ export type Asset = {
   expires_ms: number | null;
   /** Whether its address is given out. */
   isPublic: boolean;
+  /** Stands for whoever stored it; none: nobody in particular. */
+  owner?: string;
   width?: number;
   height?: number;
   /** Decimal. */
@@ -87,6 +89,7 @@ const sideCar = z.object({
   created_ms: natural,
   expires_ms: natural.nullable(),
   isPublic: z.boolean(),
+  owner: z.string().optional(),
   width: natural.optional(),
   height: natural.optional(),
   seed: z.string().regex(/^\d+$/).optional(),
@@ -107,6 +110,8 @@ export function parseSideCar(text: string, id: string): StoredAsset | undefined 
   const parsed = sideCar.safeParse(value);
   if (!parsed.success) return undefined;
   const { content: contentName, ...asset } = parsed.data;
+  // Where side-cars of version 0.1 have it, which knew owners of responses only.
+  if (typeof asset.facts?.owner === "string") asset.owner ??= asset.facts.owner;
   const isItsContent = contentName === id || (contentName.startsWith(`${id}.`) && contentName !== sideCarName(id));
   return asset.id === id && id.startsWith(`${asset.kind}_`) && isItsContent ? { asset, contentName } : undefined;
 }

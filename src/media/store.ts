@@ -1,6 +1,7 @@
 // The asset store: images, videos and stored responses in one folder, within a budget and a time to live.
 // Owns the index, the order of eviction and the folder's lock; knows nothing of HTTP. What files look like and how they
-// survive a crash is in asset-files.ts. The index is a Map in the order of the last reads: the first is evicted first.
+// survive a crash is in asset-files.ts. The index is a Map in the order of the last reads: of an owner's assets the first
+// is evicted first; whose turn that is, shares.ts says.
 
 import { createReadStream } from "node:fs";
 import { mkdir, rm, stat, statfs, utimes } from "node:fs/promises";
@@ -30,6 +31,7 @@ import {
 import { type AssetReader, assetReader, type HeldAsset, readWhole, unreadable, verify } from "./asset-reader.js";
 import { lockFolder } from "./folder-lock.js";
 import { type HeldFile, OpenFiles } from "./open-files.js";
+import { type Shares, sharesOf } from "./shares.js";
 
 export type { Asset, AssetKind } from "./asset-files.js";
 export type { AssetReader } from "./asset-reader.js";
@@ -88,6 +90,8 @@ export class MediaStore {
   /** Assets whose files are being removed, by id. */
   readonly #leaving = new Map<string, Promise<unknown>>();
   readonly #files = new OpenFiles(openFileLimit);
+  /** Of all that is stored or just being written. */
+  readonly #shares: Shares;
   /** Work on the disk under way. */
   readonly #work = new Set<Promise<unknown>>();
   /** Writes that find no room until another write ends. */
@@ -105,6 +109,7 @@ export class MediaStore {
   private constructor(options: StoreOptions, unlock: (() => Promise<void>) | undefined) {
     this.#folder = options.folder;
     this.#budgetBytes = options.budgetBytes;
+    this.#shares = sharesOf(options.budgetBytes);
     this.#ttl_ms = options.ttl_ms;
     this.#now = options.now ?? Date.now;
     this.#onEvict = options.onEvict ?? (() => {});
@@ -161,7 +166,7 @@ export class MediaStore {
       this.#add({ asset: current, contentName }, size);
     }
     this.#sweep();
-    if (!this.#unwritable) await this.#reserve(0);
+    if (!this.#unwritable) await this.#reserve(0, undefined);
     await Promise.all(this.#work);
   }
 
@@ -271,14 +276,15 @@ export class MediaStore {
     const size = bytes.length + Buffer.byteLength(text);
     entry.readers++; // not to be evicted for its own successor
     const adopt = () => {
-      if (this.#entries.get(id) === entry) this.#storedBytes += size - entry.size;
+      if (this.#entries.get(id) === entry) this.#countStored(entry.asset, size - entry.size);
       // A deletion that came meanwhile waits for `busy` and then removes what the entry names by now.
       Object.assign(entry, stored, { size, chunks: Promise.resolve(chunks) });
       this.#files.forget(old);
     };
     try {
       const write = () => this.#noted(writeAsset(this.#folder, { bytes }, stored, text));
-      await this.#withRoom(size, Math.max(0, size - entry.size), write, adopt);
+      const room = { size, growth: Math.max(0, size - entry.size), owner: entry.asset.owner };
+      await this.#withRoom(room, write, adopt);
       await syncFolder(this.#folder);
       await rm(old, { force: true });
     } catch (error) {
@@ -410,7 +416,8 @@ export class MediaStore {
       try {
         await this.#leaving.get(id); // the removal of an asset of the same name would take the new files
         const adopt = () => this.#add(stored, size, Promise.resolve(checks.chunks));
-        await this.#tracked(this.#withRoom(size, size, () => this.#noted(write()), adopt));
+        const room = { size, growth: size, owner: stored.asset.owner };
+        await this.#tracked(this.#withRoom(room, () => this.#noted(write()), adopt));
       } catch (error) {
         throw writeError(error);
       } finally {
@@ -421,10 +428,15 @@ export class MediaStore {
   }
 
   /**
-   * Makes room for `growth` more bytes, keeps it during `write`, and hands it over to `adopt`, which does the counting.
-   * @param size the asset's own, which the budget must allow
+   * Makes room for `growth` more bytes of `owner`, keeps it during `write`, and hands it over to `adopt`, which does the
+   * counting.
+   * @param room `size`: the asset's own, which the budget must allow
    */
-  async #withRoom(size: number, growth: number, write: () => Promise<void>, adopt: () => void): Promise<void> {
+  async #withRoom(
+    { size, growth, owner }: { size: number; growth: number; owner: string | undefined },
+    write: () => Promise<void>,
+    adopt: () => void,
+  ): Promise<void> {
     if (this.#budgetBytes > 0 && size > this.#budgetBytes) {
       throw new DaybreakError(
         "media.too_large",
@@ -432,25 +444,24 @@ export class MediaStore {
           "ask for a smaller one, or raise --media-budget",
       );
     }
-    await this.#reserve(growth);
+    await this.#reserve(growth, owner);
     try {
       await write();
       adopt();
     } finally {
       this.#reservedBytes -= growth;
+      this.#shares.count(owner, -growth);
       for (const wake of this.#waiting.splice(0)) wake();
     }
   }
 
-  /** Evicts until `growth` more bytes fit, and reserves them in the moment in which they do. */
-  async #reserve(growth: number): Promise<void> {
+  /** Evicts until `growth` more bytes of `owner` fit, and reserves them in the moment in which they do. */
+  async #reserve(growth: number, owner: string | undefined): Promise<void> {
     const fits = () => this.#budgetBytes === 0 || this.totalBytes + growth <= this.#budgetBytes;
     if (!fits()) this.#sweep();
     while (!fits()) {
       const removals: Promise<void>[] = [];
-      for (const entry of this.#entries.values()) {
-        if (fits()) break;
-        if (entry.readers > 0) continue;
+      for (let entry = this.#victim(growth, owner); entry && !fits(); entry = this.#victim(growth, owner)) {
         removals.push(this.#remove(entry));
         this.#evictions++;
         this.#onEvict(entry.asset);
@@ -460,12 +471,28 @@ export class MediaStore {
       else {
         throw new DaybreakError(
           "media.storage_full",
-          `got ${growth} bytes to store while every asset within the budget of ${this.#budgetBytes} is being read, ` +
-            "expected some to be free: try again later, or raise --media-budget",
+          `got ${growth} bytes to store while every asset within the budget of ${this.#budgetBytes} is being read or ` +
+            "within another key's share, expected some to be free: try again later, or raise --media-budget",
         );
       }
     }
     this.#reservedBytes += growth;
+    this.#shares.count(owner, growth);
+  }
+
+  /** What is evicted next, so that `growth` more bytes of `owner` fit: of whoever gives way, the least recently read. */
+  #victim(growth: number, owner: string | undefined): Entry | undefined {
+    for (const giving of this.#shares.givingWay(owner, growth)) {
+      for (const entry of this.#entries.values()) {
+        if (entry.readers === 0 && entry.asset.owner === giving) return entry;
+      }
+    }
+    return undefined;
+  }
+
+  #countStored({ owner }: Asset, bytes: number): void {
+    this.#storedBytes += bytes;
+    this.#shares.count(owner, bytes);
   }
 
   #add(stored: StoredAsset, size: number, chunks?: Entry["chunks"]): void {
@@ -474,13 +501,13 @@ export class MediaStore {
 
   #enter(entry: Entry): void {
     this.#entries.set(entry.asset.id, entry);
-    this.#storedBytes += entry.size;
+    this.#countStored(entry.asset, entry.size);
   }
 
   /** Takes an asset out of the index at once and its files off the disk. One that stays there comes back. */
   #remove(entry: Entry): Promise<void> {
     this.#entries.delete(entry.asset.id);
-    this.#storedBytes -= entry.size;
+    this.#countStored(entry.asset, -entry.size);
     this.#files.forget(join(this.#folder, entry.contentName));
     const { id } = entry.asset;
     const removal = entry.busy

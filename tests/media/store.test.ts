@@ -299,6 +299,76 @@ describe("the budget", () => {
   });
 });
 
+describe("owners", () => {
+  const of = (store: MediaStore, owner: string | undefined, size = 1000, kind: AssetKind = "img") =>
+    store.put(kind, randomBytes(size), { ...facts, owner });
+  const kept = (store: MediaStore, assets: Asset[]) => assets.filter(({ id }) => store.get(id)).length;
+
+  it("do not evict each other's assets with many small ones", async () => {
+    const store = await open({ budgetBytes: 10 * (await cost(1050)) });
+    const mine = [await of(store, "a"), await of(store, "a"), await of(store, "a")];
+    const theirs: Asset[] = [];
+    for (let i = 0; i < 30; i++) theirs.push(await of(store, "b"));
+    expect(kept(store, mine)).toBe(3);
+    expect(kept(store, theirs)).toBe(7);
+    expect(kept(store, theirs.slice(-7))).toBe(7);
+    expect(store.evictions).toBe(23);
+  });
+
+  it("may use what nobody else does, and give it back to whoever comes, the least recently read first", async () => {
+    const store = await open({ budgetBytes: 10 * (await cost(1050)) });
+    const mine: Asset[] = [];
+    for (let i = 0; i < 10; i++) mine.push(await of(store, "a"));
+    expect(kept(store, mine)).toBe(10);
+    await store.read(mine[0]!.id);
+    const theirs: Asset[] = [];
+    for (let i = 0; i < 8; i++) theirs.push(await of(store, "b"));
+    expect([kept(store, mine), kept(store, theirs)]).toEqual([5, 5]);
+    expect(mine.map(({ id }) => store.get(id) !== undefined)).toEqual([
+      true,
+      ...Array(5).fill(false),
+      ...Array(4).fill(true),
+    ]);
+    // nobody in particular is one among them
+    for (let i = 0; i < 8; i++) await of(store, undefined);
+    expect(kept(store, mine)).toBeGreaterThanOrEqual(3);
+    expect(kept(store, theirs)).toBeGreaterThanOrEqual(3);
+  });
+
+  it("are refused what would take another's share, and lose nothing by it", async () => {
+    const store = await open({ budgetBytes: 10 * (await cost(1050)) });
+    const mine = [await of(store, "a"), await of(store, "a")];
+    const huge = of(store, "b", 12_000);
+    await expect(huge).rejects.toMatchObject({ code: "media.storage_full", message: /another key's share/ });
+    expect(kept(store, mine)).toBe(2);
+    expect(kept(store, [await of(store, "b", 10_000)])).toBe(1);
+  });
+
+  it("are known after a restart, also those of records that say it where version 0.1 did", async () => {
+    const store = await open();
+    const { id } = await of(store, "a");
+    const old = await store.put("resp", randomBytes(10), { ...facts, facts: { owner: "b" } });
+    await store.close();
+    const again = await open({ budgetBytes: 10 * (await cost(1050)) });
+    expect([again.get(id)?.owner, again.get(old.id)?.owner]).toEqual(["a", "b"]);
+    for (let i = 0; i < 30; i++) await of(again, "c");
+    expect(again.get(id)?.owner).toBe("a");
+  });
+
+  it("share while many are stored and replaced at once", async () => {
+    const budgetBytes = 12 * (await cost(1050));
+    const store = await open({ budgetBytes });
+    const mine = [await of(store, "a", 1000, "resp"), await of(store, "a"), await of(store, "a")];
+    await Promise.all(Array.from({ length: 40 }, (_, i) => of(store, i % 2 === 0 ? "b" : "c")));
+    await store.replace(mine[0]!.id, randomBytes(1040));
+    expect(kept(store, mine)).toBe(3);
+    expect(store.totalBytes).toBeLessThanOrEqual(budgetBytes);
+    const rest = store.list("img").filter(({ owner }) => owner !== "a");
+    expect(rest.length).toBeGreaterThanOrEqual(8);
+    expect(rest.filter(({ owner }) => owner === "b").length).toBeGreaterThanOrEqual(4);
+  });
+});
+
 describe("deleting", () => {
   it("removes the files, and is false the second time", async () => {
     const store = await open();
