@@ -3,8 +3,10 @@
 
 import type { Asset, AssetKind } from "../media/store.js";
 import type { ServerContext } from "./context.js";
+import { findAsset } from "./drawing/references.js";
 import { json } from "./http/answers.js";
 import { ApiError } from "./http/api-error.js";
+import type { Caller } from "./http/caller.js";
 import type { HttpRequest, HttpResponse } from "./http/messages.js";
 import type { Call, Route } from "./http/routes.js";
 import { deletedAsset } from "./service-schema.js";
@@ -24,8 +26,9 @@ export function mediaRoutes(context: ServerContext): Route[] {
       path: `/v1/${room}/{id}`,
       access: "key",
       summary: `Delete ${room === "images" ? "a picture" : "a video"}`,
-      handle: async ({ id }) => {
-        const asset = findAsset(context, kind, id);
+      handle: async ({ id, caller }) => {
+        const asset = publicAsset(context, kind, id, caller);
+        if (asset.owner !== caller.key) throw notFound();
         await context.store.delete(asset.id);
         return json({ id, object: kind === "img" ? "image.deleted" : "video.deleted", deleted: true });
       },
@@ -38,18 +41,20 @@ export function mediaRoutes(context: ServerContext): Route[] {
   ];
 }
 
-function findAsset({ store }: ServerContext, kind: AssetKind, id: string): Asset {
-  const asset = store.get(id);
+function publicAsset(context: ServerContext, kind: AssetKind, id: string, caller: Caller): Asset {
+  const asset = findAsset(context, id, caller);
   if (asset?.kind === kind && asset.isPublic) return asset;
-  throw new ApiError(
-    "not_found",
-    "media_not_found",
-    "this file is not here: it has expired, or was evicted or deleted",
-  );
+  throw notFound();
 }
 
-async function content(context: ServerContext, kind: AssetKind, { id, request }: Call): Promise<HttpResponse> {
-  const asset = findAsset(context, kind, id);
+/** The same for what is another's: nobody learns what is there. */
+function notFound(): ApiError {
+  const message = "this file is not here: it has expired, or was evicted or deleted, or belongs to another key";
+  return new ApiError("not_found", "media_not_found", message);
+}
+
+async function content(context: ServerContext, kind: AssetKind, { id, request, caller }: Call): Promise<HttpResponse> {
+  const asset = publicAsset(context, kind, id, caller);
   const { bytes, mime, created_ms, sha256 } = asset;
   const headers: Record<string, string> = {
     etag: `"${sha256}"`,

@@ -13,6 +13,8 @@ export type DrawingOptions = ServedNames & {
   defaultSize: { width: number; height: number };
   /** Hosts that references may be fetched from. */
   imageHosts: string[];
+  /** Whether media belong to the key that made them also for those who know their URLs. */
+  protectMedia: boolean;
   /** Whether PNG files say how they were made. */
   metadata: boolean;
   logPrompts: boolean;

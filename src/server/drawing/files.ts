@@ -3,7 +3,6 @@
 import { createHash } from "node:crypto";
 import type { ImageFormat } from "../../media/encode.js";
 import type { Asset, AssetFacts } from "../../media/store.js";
-import type { Caller } from "../http/caller.js";
 import { maxUrlLength } from "./limits.js";
 
 /** A finished picture. */
@@ -12,30 +11,37 @@ export type ImageFile = { bytes: Uint8Array; format: ImageFormat; width: number;
 /** A finished video, in MP4. */
 export type VideoFile = { width: number; height: number; seed: number; frames: number; framesPerSecond: number };
 
-const assetPath = /^\/v1\/images\/(img_[0-9a-f]{32})\/content$/;
+/** How the path of a picture ends, whatever a proxy has put before it. */
+const assetPath = /\/v1\/images\/(img_[0-9a-f]{32})\/content\/?$/;
 
 /** Where a stored picture or video can be fetched. */
 export function assetUrl(baseUrl: string, { id, kind }: Asset): string {
   return `${baseUrl}/v1/${kind === "vid" ? "videos" : "images"}/${id}/content`;
 }
 
-/** Which of this server's pictures a URL names, if it does. */
-export function assetOfUrl(url: string, caller: Caller): string | undefined {
+/**
+ * The id of the picture that a URL names, if it has the form of this server's. A server is reached by many names, and
+ * nobody guesses an id: whether there is such a picture tells whether the URL is ours, not the name in it.
+ */
+export function assetOfUrl(url: string): string | undefined {
   if (url.length > maxUrlLength) return undefined;
-  if (!URL.canParse(url)) return assetPath.exec(url)?.[1];
-  const { protocol, host, pathname, search } = new URL(url);
-  const isOwn = /^https?:$/.test(protocol) && caller.hosts.includes(host) && search === "";
-  return isOwn ? assetPath.exec(pathname)?.[1] : undefined;
+  const base = url.startsWith("/") ? "http://localhost" : undefined;
+  if (!URL.canParse(url, base)) return undefined;
+  const { protocol, pathname } = new URL(url, base);
+  return /^https?:$/.test(protocol) ? assetPath.exec(pathname)?.[1] : undefined;
 }
 
-export function imageFacts({ format, width, height, seed }: ImageFile, prompt: string): AssetFacts {
+/** @param owner the key of whoever asked for it */
+export function imageFacts(file: ImageFile, prompt: string, owner: string | undefined): AssetFacts {
+  const { format, width, height, seed } = file;
   const facts = { mime: `image/${format}`, isPublic: true, seed: String(seed), promptHash: promptHash(prompt) };
-  return { ...facts, width, height, format };
+  return { ...facts, owner, width, height, format };
 }
 
-export function videoFacts(file: VideoFile, prompt: string): AssetFacts {
+/** @param owner the key of whoever asked for it */
+export function videoFacts(file: VideoFile, prompt: string, owner: string | undefined): AssetFacts {
   const { width, height, seed, frames, framesPerSecond } = file;
-  const facts = { mime: "video/mp4", isPublic: true, seed: String(seed), promptHash: promptHash(prompt) };
+  const facts = { mime: "video/mp4", isPublic: true, owner, seed: String(seed), promptHash: promptHash(prompt) };
   return { ...facts, width, height, format: "mp4", facts: { frames, framesPerSecond } };
 }
 

@@ -97,7 +97,11 @@ async function whole(
           data[i] = { b64_json: toBase64(file.bytes), seed: file.seed };
           return;
         }
-        const asset = await context.store.put("img", file.bytes, imageFacts(file, drawing.request.prompt.text));
+        const asset = await context.store.put(
+          "img",
+          file.bytes,
+          imageFacts(file, drawing.request.prompt.text, caller.key),
+        );
         kept.push(asset.id);
         data[i] = { url: assetUrl(caller.baseUrl, asset), seed: file.seed };
       },

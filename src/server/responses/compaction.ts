@@ -4,7 +4,7 @@ import { assetOfUrl } from "../drawing/files.js";
 import { checkModel } from "../drawing/model-name.js";
 import { countHistoryTokens } from "../drawing/prompt.js";
 import { readReferences } from "../drawing/reference-files.js";
-import type { ImageSource } from "../drawing/references.js";
+import { findAsset, type ImageSource } from "../drawing/references.js";
 import { unixSeconds } from "../http/answers.js";
 import { ApiError } from "../http/api-error.js";
 import type { Caller } from "../http/caller.js";
@@ -36,7 +36,7 @@ export async function compact(
     id: newId("resp"),
     object: "response.compaction",
     created_at: unixSeconds(),
-    output: [{ type: "compaction", id: newId("cmp"), encrypted_content: seal(options.stateKey, carried) }],
+    output: [{ type: "compaction", id: newId("cmp"), encrypted_content: seal(options.stateKey, carried, caller.key) }],
     usage: {
       input_tokens: tokens,
       output_tokens: 0,
@@ -50,12 +50,12 @@ export async function compact(
 /** The image as an asset: pixels have no place in a sealed text. */
 async function keepImage(context: ResponsesContext, source: ImageSource, caller: Caller): Promise<ImageSource> {
   const { param } = source;
-  const known =
-    source.from === "asset" ? source.id : source.from === "url" ? assetOfUrl(source.url, caller) : undefined;
-  if (known !== undefined) return { from: "asset", id: known, param };
+  if (source.from === "asset") return { from: "asset", id: source.id, param };
+  const known = source.from === "url" ? assetOfUrl(source.url) : undefined;
+  if (known !== undefined && findAsset(context, known, caller)) return { from: "asset", id: known, param };
   const [file] = await readReferences(context, [source], caller);
   const { bytes, size } = file!;
-  const facts = { mime: "application/octet-stream", isPublic: false, ...size };
+  const facts = { mime: "application/octet-stream", isPublic: false, owner: caller.key, ...size };
   const { id } = await context.store.put("img", bytes, facts);
   return { from: "asset", id, param };
 }

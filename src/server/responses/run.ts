@@ -193,7 +193,7 @@ export class ResponseRun {
     const { asset, stored } = this.#context.store.begin(
       "img",
       file.bytes,
-      imageFacts(file, this.#judged.drawing.request.prompt.text),
+      imageFacts(file, this.#judged.drawing.request.prompt.text, this.owner),
     );
     this.#writing.push(stored);
     stored.catch((error) => this.stop(toApiError(error)));
@@ -212,7 +212,7 @@ export class ResponseRun {
       place = { base64: (await readFile(path)).toString("base64") };
       await rm(path);
     } else {
-      place = this.#place(await this.#context.store.putFile("vid", path, videoFacts(file, prompt.text)));
+      place = this.#place(await this.#context.store.putFile("vid", path, videoFacts(file, prompt.text, this.owner)));
     }
     this.#results[0] = { type: "video", ...file, place };
   }

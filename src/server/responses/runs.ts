@@ -139,7 +139,7 @@ export class ResponseRuns {
     const { responses, options } = this.#context;
     return {
       itemImage: (id, param) => responses.itemImage(id, caller.key, param),
-      unseal: (text, param) => unseal(options.stateKey, text, param),
+      unseal: (text, param) => unseal(options.stateKey, text, caller.key, param),
     };
   }
 }

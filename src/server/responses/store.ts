@@ -52,7 +52,8 @@ export class ResponseStore {
   async save(record: StoredResponse): Promise<void> {
     const { id } = record.resource;
     const facts = recordFacts(record);
-    await this.#store.put("resp", pack(record), { id, mime: "application/json", isPublic: false, facts });
+    const owner = record.owner ?? undefined;
+    await this.#store.put("resp", pack(record), { id, mime: "application/json", isPublic: false, owner, facts });
     this.#index(id, facts.items);
   }
 
@@ -86,7 +87,7 @@ export class ResponseStore {
   /** The record of a response that belongs to `owner`. */
   async find(id: string, owner: string | undefined): Promise<StoredResponse | undefined> {
     const asset = this.#store.get(id);
-    if (asset?.kind !== "resp" || asset.facts?.owner !== (owner ?? null)) return undefined;
+    if (asset?.kind !== "resp" || asset.owner !== owner) return undefined;
     const bytes = await this.#store.read(id);
     const record = bytes && unpack(bytes);
     // Nobody asks here for one that is being made: it was when a server stopped, and could not be written since.
@@ -147,9 +148,9 @@ function interrupted(record: StoredResponse): StoredResponse {
 }
 
 /** What the store knows of a record without reading it. */
-function recordFacts({ resource, owner, input }: StoredResponse) {
+function recordFacts({ resource, input }: StoredResponse) {
   const items = [...input, ...resource.output].map(({ id }) => id);
-  return { owner, items, isRunning: isRunning(resource) };
+  return { items, isRunning: isRunning(resource) };
 }
 
 function isRunning({ status }: ResponseResource): boolean {

@@ -18,24 +18,32 @@ test("what was sealed comes out, its image at the place of the request that brin
   const text = fc.array(fc.string({ unit: "binary" }));
   fc.assert(
     fc.property(text, text, (style, prompts) => {
-      expect(unseal(key, seal(key, { style, prompts, image: null }), "p")).toEqual({ style, prompts, image: null });
+      expect(unseal(key, seal(key, { style, prompts, image: null }, "o"), "o", "p")).toEqual({
+        style,
+        prompts,
+        image: null,
+      });
     }),
     { numRuns: 30 },
   );
-  expect(unseal(key, seal(key, carried), "input[0]").image).toEqual({ ...carried.image, param: "input[0]" });
+  expect(unseal(key, seal(key, carried, undefined), undefined, "input[0]").image).toEqual({
+    ...carried.image,
+    param: "input[0]",
+  });
 });
 
 test("it says nothing, and never the same twice", () => {
-  const sealed = seal(key, carried);
+  const sealed = seal(key, carried, "o");
   expect(sealed).toMatch(/^d1\.[\w-]+$/);
   expect(Buffer.from(sealed.slice(3), "base64url").toString("latin1")).not.toMatch(/red|oil|img_/);
-  expect(seal(key, carried)).not.toBe(sealed);
+  expect(seal(key, carried, "o")).not.toBe(sealed);
 });
 
-test("every change of a byte, every other length and another key are refused", async () => {
-  const bytes = Buffer.from(seal(key, carried).slice(3), "base64url");
-  const expectRefusal = async (sealed: string, by = key) => {
-    const error = await refusal(() => unseal(by, sealed, "input[0].encrypted_content"));
+test("every change of a byte, every other length, another key and another owner are refused", async () => {
+  const sealed = seal(key, carried, "o");
+  const bytes = Buffer.from(sealed.slice(3), "base64url");
+  const expectRefusal = async (text: string, by = key, owner: string | undefined = "o") => {
+    const error = await refusal(() => unseal(by, text, owner, "input[0].encrypted_content"));
     expect([error.status, error.code, error.param]).toEqual([400, "invalid_compaction", "input[0].encrypted_content"]);
   };
   for (let i = 0; i < bytes.length; i++) {
@@ -46,7 +54,10 @@ test("every change of a byte, every other length and another key are refused", a
   }
   await expectRefusal(`d1.${Buffer.concat([bytes, Buffer.alloc(1)]).toString("base64url")}`);
   await expectRefusal(`d2.${bytes.toString("base64url")}`);
-  await expectRefusal(seal(key, carried), randomBytes(32));
+  await expectRefusal(sealed, randomBytes(32));
+  await expectRefusal(sealed, key, "p");
+  await expectRefusal(seal(key, carried, undefined));
+  expect((await refusal(() => unseal(key, sealed, undefined, "p"))).code).toBe("invalid_compaction");
   await fc.assert(fc.asyncProperty(fc.string(), (text) => expectRefusal(text)));
   await fc.assert(fc.asyncProperty(fc.base64String(), (text) => expectRefusal(`d1.${text}`)));
 });
