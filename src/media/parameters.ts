@@ -1,6 +1,8 @@
 // How a picture was made, as text chunks of its PNG file, so that a viewer shows it and a program can make it again.
 // Two spellings of the same facts: `parameters`, the line that image tools and galleries read (prompt, then
 // "Negative prompt:", then "Steps: …, Seed: …"), and `daybreak`, the same as JSON for programs. `Software` is PNG's own.
+// The first is told apart by its lines alone, so a prompt is one line there, whatever is written in it; the second has it as
+// it was given.
 
 /** The facts of one picture. Sizes in pixels. */
 export type PictureParameters = {
@@ -40,13 +42,24 @@ export function parameterTexts(parameters: PictureParameters, version: string): 
     Version: software,
   };
   const line = Object.entries(settings).map(([name, value]) => `${name}: ${quoted(String(value))}`);
-  const paragraphs = [prompt, ...(negativePrompt ? [`Negative prompt: ${negativePrompt}`] : []), line.join(", ")];
+  const negative = negativePrompt ? [`Negative prompt: ${oneLine(negativePrompt)}`] : [];
   return {
-    parameters: paragraphs.join("\n"),
+    parameters: [promptLine(prompt), ...negative, line.join(", ")].join("\n"),
     // A seed has 64 bits, more than the numbers of every JSON reader hold: as a string it is not rounded.
     daybreak: JSON.stringify({ ...parameters, seed: String(seed), version }),
     Software: software,
   };
+}
+
+/** What some reader takes for the end of a line is among the control characters and the separators. */
+function oneLine(text: string): string {
+  return text.replace(/[\p{Cc}\p{Zl}\p{Zp}]+/gu, " ").trim();
+}
+
+/** A prompt that looks like one of the lines after it is quoted: readers know those by their beginning. */
+function promptLine(prompt: string): string {
+  const line = oneLine(prompt);
+  return /^(?:negative prompt|steps)\s*:/i.test(line) ? JSON.stringify(line) : line;
 }
 
 /** Values with separators in them are quoted as JSON, the way readers of this line expect it. */
