@@ -6,6 +6,7 @@
 import { constants } from "node:os";
 import { DaybreakError } from "../errors.js";
 import { packageManifest } from "../node/package.js";
+import { visibleText } from "../text.js";
 import { type Command, parseOptions, UsageError } from "./command.js";
 
 /** Name → its file and the line that `daybreak --help` prints. */
@@ -85,12 +86,13 @@ function print(text: string): number {
 /** Says on stderr what went wrong, in one line and without a stack trace, and returns the exit status. */
 function report(error: unknown, command: string): number {
   if (error instanceof UsageError) {
-    process.stderr.write(`error: ${error.message}\nhint: see "daybreak${command} --help"\n`);
+    process.stderr.write(`error: ${visibleText(error.message)}\nhint: see "daybreak${command} --help"\n`);
     return 2;
   }
   const [code, message] =
     error instanceof DaybreakError ? [error.code, error.message] : ["engine.internal", describeDefect(error)];
-  process.stderr.write(`error: ${code}: ${message.replace(/\s*[\r\n]+\s*/g, " ")}\n`);
+  // Names of files and tensors may hold what a terminal obeys.
+  process.stderr.write(`error: ${code}: ${visibleText(message.replace(/\s*[\r\n]+\s*/g, " "))}\n`);
   return 1;
 }
 

@@ -4,6 +4,7 @@
 
 import { write, writeSync } from "node:fs";
 import type { DestinationStream } from "pino";
+import { visibleText } from "../../text.js";
 
 const stderr = 2;
 /** Characters of lines that wait to be written; further lines are dropped. */
@@ -12,6 +13,11 @@ const maxWaiting = 4 * 1024 * 1024;
 const retry_ms = 50;
 /** A write that takes longer has a reader that has stopped: the end of the process does not wait for it. */
 const stuck_ms = 1000;
+
+/** Hands lines on without what a terminal or a viewer would obey; as lines of JSON they mean the same. */
+export function visibleLines(destination: DestinationStream): DestinationStream {
+  return { write: (line) => destination.write(visibleText(line)) };
+}
 
 export function stderrLog(): DestinationStream {
   let waiting = "";
