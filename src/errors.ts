@@ -82,6 +82,7 @@ export const errorCodes = [
   "server.address_in_use",
   "server.address_invalid", // no such host or interface, or no right to that port
   "server.listener_unavailable", // its native module does not load here
+  "server.too_few_files", // that the system lets this process open
   // the engine's own life
   "engine.closed",
   "engine.unavailable", // it cannot be started, for the reason that is the cause
