@@ -2,10 +2,13 @@
 // forms; what they mean is the server's. Ends with status 0 when the user or the system asks for it.
 
 import { join, resolve } from "node:path";
+import { isatty } from "node:tty";
 import { DaybreakError, type Precision } from "../index.js";
 import { cacheFolder } from "../node/cache-folder.js";
 import { maxServedSide, minServedSide } from "../server/drawing/limits.js";
+import { isHost } from "../server/http/forwarded.js";
 import type { ListenerChoice } from "../server/http/listen.js";
+import { isOriginPattern } from "../server/http/visitors.js";
 import { type OutputProfile, outputProfiles } from "../server/responses/request-schema.js";
 import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
@@ -37,18 +40,27 @@ Serves pictures over the OpenResponses API (POST /v1/responses), OpenAI's images
   --media-budget SIZE      most bytes to keep there, least recently read go first; default 1GiB; 0: no limit
   --media-ttl TIME         how long to keep them, such as 90m, 24h, 7d; default 24h; 0: for ever
   --public-url URL         base of the URLs in answers; default: what the request's Host header says
-  --trust-proxy            believe X-Forwarded-Proto and X-Forwarded-Host; only behind a proxy that sets them
-  --api-key-file FILE      one key a line, needed as "Authorization: Bearer KEY"; default: no key is needed
-  --protect-media          ask for the key at media URLs too, which are otherwise unguessable links
+  --trust-proxy            believe X-Forwarded-Proto, -Host, -Port, -Prefix and Forwarded; only behind a proxy that
+                           sets them
+  --keep-alive TIME        how long a connection stays open between two requests; default 75s, longer than proxies keep
+                           theirs; not with --listener uws, where it is 10 s
+  --allow-host HOST        also answer to this name of the server (name or name:port), besides addresses, localhost
+                           and the public URL's; with keys any name will do; may be given several times
+  --api-key-file FILE      one key a line, needed as "Authorization: Bearer KEY"; default: no key is needed;
+                           SIGHUP reads the file again
+  --protect-media          ask for the key that made them at media URLs too, which are otherwise unguessable links
   --allow-image-host HOST  also fetch references from this host (name or name:port); may be given several times
-  --cors ORIGIN            let pages of this origin call, "*" for any; may be given several times; default: none
+  --cors ORIGIN            let pages of this origin call: https://example.org, http://localhost:* for any port, null for
+                           files, chrome-extension://ID, tauri://localhost and the like, "*" for any; may be given
+                           several times; default: none but the server's own
   --state-key TEXT         seals compacted conversations; default: a random key, which ends with the process
   --no-metadata            leave prompt, seed and settings out of PNG files
   --log-level LEVEL        trace, debug, info, warn, error, fatal or silent; JSON lines on stderr; default info
   --log-prompts            write prompts to the log
   --grace TIME             how long running jobs may finish after SIGTERM; default 30s
 
-Prints the address and three requests to try. Ends with status 0 after SIGINT or SIGTERM.
+Prints the address and three requests to try. Ends with status 0 after SIGINT or SIGTERM. Without keys it serves this
+machine's programs and its own pages: a web page of elsewhere is refused, and so is a request to another name.
 `;
 
 export const serve: Command = {
@@ -56,8 +68,9 @@ export const serve: Command = {
     values: [
       ...["host", "port", "model", "model-name", "default-size", "precision", "memory-budget", "listener", "data-dir"],
       ...["media-budget", "media-ttl", "public-url", "api-key-file", "state-key", "log-level", "grace", "output-item"],
+      "keep-alive",
     ],
-    lists: ["model-alias", "allow-image-host", "cors"],
+    lists: ["model-alias", "allow-host", "allow-image-host", "cors"],
     flags: ["any-model", "trust-proxy", "protect-media", "no-metadata", "log-prompts", "demo", "no-tune"],
   },
   help,
@@ -77,11 +90,13 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   warnIfOpen(startOptions);
   const progress = progressLine(process.stderr);
   let server: RunningServer;
+  const hangUps = watchHangUps();
   try {
     server = await startServer({ ...startOptions, onLoading: (event) => progress.show(event) });
   } finally {
     progress.clear();
   }
+  hangUps.follow(() => void server.reloadKeys());
   if (!signal.aborted) {
     const isDefault = startOptions.model === undefined;
     process.stdout.write(welcome(server, isDefault));
@@ -89,6 +104,28 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   }
   await server.close(grace_ms);
   return 0;
+}
+
+/**
+ * SIGHUP asks to read the keys again, also while the server starts, and ends nothing. A terminal that was closed sends it as
+ * well: then nobody asks for anything, and the program ends as after SIGTERM.
+ */
+function watchHangUps() {
+  const hadTerminal = isatty(0);
+  let isAsked = false;
+  let reload = () => {
+    isAsked = true;
+  };
+  process.on("SIGHUP", () => {
+    if (hadTerminal && !isatty(0)) process.kill(process.pid, "SIGTERM");
+    else reload();
+  });
+  return {
+    follow(reloadKeys: () => void) {
+      reload = reloadKeys;
+      if (isAsked) reload();
+    },
+  };
 }
 
 function readOptions(options: ParsedOptions): StartOptions {
@@ -111,8 +148,10 @@ function readOptions(options: ParsedOptions): StartOptions {
     defaultSize: defaultSize === undefined ? undefined : readDefaultSize(defaultSize),
     publicUrl: publicUrl(options),
     trustProxy: options.flag("trust-proxy"),
+    keepAlive_ms: duration(options, "keep-alive"),
     corsOrigins: options.list("cors").map(origin),
-    imageHosts: options.list("allow-image-host").map(imageHost),
+    allowedHosts: options.list("allow-host").map((host) => hostName("allow-host", host)),
+    imageHosts: options.list("allow-image-host").map((host) => hostName("allow-image-host", host)),
     apiKeyFile: options.text("api-key-file"),
     protectMedia: options.flag("protect-media"),
     metadata: !options.flag("no-metadata"),
@@ -183,13 +222,15 @@ function publicUrl(options: ParsedOptions): string | undefined {
 
 /** As browsers send it: a slash at the end would never match. */
 function origin(text: string): string {
-  if (text === "*" || (URL.canParse(text) && new URL(text).origin === text)) return text;
-  throw invalid("cors", text, 'an origin such as https://example.org, without a path, or "*"');
+  if (isOriginPattern(text)) return text;
+  const expected =
+    'an origin such as https://example.org, http://localhost:*, null or chrome-extension://ID, without a path, or "*"';
+  throw invalid("cors", text, expected);
 }
 
-function imageHost(text: string): string {
-  if (/^[\w.-]+(:\d{1,5})?$|^\[[\da-f:.]+\](:\d{1,5})?$/i.test(text)) return text.toLowerCase();
-  throw invalid("allow-image-host", text, "a host such as example.org or example.org:8443, without a scheme");
+function hostName(option: string, text: string): string {
+  if (isHost(text)) return text.toLowerCase();
+  throw invalid(option, text, "a host such as example.org or example.org:8443, without a scheme");
 }
 
 function stateKey(options: ParsedOptions): string | undefined {

@@ -30,6 +30,7 @@ let engine: Engine | undefined;
 
 process.on("SIGINT", () => undefined);
 process.on("SIGTERM", () => undefined);
+process.on("SIGHUP", () => undefined);
 /** Not by `process.exit`, which runs the destructors of drivers whose threads may be working. */
 const endWithParent = () => process.kill(process.pid, "SIGKILL");
 process.on("disconnect", endWithParent);

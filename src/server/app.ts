@@ -1,5 +1,5 @@
-// The server without its sockets: request in, answer out. Owns what holds for every route: keys, request ids, CORS,
-// errors as bodies, counting, logging. What the routes do is in their own files; `routing.ts` is the table they make.
+// The server without its sockets: request in, answer out. Owns what holds for every route: whose request it is, request
+// ids, errors as bodies, counting, logging. What the routes do is in their own files; `routing.ts` is the table they make.
 
 import { Readable } from "node:stream";
 import type { ServerContext, ServerOptions } from "./context.js";
@@ -9,13 +9,14 @@ import { RequestCaller } from "./http/caller.js";
 import { newId } from "./http/ids.js";
 import type { HttpApp, HttpRequest, HttpResponse } from "./http/messages.js";
 import type { Route } from "./http/routes.js";
+import { answerPreflight, checkVisitor, corsHeaders } from "./http/visitors.js";
 import { imageRoutes } from "./images/routes.js";
 import { mediaRoutes } from "./media-routes.js";
 import { openApiRoute } from "./openapi.js";
 import { responseRoutes } from "./responses/routes.js";
 import { ResponseRuns } from "./responses/runs.js";
 import { openSession } from "./responses/websocket-session.js";
-import { createRouter } from "./routing.js";
+import { createRouter, onePath } from "./routing.js";
 import { sdapiRoutes } from "./sdapi/routes.js";
 import { serviceRoutes } from "./service-routes.js";
 import { studioRoutes } from "./studio.js";
@@ -43,7 +44,8 @@ export function createApp(context: ServerContext): App {
   const answer = (request: HttpRequest): HttpResponse | Promise<HttpResponse> => {
     const began = performance.now();
     const requestId = chooseRequestId(request);
-    const [path = "", search] = request.target.split("?", 2);
+    const [sent = "", search] = request.target.split("?", 2);
+    const path = onePath(sent);
     let route: Route | undefined;
     const finish = (response: HttpResponse): HttpResponse => {
       note(context, { request, path, route, requestId, began }, response.status);
@@ -53,6 +55,7 @@ export function createApp(context: ServerContext): App {
     const fail = (error: unknown): HttpResponse =>
       finish(errorResponse(reported(context, error, requestId, request.signal)));
     try {
+      checkVisitor(options, request);
       const preflight = answerPreflight(options, request);
       if (preflight) return finish(preflight);
       const match = router.match(request.method, path);
@@ -68,14 +71,18 @@ export function createApp(context: ServerContext): App {
   const upgrade: HttpApp["upgrade"] = (request) => {
     const requestId = chooseRequestId(request);
     try {
-      const path = request.target.split("?", 1)[0];
+      checkVisitor(options, request);
+      const path = onePath(request.target.split("?", 1)[0] as string);
       if (path !== "/v1/responses") {
         throw new ApiError("not_found", "not_found", "there is no WebSocket at this path, expected /v1/responses");
       }
-      const key = options.keys?.identify(request.header("authorization"));
-      const { baseUrl, hosts } = new RequestCaller(options, request, requestId, key);
+      const authorization = request.header("authorization");
+      const identifyAgain = () => options.keys?.identify(authorization);
+      const key = identifyAgain();
+      const { baseUrl } = new RequestCaller(options, request, requestId, key);
       context.log.info({ request: requestId, path, websocket: true }, "opened");
-      return (connection) => openSession(runs, context.heldBytes, { key, baseUrl, hosts, requestId }, connection);
+      const caller = { key, baseUrl, requestId, identifyAgain };
+      return (connection) => openSession(runs, context.heldBytes, caller, connection);
     } catch (error) {
       const refusal = errorResponse(reported(context, error, requestId));
       return { ...refusal, headers: { ...refusal.headers, "x-request-id": requestId } };
@@ -124,30 +131,6 @@ function note({ metrics, log }: ServerContext, noted: Noted, code: number): void
   if (!log.isLevelEnabled(level)) return;
   const ms = Math.round((performance.now() - began) * 10) / 10;
   log[level]({ request: requestId, method: request.method, path: path.slice(0, 200), code, ms }, "answered");
-}
-
-const corsMethods = "GET, HEAD, POST, DELETE";
-
-function corsHeaders({ corsOrigins }: ServerOptions, request: HttpRequest): Record<string, string> | undefined {
-  if (corsOrigins.length === 0) return undefined;
-  const origin = request.header("origin");
-  if (origin === undefined) return undefined;
-  const allowed = corsOrigins.includes("*") ? "*" : corsOrigins.find((known) => known === origin);
-  const exposed = "x-request-id, retry-after, content-range, etag";
-  return {
-    vary: "origin",
-    ...(allowed && { "access-control-allow-origin": allowed, "access-control-expose-headers": exposed }),
-  };
-}
-
-function answerPreflight({ corsOrigins }: ServerOptions, request: HttpRequest): HttpResponse | undefined {
-  if (request.method !== "OPTIONS" || corsOrigins.length === 0) return undefined;
-  const headers = {
-    "access-control-allow-methods": corsMethods,
-    "access-control-allow-headers": "authorization, content-type, range, x-request-id",
-    "access-control-max-age": "86400",
-  };
-  return { status: 204, headers, body: null };
 }
 
 function fromRequest(request: Request): HttpRequest {

@@ -10,6 +10,12 @@ export type Router = {
   match(method: string, path: string): Match;
 };
 
+/** A path as routes have it: a doubled slash and one at the end, which proxies and clients put there, count for nothing. */
+export function onePath(path: string): string {
+  const single = path.replace(/\/{2,}/g, "/");
+  return single.length > 1 && single.endsWith("/") ? single.slice(0, -1) : single;
+}
+
 type Methods = Map<string, Route>;
 
 export function createRouter(routes: readonly Route[]): Router {

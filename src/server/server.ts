@@ -11,6 +11,7 @@ import { MediaStore } from "../media/store.js";
 import { MediaWorkers } from "../media/workers.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { EngineProcess } from "../node/engine-process.js";
+import { checkFileLimit } from "../node/file-limit.js";
 import { embeddedModel } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
 import type { TuneMode } from "../node/tune.js";
@@ -20,9 +21,9 @@ import { JobQueue } from "./drawing/jobs.js";
 import { modelName } from "./drawing/model-name.js";
 import { checkAddress } from "./http/address.js";
 import { IdempotencyKeys } from "./http/idempotency.js";
-import { readApiKeys } from "./http/keys.js";
+import { ApiKeys, readApiKeys } from "./http/keys.js";
 import { type ListenerChoice, listen } from "./http/listen.js";
-import { stderrLog } from "./http/log.js";
+import { stderrLog, visibleLines } from "./http/log.js";
 import type { Listener } from "./http/messages.js";
 import { createMetrics } from "./metrics.js";
 import type { OutputProfile } from "./responses/request-schema.js";
@@ -58,6 +59,8 @@ export type StartOptions = {
   publicUrl?: string;
   trustProxy?: boolean;
   corsOrigins?: string[];
+  /** Further names of this server, lower case, `name` or `name:port`; see http/visitors.ts. */
+  allowedHosts?: string[];
   imageHosts?: string[];
   apiKeyFile?: string;
   protectMedia?: boolean;
@@ -65,6 +68,8 @@ export type StartOptions = {
   logPrompts?: boolean;
   /** Any text; compacted conversations outlive the process only with it. */
   stateKey?: string;
+  /** How long a connection may stay open between two requests; default 75 s. */
+  keepAlive_ms?: number;
   /** Where log lines go; default stderr. */
   log?: DestinationStream;
   logLevel?: string;
@@ -79,6 +84,11 @@ export type RunningServer = {
   app: App;
   /** Id of the engine's process, while it is up. */
   readonly enginePid: number | undefined;
+  /**
+   * Reads the key file again, if there is one; what is under way goes on. If it cannot be read, or holds no key, the keys
+   * stay as they are. What happened is in the log.
+   */
+  reloadKeys(): Promise<void>;
   /** Takes no more requests, lets those that run finish for so long, fails the rest, frees everything. */
   close(grace_ms: number): Promise<void>;
 };
@@ -112,8 +122,9 @@ async function start(
   closers: (() => Promise<unknown> | unknown)[],
   closeAll: () => Promise<void>,
 ): Promise<RunningServer> {
-  const log = pino({ level: options.logLevel ?? "info" }, options.log ?? stderrLog());
-  const keys = options.apiKeyFile === undefined ? undefined : await readApiKeys(options.apiKeyFile);
+  const log = pino({ level: options.logLevel ?? "info" }, visibleLines(options.log ?? stderrLog()));
+  checkFileLimit();
+  const keys = options.apiKeyFile === undefined ? undefined : new ApiKeys(await readApiKeys(options.apiKeyFile));
   await checkAddress(options.host, options.port); // before a model is loaded for nothing
   const checkpoint = options.model ?? embeddedModel();
   const { model, name } = await readModel(checkpoint);
@@ -166,6 +177,7 @@ async function start(
     get enginePid() {
       return engine.pid;
     },
+    reloadKeys: () => reloadKeys(options.apiKeyFile, keys, log),
     close(grace_ms) {
       closing ??= shutDown(context, { app, listener, closeAll }, grace_ms);
       return closing;
@@ -192,6 +204,19 @@ function openEngine(
   });
 }
 
+async function reloadKeys(path: string | undefined, keys: ApiKeys | undefined, log: Logger): Promise<void> {
+  if (path === undefined || !keys) {
+    log.warn("asked to read the keys again, but there is no key file: nothing has changed");
+    return;
+  }
+  try {
+    keys.replace(await readApiKeys(path));
+    log.info({ keys: keys.count }, "the keys were read again");
+  } catch (error) {
+    log.error({ err: error }, "the keys could not be read again: those that were known stay");
+  }
+}
+
 /** What was asked for, with everything filled in. */
 function serverOptions(
   options: StartOptions,
@@ -206,6 +231,8 @@ function serverOptions(
     publicUrl: options.publicUrl?.replace(/\/+$/, ""),
     trustProxy: options.trustProxy ?? false,
     corsOrigins: options.corsOrigins ?? [],
+    // Who has it listen on a name knows the server by it.
+    allowedHosts: [...(options.allowedHosts ?? []), options.host.toLowerCase()],
     imageHosts: options.imageHosts ?? [],
     protectMedia: options.protectMedia ?? false,
     metadata: options.metadata ?? true,

@@ -2,6 +2,7 @@
 
 import { execFileSync, spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { request } from "node:http";
 import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -11,7 +12,7 @@ import type { RgbImage } from "../../src/engine/request.js";
 import { decodePng } from "../../src/media/png.js";
 import { readPngText } from "../media/png-text.js";
 import { parseEvents, postJson, smallRequest } from "../server/running.js";
-import { type ServedProgram, serveProgram } from "../server/served-program.js";
+import { childrenOf, type ServedProgram, serveProgram, until } from "../server/served-program.js";
 import { buildProgram, daybreak, expectFailure, repository } from "./program.js";
 
 beforeAll(buildProgram);
@@ -44,7 +45,11 @@ describe("wrong options", () => {
     bad(["--listener", "apache"], "server.option_invalid", /--listener apache, expected auto, uws, node/);
     bad(["--default-size", "100x100"], "server.option_invalid", /multiples of 16/);
     bad(["--public-url", "example.org"], "server.option_invalid", /an http or https URL/);
-    bad(["--cors", "https://example.org/"], "server.option_invalid", /an origin/);
+    for (const cors of ["https://example.org/", "Null", "https://*.example.org", "file:///a"]) {
+      bad(["--cors", cors], "server.option_invalid", /an origin such as https:.*null or chrome-extension/);
+    }
+    bad(["--allow-host", "http://nas"], "server.option_invalid", /--allow-host http:\/\/nas, expected a host/);
+    bad(["--keep-alive", "60s", "--listener", "uws"], "server.option_invalid", /take --listener node/);
     bad(["--allow-image-host", "https://example.org"], "server.option_invalid", /without a scheme/);
     bad(["--state-key", "short"], "server.option_invalid", /of 5 characters, expected at least 8/);
     bad(["--output-item", "picture"], "server.option_invalid", /--output-item picture, expected message, max, openai/);
@@ -188,7 +193,9 @@ describe("started with options", () => {
     expect(yellow.length / (width * height)).toBeGreaterThan(0.015);
   }
 
-  test("closed: keys, protected media, a public address, no prompt in the log, the state key of before", async () => {
+  const goesOn = () => smallRequest({}, { input: [compaction, { role: "user", content: "make it blue" }] });
+
+  test("closed: keys, protected media, a public address, no prompt in the log", async () => {
     const { url, stderr, child, logged } = await start([
       ...["--api-key-file", keyFile, "--protect-media", "--public-url", "https://pictures.example.org/base/"],
       ...["--media-ttl", "0", "--media-budget", "0", "--any-model"],
@@ -205,8 +212,11 @@ describe("started with options", () => {
     expect((await fetch(local)).status).toBe(401);
     const file = Buffer.from(await (await fetch(local, authorization)).arrayBuffer());
     expect(readPngText(file).parameters).toMatch(/^in secret\n/);
-    const goesOn = smallRequest({}, { model: "gpt-5", input: [compaction, { role: "user", content: "make it blue" }] });
-    expect((await postJson(`${url}/v1/responses`, goesOn, authorization)).status).toBe(200);
+    // sealed for nobody in particular, so for no key
+    const foreign = await postJson(`${url}/v1/responses`, goesOn(), authorization);
+    expect([foreign.status, (await foreign.json()).error.code]).toEqual([400, "invalid_compaction"]);
+    const body = { model: "gpt-5", input: [{ role: "user", content: "a red circle" }] };
+    compaction = (await (await postJson(`${url}/v1/responses/compact`, body, authorization)).json()).output[0];
     expect(logged().length).toBeGreaterThan(0);
     expect(stderr()).not.toContain("secret");
 
@@ -214,6 +224,65 @@ describe("started with options", () => {
     child.stderr?.destroy();
     for (let i = 0; i < 3; i++) expect((await fetch(`${url}/v1/models`, authorization)).status).toBe(200);
     await stop();
+  });
+
+  test("again: the state key of before; keys are read again on SIGHUP, and what runs goes on", async () => {
+    const { url, child, logged } = await start(["--api-key-file", keyFile, "--keep-alive", "5m"]);
+    const authorization = { headers: { authorization: `Bearer ${key}` } };
+    const answer = await postJson(`${url}/v1/responses`, goesOn(), authorization);
+    expect([answer.status, answer.headers.get("keep-alive")]).toEqual([200, "timeout=300"]);
+    const [engine] = childrenOf(child.pid as number);
+    const image = { width: 256, height: 256, steps: 4, num_images: 2 };
+    const running = postJson(`${url}/v1/responses`, smallRequest(image), authorization);
+    writeFileSync(keyFile, "another-key-instead\n");
+    child.kill("SIGHUP");
+    await until(() => logged().some(({ msg }) => msg === "the keys were read again"));
+    expect((await fetch(`${url}/v1/models`, authorization)).status).toBe(401);
+    const other = { headers: { authorization: "Bearer another-key-instead" } };
+    expect((await fetch(`${url}/v1/models`, other)).status).toBe(200);
+    expect((await running).status).toBe(200);
+    writeFileSync(keyFile, "");
+    child.kill("SIGHUP");
+    await until(() => logged().some(({ level }) => level === 50));
+    expect((await fetch(`${url}/v1/models`, other)).status).toBe(200);
+    expect(childrenOf(child.pid as number)[0]).toBe(engine);
+    await stop();
+  });
+
+  test("without keys: names that it answers to, pages that may call, SIGHUP that changes nothing", async () => {
+    const { url, child, logged } = await start([
+      ...["--allow-host", "NAS", "--cors", "tauri://localhost", "--cors", "http://localhost:*"],
+    ]);
+    const { port } = new URL(url);
+    const status = (headers: Record<string, string>) =>
+      new Promise((resolve, reject) => {
+        request({ port, path: "/healthz", headers }, (answer) => resolve(answer.resume().statusCode))
+          .on("error", reject)
+          .end();
+      });
+    child.kill("SIGHUP");
+    await until(() => logged().some(({ level }) => level === 40));
+    expect(await status({})).toBe(200);
+    expect(await status({ host: `nas:${port}` })).toBe(200);
+    expect(await status({ host: "evil.example" })).toBe(403);
+    for (const origin of ["tauri://localhost", "http://localhost:5173"]) expect(await status({ origin })).toBe(200);
+    for (const origin of ["app://localhost", "null"]) expect(await status({ origin })).toBe(403);
+    await stop();
+  });
+
+  test("a system that lets it open too few files: status 1, and what to do", () => {
+    const program = join(repository, "dist/src/cli/main.js");
+    const run = spawnSync(
+      "bash",
+      ["-c", 'ulimit -n 64 && exec "$@"', "bash", process.execPath, program, "serve", "--port", "0"],
+      {
+        encoding: "utf8",
+      },
+    );
+    expect([run.status, run.stdout]).toEqual([1, ""]);
+    expect(run.stderr).toMatch(
+      /^error: server\.too_few_files: got a limit of 64 open files, expected at least 256.*ulimit -n 4096.*\n$/,
+    );
   });
 
   test("a port that is taken: status 1", async () => {

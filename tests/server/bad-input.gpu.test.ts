@@ -370,7 +370,7 @@ describe.each(listeners)("%s", (listener) => {
   });
 
   test("bodies above the limit are refused while they come", async () => {
-    const head = "POST /v1/responses HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n";
+    const head = "POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n";
     const limit = 100 * 2 ** 20;
     for (const way of ["announced", "chunked"]) {
       const socket = connect(Number(new URL(server.url).port), "127.0.0.1");
@@ -398,8 +398,15 @@ describe.each(listeners)("%s", (listener) => {
 
   test("without an allowed origin no page may call", async () => {
     const headers = { origin: "https://studio.example" };
-    expect((await ask("/healthz", { headers })).headers.get("access-control-allow-origin")).toBeNull();
-    expect((await ask("/v1/responses", { method: "OPTIONS", headers })).status).toBe(405);
+    for (const [path, method] of [
+      ["/healthz", "GET"],
+      ["/v1/responses", "OPTIONS"],
+    ] as const) {
+      const refused = await ask(path, { method, headers });
+      expect([refused.status, refused.value.error.code]).toEqual([403, "origin_not_allowed"]);
+      expect(refused.headers.get("access-control-allow-origin")).toBeNull();
+    }
+    expect((await ask("/v1/responses", { method: "OPTIONS" })).status).toBe(405);
   });
 
   test("after all that the server is as before", async () => {

@@ -9,6 +9,7 @@ type Value = any;
 
 const statusTypes: Record<number, string> = {
   401: "authentication_error",
+  403: "permission_error",
   404: "not_found",
   409: "conflict",
   413: "payload_too_large",

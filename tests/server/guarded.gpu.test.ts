@@ -1,11 +1,13 @@
-// A server with keys, protected media and an allowed origin: who is let in, and to what.
+// A server with keys, protected media and an allowed origin: who is let in, and to what; and how keys share it.
 
+import { createHash } from "node:crypto";
 import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { checked } from "./checked.js";
-import { listeners, openServer, smallRequest } from "./running.js";
+import { listeners, openServer, postJson, smallRequest } from "./running.js";
+import { connect } from "./sockets.js";
 
 const keys = ["first-key-0001", "second-key-0002"] as const;
 
@@ -57,6 +59,55 @@ test.each(listeners)("%s: nobody gets in without a key, nor at what is another's
     expect((await call("/v1/responses", theirs, { method: "POST", body: goOn })).value.error.code).toBe(
       "previous_response_not_found",
     );
+    const sealing = JSON.stringify({ model: guarded.modelName, previous_response_id: value.id });
+    const sealed = await call("/v1/responses/compact", mine, { method: "POST", body: sealing });
+    const onward = JSON.stringify(
+      smallRequest({}, { input: [sealed.value.output[0], { role: "user", content: "a" }] }),
+    );
+    expect((await call("/v1/responses", theirs, { method: "POST", body: onward })).value.error).toMatchObject({
+      code: "invalid_compaction",
+      param: "input[0].encrypted_content",
+    });
+    expect((await call("/v1/responses", mine, { method: "POST", body: onward })).status).toBe(200);
+
+    // Another's file is as one that never was: reading it, deleting it, drawing from it.
+    const unknown = file.replace(/[0-9a-f]{32}/, "0".repeat(32));
+    const drawing = (path: string) =>
+      JSON.stringify(
+        smallRequest(
+          {},
+          {
+            input: [
+              {
+                role: "user",
+                content: [
+                  { type: "input_text", text: "a" },
+                  { type: "input_image", image_url: guarded.url + path },
+                ],
+              },
+            ],
+          },
+        ),
+      );
+    for (const [method, path, body] of [
+      ["GET", file],
+      ["HEAD", file],
+      ["DELETE", file.replace("/content", "")],
+      ["POST", "/v1/responses", drawing(file)],
+    ] as const) {
+      const foreign = await call(path, theirs, { method, body });
+      const never = await call(path.replace(file.split("/")[3] as string, unknown.split("/")[3] as string), theirs, {
+        method,
+        body: body && drawing(unknown),
+      });
+      expect([method, foreign.status]).toEqual([method, 404]);
+      const told = ({ status, value: answer }: typeof foreign) => [status, answer?.error.code, answer?.error.type];
+      expect(told(foreign)).toEqual(told(never));
+      if (method !== "POST") expect(foreign.text).toBe(never.text);
+    }
+    expect((await call("/v1/responses", mine, { method: "POST", body: drawing(file) })).status).toBe(200);
+    expect((await call(file, mine)).status).toBe(200);
+
     const item = JSON.stringify({ input: [{ id: value.output[0].id }, { role: "user", content: "a" }] });
     expect((await call("/v1/responses", theirs, { method: "POST", body: item })).value.error.code).toBe(
       "item_not_found",
@@ -78,16 +129,119 @@ test.each(listeners)("%s: nobody gets in without a key, nor at what is another's
     for (const name of ["https://evil.example", "null", "https://studio.example.evil"]) {
       expect((await call("/healthz", undefined, origin(name))).headers.get("access-control-allow-origin")).toBeNull();
     }
+    const asked = "authorization,content-type,x-stainless-lang";
     const preflight = await call("/v1/responses", undefined, {
       method: "OPTIONS",
-      ...origin("https://studio.example"),
+      headers: { origin: "https://studio.example", "access-control-request-headers": asked },
     });
     expect([preflight.status, preflight.headers.get("access-control-allow-methods")]).toEqual([
       204,
       "GET, HEAD, POST, DELETE",
     ]);
+    expect(preflight.headers.get("access-control-allow-headers")).toBe(asked);
+    const other = await call("/v1/responses", undefined, { method: "OPTIONS", ...origin("https://evil.example") });
+    expect([other.status, other.headers.get("access-control-allow-headers")]).toEqual([405, null]);
   } finally {
     await guarded.end();
     rmSync(folder, { recursive: true });
   }
 });
+
+test.each(listeners)("%s: keys are read again, and nothing else ends", async (listener) => {
+  const folder = mkdtempSync(join(tmpdir(), "daybreak-keys-"));
+  const apiKeyFile = join(folder, "keys");
+  writeFileSync(apiKeyFile, keys.join("\n"));
+  const guarded = await openServer({ listener, apiKeyFile });
+  try {
+    const authorized = (key: string) => ({ headers: { authorization: `Bearer ${key}` } });
+    const status = async (key: string) => (await fetch(`${guarded.url}/v1/models`, authorized(key))).status;
+    const metrics = async () => (await fetch(`${guarded.url}/metrics`, authorized(keys[1]))).text();
+    const running = async () => /daybreak_jobs\{state="running"\} (\d+)/.exec(await metrics())?.[1];
+    const stays = await connect(guarded.url, authorized(keys[1]).headers);
+    const goes = await connect(guarded.url, authorized(keys[0]).headers);
+    const drawing = postJson(`${guarded.url}/v1/responses`, smallRequest({ steps: 4 }), authorized(keys[0]));
+    await expect.poll(running).toBe("1");
+    writeFileSync(apiKeyFile, `${keys[1]}\nthird-key-0003\n`);
+    await guarded.reloadKeys();
+    expect([await status(keys[0]), await status(keys[1]), await status("third-key-0003")]).toEqual([401, 200, 200]);
+    expect((await drawing).status).toBe(200);
+    expect((await stays.ask(smallRequest())).at(-1)?.type).toBe("response.completed");
+    expect(await goes.ask(smallRequest())).toEqual([
+      expect.objectContaining({
+        type: "error",
+        status: 401,
+        error: expect.objectContaining({ code: "invalid_api_key" }),
+      }),
+    ]);
+    // a file that is being written, or is gone, locks nobody out and lets nobody in
+    for (const spoil of [() => writeFileSync(apiKeyFile, "\n"), () => rmSync(apiKeyFile)]) {
+      spoil();
+      await guarded.reloadKeys();
+      expect([await status(keys[0]), await status(keys[1])]).toEqual([401, 200]);
+    }
+    expect(guarded.logged.filter(({ level }) => level === 50).map(({ msg }) => msg)).toEqual(
+      Array(2).fill("the keys could not be read again: those that were known stay"),
+    );
+    stays.close();
+    goes.close();
+  } finally {
+    await guarded.end();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+test("a long video of one key lets another's pictures in between its frames, and is the same for it", async () => {
+  const folder = mkdtempSync(join(tmpdir(), "daybreak-keys-"));
+  const apiKeyFile = join(folder, "keys");
+  writeFileSync(apiKeyFile, keys.join("\n"));
+  const guarded = await openServer({ apiKeyFile });
+  try {
+    const [mine, theirs] = keys.map((key) => ({ headers: { authorization: `Bearer ${key}` } }));
+    const video = { width: 128, height: 128, steps: 1, num_frames: 40 };
+    const ask = async (options: object) => {
+      const body = { input: "a red circle", seed: 3, provider_options: options };
+      const began = performance.now();
+      const answer = await (await postJson(`${guarded.url}/v1/responses`, body, mine)).json();
+      return { answer, ms: performance.now() - began };
+    };
+    const alone = await ask({ video });
+    let isOver = false;
+    const shared = ask({ video }).finally(() => {
+      isOver = true;
+    });
+    const waits: number[] = [];
+    while (!isOver && waits.length < 3) {
+      const began = performance.now();
+      const picture = await postJson(`${guarded.url}/v1/responses`, smallRequest(), theirs);
+      expect(picture.status).toBe(200);
+      waits.push(performance.now() - began);
+    }
+    expect(waits).toHaveLength(3);
+    expect(isOver).toBe(false);
+    for (const wait of waits) expect(wait).toBeLessThan(alone.ms / 2);
+    const files = [alone.answer, (await shared).answer].map(({ output }) => output[0].content[1]);
+    const hashes = await Promise.all(files.map(({ video_url }) => hashOf(video_url, mine)));
+    expect(hashes[1]).toBe(hashes[0]);
+    const { timings_ms } = (await shared).answer.usage.image_generation_details;
+    expect(timings_ms.denoise + timings_ms.decode).toBeGreaterThan(0);
+
+    // the same for the pictures of one request
+    const images = { width: 128, height: 128, steps: 2, num_images: 10, partial_images: 1 };
+    const first = await ask({ image: images });
+    const second = ask({ image: images });
+    expect((await postJson(`${guarded.url}/v1/responses`, smallRequest(), theirs)).status).toBe(200);
+    const [before, after] = [first.answer, (await second).answer].map(({ output }) => output[0].content.slice(1));
+    expect(after.map(({ seed }: { seed: number }) => seed)).toEqual(before.map(({ seed }: { seed: number }) => seed));
+    for (const [i, { image_url }] of after.entries()) {
+      expect(await hashOf(image_url, mine)).toBe(await hashOf(before[i].image_url, mine));
+    }
+  } finally {
+    await guarded.end();
+    rmSync(folder, { recursive: true });
+  }
+});
+
+async function hashOf(url: string, init: RequestInit | undefined): Promise<string> {
+  const file = Buffer.from(await (await fetch(url, init)).arrayBuffer());
+  return createHash("sha256").update(file).digest("hex");
+}

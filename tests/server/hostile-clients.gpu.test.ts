@@ -63,7 +63,9 @@ describe.each(listeners)("%s", (listener) => {
     const incomplete = () => server.logged.filter(({ code }) => code === 409);
     for (const head of ["content-length: 1000000", "transfer-encoding: chunked"]) {
       const socket = await open();
-      socket.write(`POST /v1/responses HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n${head}\r\n\r\n`);
+      socket.write(
+        `POST /v1/responses HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n${head}\r\n\r\n`,
+      );
       socket.write(head.startsWith("content") ? '{"input":' : '3\r\n{"a\r\n');
       await delay(50); // the server waits for the body's rest by then
       await drawSmall();

@@ -37,7 +37,6 @@ export function callerOf(part: Partial<Caller> = {}): Caller {
   return {
     key: undefined,
     baseUrl: "http://here:8080",
-    hosts: ["here:8080"],
     requestId: "req_0",
     signal: new AbortController().signal,
     ...part,

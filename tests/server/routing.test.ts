@@ -4,7 +4,7 @@ import fc from "fast-check";
 import { expect, test } from "vitest";
 import { json } from "../../src/server/http/answers.js";
 import type { Route } from "../../src/server/http/routes.js";
-import { createRouter } from "../../src/server/routing.js";
+import { createRouter, onePath } from "../../src/server/routing.js";
 import { refusal } from "./refusal.js";
 
 const route = (method: Route["method"], path: string): Route => ({
@@ -69,6 +69,18 @@ test.each([
   const error = await refusal(() => router.match(method, path));
   expect([error.status, error.code, error.headers]).toEqual([405, "method_not_allowed", { allow }]);
   expect(error.message.length).toBeLessThan(120);
+});
+
+test.each([
+  ["/", "/"],
+  ["//", "/"],
+  ["///v1//things", "/v1/things"],
+  ["/v1/things/", "/v1/things"],
+  ["/v1/things///", "/v1/things"],
+  ["/v1/things/a%2F%2Fb/", "/v1/things/a%2F%2Fb"],
+  ["", ""],
+])("%s is the path %s", (sent, path) => {
+  expect(onePath(sent)).toBe(path);
 });
 
 test("any id comes out as it went in; any path leads to a route or a refusal", async () => {

@@ -3,15 +3,16 @@
 // its console, for what its content security policy blocks, and for requests to anybody else.
 
 import { execFile } from "node:child_process";
-import { accessSync, constants, readFileSync } from "node:fs";
+import { readFileSync } from "node:fs";
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { eventData } from "../../studio/events.js";
+import { browserPath } from "./chromium.js";
 import { openServer, type TestServer } from "./running.js";
 
 const circleFile = fileURLToPath(new URL("../golden/ref-circle.png", import.meta.url));
@@ -52,27 +53,6 @@ describe("events out of a stream", () => {
     return events;
   }
 });
-
-const browserPath = findBrowser();
-if (browserPath === undefined) {
-  console.warn(
-    "skipped: the studio page's tests need Chromium (Debian: the package chromium), or its path in CHROMIUM",
-  );
-}
-
-function findBrowser(): string | undefined {
-  const folders = (process.env.PATH ?? "").split(delimiter);
-  const onPath = ["chromium", "chromium-browser", "google-chrome"].flatMap((name) => folders.map((f) => join(f, name)));
-  const candidates = [process.env.CHROMIUM, "/usr/bin/chromium", "/usr/bin/chromium-browser", ...onPath];
-  return candidates.find((path) => {
-    try {
-      if (path) accessSync(path, constants.X_OK);
-      return Boolean(path);
-    } catch {
-      return false;
-    }
-  });
-}
 
 describe.skipIf(browserPath === undefined)("the studio page", () => {
   let server: TestServer;

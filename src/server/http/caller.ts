@@ -1,5 +1,6 @@
-// Who asks: the key, and the names by which this server is known there. Knows no route.
+// Who asks: the key, and the address by which this server is known there. Knows no route.
 
+import { isHost, readForwarded, withForwardedPort } from "./forwarded.js";
 import type { HttpRequest } from "./messages.js";
 
 /** What is known of one request besides its body. */
@@ -8,8 +9,6 @@ export type Caller = {
   key: string | undefined;
   /** Base of URLs in the answer, without a slash at the end. */
   baseUrl: string;
-  /** Hosts, with port, by which this server is known to the caller. */
-  hosts: string[];
   requestId: string;
   signal: AbortSignal;
 };
@@ -17,11 +16,11 @@ export type Caller = {
 export type CallerOptions = {
   /** Base of the URLs in answers, without a slash at the end; default: what the request's Host says. */
   publicUrl?: string;
-  /** Believe `X-Forwarded-Proto` and `X-Forwarded-Host`. */
+  /** Believe `X-Forwarded-*` and `Forwarded`. */
   trustProxy: boolean;
 };
 
-/** A caller whose addresses are worked out only when a route asks for them. */
+/** A caller whose address is worked out only when a route asks for it. */
 export class RequestCaller implements Caller {
   readonly requestId: string;
   readonly key: string | undefined;
@@ -40,21 +39,16 @@ export class RequestCaller implements Caller {
   }
 
   get baseUrl(): string {
-    const { publicUrl, trustProxy } = this.#options;
-    if (publicUrl !== undefined) return publicUrl;
-    const forwarded = trustProxy ? this.#request.header("x-forwarded-proto") : undefined;
-    const scheme = forwarded === "https" || forwarded === "http" ? forwarded : this.#request.scheme;
-    return `${scheme}://${this.#host}`;
+    return baseUrlOf(this.#options, this.#request);
   }
+}
 
-  get hosts(): string[] {
-    const { publicUrl } = this.#options;
-    return publicUrl === undefined ? [this.#host] : [this.#host, new URL(publicUrl).host];
-  }
-
-  get #host(): string {
-    const forwarded = this.#options.trustProxy ? this.#request.header("x-forwarded-host") : undefined;
-    const host = forwarded ?? this.#request.header("host") ?? "";
-    return /^[\w.-]+(:\d+)?$|^\[[\da-f:.]+\](:\d+)?$/i.test(host) ? host.toLowerCase() : "localhost";
-  }
+/** The base of this server's URLs as whoever sent the request knows them, without a slash at the end. */
+export function baseUrlOf({ publicUrl, trustProxy }: CallerOptions, request: HttpRequest): string {
+  if (publicUrl !== undefined) return publicUrl;
+  const given = request.header("host")?.toLowerCase() ?? "";
+  const own = isHost(given) ? given : "localhost";
+  if (!trustProxy) return `${request.scheme}://${own}`;
+  const { scheme = request.scheme, host = own, prefix } = readForwarded(request);
+  return `${scheme}://${withForwardedPort(host, request)}${prefix}`;
 }

@@ -95,10 +95,10 @@ export class IdempotencyKeys {
   #begin(name: string, fingerprint: string, caller: Caller, work: (caller: Caller) => Promise<HttpResponse>): Entry {
     this.#makeRoom();
     const stop = new AbortController();
-    const { key, baseUrl, hosts, requestId } = caller;
+    const { key, baseUrl, requestId } = caller;
     const entry: Entry = {
       ...{ fingerprint, stop, waiting: 0, bytes: 0, isOver: false, isGone: false },
-      answer: work({ key, baseUrl, hosts, requestId, signal: stop.signal }).then((response) =>
+      answer: work({ key, baseUrl, requestId, signal: stop.signal }).then((response) =>
         keepable(response, stop.signal),
       ),
     };

@@ -1,4 +1,4 @@
-// API keys: kept as hashes, compared in constant time. Knows no route.
+// API keys: kept as hashes, compared in constant time, read anew on demand. Knows no route.
 
 import { createHash, timingSafeEqual } from "node:crypto";
 import { readFile } from "node:fs/promises";
@@ -9,11 +9,20 @@ const minKeyLength = 8;
 
 /** The keys that are let in. */
 export class ApiKeys {
-  readonly #hashes: Buffer[];
+  #hashes: Buffer[] = [];
 
   /** @param keys at least one, each of at least 8 characters */
   constructor(keys: readonly string[]) {
+    this.replace(keys);
+  }
+
+  /** From now on these are let in and no others. */
+  replace(keys: readonly string[]): void {
     this.#hashes = keys.map(sha256);
+  }
+
+  get count(): number {
+    return this.#hashes.length;
   }
 
   /**
@@ -40,7 +49,7 @@ export class ApiKeys {
  * Reads a key file: one key a line; empty lines and lines that begin with # do not count.
  * Errors: `file.unreadable`, `server.option_invalid`.
  */
-export async function readApiKeys(path: string): Promise<ApiKeys> {
+export async function readApiKeys(path: string): Promise<string[]> {
   let text: string;
   try {
     text = await readFile(path, "utf8");
@@ -57,7 +66,7 @@ export async function readApiKeys(path: string): Promise<ApiKeys> {
       `got ${got} in the key file ${path}, expected one key of at least ${minKeyLength} characters a line`,
     );
   }
-  return new ApiKeys(used);
+  return used;
 }
 
 function sha256(text: string): Buffer {

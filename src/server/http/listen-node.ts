@@ -22,6 +22,7 @@ import {
   writable,
 } from "./listener-answers.js";
 import {
+  defaultKeepAlive_ms,
   type HttpApp,
   type HttpRequest,
   type HttpResponse,
@@ -76,7 +77,10 @@ type Context = {
  * Serves an app with node:http.
  * Throws DaybreakError `server.address_in_use`, `server.address_invalid`.
  */
-export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenOptions): Promise<Listener> {
+export async function listenNode(
+  app: HttpApp,
+  { host, port, keepAlive_ms, timeouts }: ListenOptions,
+): Promise<Listener> {
   const idle_ms = timeouts?.idle_ms ?? idleTimeout_ms;
   const headersTimeout = timeouts?.header_ms ?? headerTimeout_ms;
   const server = createServer({
@@ -86,7 +90,7 @@ export async function listenNode(app: HttpApp, { host, port, timeouts }: ListenO
     // an upload may take long, as long as something comes
     requestTimeout: 0,
     connectionsCheckingInterval: Math.min(headersTimeout / 4, 1000),
-    keepAliveTimeout: idle_ms,
+    keepAliveTimeout: keepAlive_ms ?? defaultKeepAlive_ms,
     joinDuplicateHeaders: true,
     // refused below, with a body that says why
     requireHostHeader: false,

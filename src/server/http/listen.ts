@@ -7,6 +7,7 @@
 // a name: it does not belong behind a proxy that passes such on. A request that is pipelined behind one which takes time
 // closes the connection; text that is not UTF-8 closes a WebSocket without 1007, a message of over 32 MiB without 1009.
 
+import { DaybreakError } from "../../errors.js";
 import { listenNode } from "./listen-node.js";
 import { listenUws } from "./listen-uws.js";
 import type { HttpApp, Listener, ListenOptions } from "./messages.js";
@@ -16,11 +17,18 @@ export type ListenerChoice = "auto" | "uws" | "node";
 
 /**
  * Serves an app until the listener is closed.
- * Throws DaybreakError `server.address_in_use`, `server.address_invalid`, `server.listener_unavailable` (only "uws").
+ * Throws DaybreakError `server.address_in_use`, `server.address_invalid`; only "uws": `server.listener_unavailable`,
+ * `server.option_invalid` for a time to keep connections, which node:http alone can change.
  */
 export async function listen(
   app: HttpApp,
   { listener, ...options }: ListenOptions & { listener: ListenerChoice },
 ): Promise<Listener> {
-  return listener === "uws" ? listenUws(app, options) : listenNode(app, options);
+  if (listener === "uws") {
+    if (options.keepAlive_ms === undefined) return listenUws(app, options);
+    const message =
+      "got --keep-alive with uWebSockets.js, which closes idle connections after 10 s whatever one wants: take --listener node";
+    throw new DaybreakError("server.option_invalid", message);
+  }
+  return listenNode(app, options);
 }

@@ -70,6 +70,12 @@ export const headerTimeout_ms = 10_000;
  */
 export const idleTimeout_ms = 10_000;
 
+/**
+ * How long a connection may stay open between two requests: longer than balancers and proxies keep theirs (60 s), so that
+ * none of them sends a request into a connection that is just being closed here.
+ */
+export const defaultKeepAlive_ms = 75_000;
+
 /** What serves an app on a port. */
 export type Listener = {
   name: "uws" | "node";
@@ -87,6 +93,8 @@ export type ListenOptions = {
   host: string;
   /** 0 takes a free one. */
   port: number;
+  /** Default: {@link defaultKeepAlive_ms}; uWebSockets.js has 10 s built in. */
+  keepAlive_ms?: number;
   /** Shorter times, for tests. Those of plain HTTP in uWebSockets.js cannot be changed. */
   timeouts?: { header_ms?: number; idle_ms?: number };
 };

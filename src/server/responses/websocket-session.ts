@@ -20,11 +20,14 @@ const maxUnreadRefusals = 32;
 /** Responses that are remembered, the newest ones. */
 const maxRemembered = 16;
 
+/** Who opened a socket. `identifyAgain` throws ApiError once the key is no longer known: keys are taken back while it is open. */
+export type SocketCaller = Omit<Caller, "signal"> & { identifyAgain: () => unknown };
+
 /** Serves a socket that has just been opened, for the caller who opened it. */
 export function openSession(
   runs: ResponseRuns,
   held: HeldBytes,
-  caller: Omit<Caller, "signal">,
+  caller: SocketCaller,
   connection: WebSocketConnection,
 ): WebSocketEvents {
   const closed = new AbortController();
@@ -48,6 +51,7 @@ export function openSession(
   const runTurn = async (data: string | Uint8Array) => {
     let previous: string | null | undefined;
     try {
+      caller.identifyAgain();
       const frame = await readFrame(data);
       previous = frame.body.previous_response_id;
       const run = await runs.start(frame, { ...caller, signal: closed.signal }, (id) => memory.get(id));

@@ -58,10 +58,18 @@ test("no other header gets in", async () => {
 
 test("a key file: comments, empty lines, either line end", async () => {
   writeFileSync(path, "# keys\r\n\r\n  first-key-0001  \r\nsecond-key-0002\n\n#third-key-0003");
-  const read = await readApiKeys(path);
+  const read = new ApiKeys(await readApiKeys(path));
   expect(read.identify("Bearer first-key-0001")).toBe(keys.identify("Bearer first-key-0001"));
   expect(read.identify("Bearer second-key-0002")).toBe(keys.identify("Bearer second-key-0002"));
   expect((await refusal(() => read.identify("Bearer #third-key-0003"))).code).toBe("invalid_api_key");
+});
+
+test("keys that are replaced: those that stay keep their name, the others are out", async () => {
+  const changing = new ApiKeys(["first-key-0001", "second-key-0002"]);
+  changing.replace(["second-key-0002", "third-key-0003"]);
+  expect(changing.identify("Bearer second-key-0002")).toBe(keys.identify("Bearer second-key-0002"));
+  expect(changing.identify("Bearer third-key-0003")).toMatch(/^[0-9a-f]{16}$/);
+  expect((await refusal(() => changing.identify("Bearer first-key-0001"))).code).toBe("invalid_api_key");
 });
 
 test.each([
