@@ -16,7 +16,7 @@ const key = new Uint8Array(32).fill(7);
 const lookups = {
   itemImage: async (id: string, param: string) =>
     id === "msg_empty" ? null : { from: "asset" as const, id: `of ${id}`, param },
-  unseal: (text: string, param: string) => unseal(key, text, param),
+  unseal: (text: string, param: string) => unseal(key, text, undefined, param),
 };
 
 async function read(input: unknown, before: Carried = nothingCarried, instructions?: string) {
@@ -109,7 +109,7 @@ describe("what goes on", () => {
       prompts: ["a dog"],
       image: { from: "asset", id: "img_1", param: "x" },
     };
-    const sealed = seal(key, carried);
+    const sealed = seal(key, carried, undefined);
     const turn = await read([
       { type: "compaction", encrypted_content: sealed },
       { role: "user", content: "bluer" },
@@ -117,10 +117,19 @@ describe("what goes on", () => {
     expect(turn.prompt).toBe("In oil.\nbluer");
     expect(turn.images).toEqual([{ from: "asset", id: "img_1", param: "input[0].encrypted_content" }]);
     const changed = `${sealed.slice(0, -2)}${sealed.endsWith("AA") ? "BB" : "AA"}`;
-    for (const bad of [changed, sealed.slice(0, 20), "", "d1.", seal(new Uint8Array(32), carried), "x".repeat(100)]) {
-      expect(() => unseal(key, bad, "p")).toThrow(expect.objectContaining({ code: "invalid_compaction", param: "p" }));
+    for (const bad of [
+      changed,
+      sealed.slice(0, 20),
+      "",
+      "d1.",
+      seal(new Uint8Array(32), carried, undefined),
+      "x".repeat(100),
+    ]) {
+      expect(() => unseal(key, bad, undefined, "p")).toThrow(
+        expect.objectContaining({ code: "invalid_compaction", param: "p" }),
+      );
     }
-    expect(seal(key, carried)).not.toBe(sealed);
+    expect(seal(key, carried, undefined)).not.toBe(sealed);
   });
 });
 
