@@ -5,6 +5,7 @@
 
 import { constants } from "node:os";
 import { DaybreakError } from "../errors.js";
+import { checkFileLimit } from "../node/file-limit.js";
 import { packageManifest } from "../node/package.js";
 import { visibleText } from "../text.js";
 import { type Command, parseOptions, UsageError } from "./command.js";
@@ -17,7 +18,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
   },
   serve: {
     summary: "answer requests over HTTP: OpenResponses, OpenAI images, a studio page",
-    load: async () => (await import("./serve.js")).serve,
+    load: async () => {
+      checkFileLimit(); // the modules of a server alone are more files than some systems allow
+      return (await import("./serve.js")).serve;
+    },
   },
   doctor: {
     summary: "which GPU is used, what it can do, what is missing and how to fix it",
