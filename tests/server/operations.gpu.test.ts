@@ -54,7 +54,7 @@ describe("shell", () => {
       "bash",
       [
         "-c",
-        `${served}\nfor i in $(seq 100); do code=$(${ask}); [ "$code" = 200 ] && break; sleep 0.1; done\nkill $!; wait $!; echo "$code $?"`,
+        `${served}\nfor i in $(seq 100); do code=$(${ask}); [ "$code" = 200 ] && break; sleep 0.1; done\nkill $!; wait $!; printf '\\n%s %s\\n' "$code" $?`,
       ],
       { cwd: folder, encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] },
     );
