@@ -76,8 +76,11 @@ describe("no picture comes of", () => {
   });
 
   it("a text encoder of zeros", async () => {
-    // Nothing in Qwen3 has a bias: without embeddings the residual stream stays zero. The last token is no prompt's.
-    const butOne: Change = (bytes) => void bytes.fill(0, 0, bytes.length - 2);
+    // Nothing in Qwen3 has a bias: without embeddings the residual stream stays zero. Token 0 is none of the prompt's.
+    const butOne: Change = (bytes) => {
+      bytes.fill(0);
+      bytes[1] = 0x3c;
+    };
     const { message } = await refusal({ "text_encoder/model.embed_tokens.weight": butOne }, "numerics.collapsed");
     expect(message).toMatch(textEncoder[0]);
   });
