@@ -44,7 +44,8 @@ describe("references", () => {
       [dataUri(Buffer.from("text")), "reference_not_an_image"],
       [dataUri(small.subarray(0, 60)), "reference_truncated"],
       [dataUri(encodePng(solidImage(10, 200, [0, 0, 0]))), "reference_aspect_ratio"],
-      ["data:,", "reference_invalid"],
+      ["data:", "reference_invalid"],
+      ["data:,", "reference_not_an_image"],
     ] as const) {
       const error = await refusal(() => readReferences(context, sources(dataUri(small), wrong), caller));
       expect([error.status, error.code, error.param]).toEqual([400, code, "images[1]"]);
