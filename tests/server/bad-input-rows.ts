@@ -402,7 +402,6 @@ export function referenceRows(own: string, small: Uint8Array): Row[] {
       "http://169.254.169.254/latest/meta-data/",
       `http://localhost:${port}/healthz`,
       `${own}/healthz`,
-      `${own}/v1/images/img_${"0".repeat(32)}/content?a=b`,
       `${own}/v1/images/../../etc/passwd`,
       "http://[::1]/",
       "http://[::ffff:127.0.0.1]/",
@@ -442,6 +441,7 @@ export function referenceRows(own: string, small: Uint8Array): Row[] {
     refused("a header of no pixels", dataUri(plainPng(0, 0, { width: 1, height: 1 })), "reference_damaged"),
     refused("half a PNG", dataUri(small.subarray(0, small.length / 2)), "reference_truncated"),
     refused("an asset that is not here", `${own}/v1/images/img_${"0".repeat(32)}/content`, "media_not_found"),
+    refused("nor with a query", `${own}/v1/images/img_${"0".repeat(32)}/content?a=b`, "media_not_found"),
     { name: "an image without a source", body: user(text, { type: "input_image" }), code: "missing_image" },
     { name: "9 images", body: withReference(...repeated(9, dataUri(small))), code: "too_many_images" },
   ].map((row) => (row.code === "media_not_found" ? { ...row, status: 404 } : row));

@@ -121,13 +121,13 @@ describe.each(listeners)("%s", (listener) => {
     expect((await post("/v1/responses", smallRequest({}, withReference(lying)))).status).toBe(200);
     // As many pixels as are allowed, in a few kilobytes; others are answered while they are read.
     let isRead = false;
-    const large = post("/v1/responses", smallRequest({ steps: 9 }, withReference(dataUri(plainPng(8000, 8000)))));
+    const large = post("/v1/responses", smallRequest({}, withReference(dataUri(plainPng(8000, 8000)))));
     void large.finally(() => {
       isRead = true;
     });
     for (let i = 0; i < 5; i++) await ask("/healthz");
     expect(isRead).toBe(false);
-    expect((await large).value.error.code).toBe("request_steps_invalid");
+    expect((await large).status).toBe(200);
     const wide = await post("/v1/responses", smallRequest({}, withReference(dataUri(plainPng(2000, 40)))));
     expect([200, 400]).toContain(wide.status);
     const cut = await post("/v1/responses", smallRequest({}, { input: "circle ".repeat(600), truncation: "auto" }));
@@ -191,8 +191,6 @@ describe.each(listeners)("%s", (listener) => {
     for (const path of [
       "/nothing",
       "/v1",
-      "/v1/responses/",
-      "//v1/responses",
       "/V1/responses",
       "/v1/responses/a/b",
       "/v1/images/generations/x",
@@ -207,6 +205,7 @@ describe.each(listeners)("%s", (listener) => {
     for (const [method, path, allow] of [
       ["PUT", "/v1/responses", "POST"],
       ["GET", "/v1/responses", "POST"],
+      ["GET", "//v1/responses/", "POST"],
       ["PATCH", "/v1/models", "GET, HEAD"],
       ["OPTIONS", "/v1/models", "GET, HEAD"],
       ["DELETE", "/", "GET, HEAD"],
