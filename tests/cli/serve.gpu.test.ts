@@ -12,7 +12,7 @@ import type { RgbImage } from "../../src/engine/request.js";
 import { decodePng } from "../../src/media/png.js";
 import { readPngText } from "../media/png-text.js";
 import { parseEvents, postJson, smallRequest } from "../server/running.js";
-import { childrenOf, type ServedProgram, serveProgram, until } from "../server/served-program.js";
+import { childrenOf, type ServedProgram, serveProgram, until, untilJobs } from "../server/served-program.js";
 import { buildProgram, daybreak, expectFailure, repository } from "./program.js";
 
 beforeAll(buildProgram);
@@ -234,6 +234,7 @@ describe("started with options", () => {
     const [engine] = childrenOf(child.pid as number);
     const image = { width: 256, height: 256, steps: 4, num_images: 2 };
     const running = postJson(`${url}/v1/responses`, smallRequest(image), authorization);
+    await untilJobs(url, { queued: 0, running: 1 }, authorization);
     writeFileSync(keyFile, "another-key-instead\n");
     child.kill("SIGHUP");
     await until(() => logged().some(({ msg }) => msg === "the keys were read again"));

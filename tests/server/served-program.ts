@@ -86,18 +86,23 @@ export async function until(isSo: () => boolean | Promise<boolean>): Promise<voi
 }
 
 /** The value of a metric, by its name with labels. */
-export async function metric(url: string, name: string): Promise<number> {
-  const text = await (await fetch(`${url}/metrics`)).text();
+export async function metric(url: string, name: string, init?: RequestInit): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`, init)).text();
   const line = text.split("\n").find((candidate) => candidate.startsWith(`${name} `));
   if (line === undefined) throw new Error(`there is no metric ${name}`);
   return Number(line.slice(name.length + 1));
 }
 
-export async function untilJobs(url: string, { queued, running }: { queued: number; running: number }): Promise<void> {
+/** @param init of the requests for the metrics, which may want a key */
+export async function untilJobs(
+  url: string,
+  { queued, running }: { queued: number; running: number },
+  init?: RequestInit,
+): Promise<void> {
   await until(
     async () =>
-      (await metric(url, 'daybreak_jobs{state="queued"}')) === queued &&
-      (await metric(url, 'daybreak_jobs{state="running"}')) === running,
+      (await metric(url, 'daybreak_jobs{state="queued"}', init)) === queued &&
+      (await metric(url, 'daybreak_jobs{state="running"}', init)) === running,
   );
 }
 
