@@ -95,7 +95,7 @@ describe("files and what is printed", () => {
     const { version } = JSON.parse(readFileSync(join(repository, "package.json"), "utf8"));
     expect(texts.Software).toBe(`Daybreak ${version}`);
     expect(texts.parameters).toBe(
-      `${text}\nSteps: 4, CFG scale: 1, Seed: 5, Size: 64x80, Model: org/tiny, Precision: f32, Fingerprint: ${tinyFingerprint}, Version: Daybreak ${version}`,
+      `${text.replace("\n", " ")}\nSteps: 4, CFG scale: 1, Seed: 5, Size: 64x80, Model: org/tiny, Precision: f32, Fingerprint: ${tinyFingerprint}, Version: Daybreak ${version}`,
     );
     expect(JSON.parse(texts.daybreak!)).toEqual({
       ...{ prompt: text, width: 64, height: 80, steps: 4, guidance: 1, seed: "5" },
