@@ -204,7 +204,7 @@ test("a long video of one key lets another's pictures in between its frames, and
       return { answer, ms: performance.now() - began };
     };
     // long enough to be put off, on a processor and on a GPU
-    const video = { width: 128, height: 128, steps: 1, num_frames: 24 };
+    const video = { width: 128, height: 128, steps: 1, num_frames: 16 };
     let alone = await ask({ video });
     if (alone.ms < 2000) {
       Object.assign(video, { steps: 8, num_frames: 241 });
@@ -213,7 +213,7 @@ test("a long video of one key lets another's pictures in between its frames, and
     const shared = ask({ video });
     const began = performance.now();
     expect((await postJson(`${guarded.url}/v1/responses`, smallRequest(), theirs)).status).toBe(200);
-    expect(performance.now() - began).toBeLessThan(Math.max(alone.ms * 0.7, 1500));
+    expect(performance.now() - began).toBeLessThan(Math.max(alone.ms * 0.9, 1500));
     const files = [alone.answer, (await shared).answer].map(({ output }) => output[0].content[1]);
     const [whole, parted] = await Promise.all(files.map(({ video_url }) => fileAt(video_url, mine)));
     expect(parted?.length).toBe(whole?.length);
@@ -224,7 +224,7 @@ test("a long video of one key lets another's pictures in between its frames, and
     expect(timings_ms.denoise + timings_ms.decode).toBeGreaterThan(0);
 
     // the same for the pictures of one request
-    const images = { width: 128, height: 128, steps: 2, num_images: 5, partial_images: 1 };
+    const images = { width: 128, height: 128, steps: 2, num_images: 3, partial_images: 1 };
     const first = await ask({ image: images });
     const second = ask({ image: images });
     expect((await postJson(`${guarded.url}/v1/responses`, smallRequest(), theirs)).status).toBe(200);
