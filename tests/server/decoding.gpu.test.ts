@@ -100,7 +100,9 @@ describe.each(listeners)("%s", (listener) => {
   });
 
   test("decoding keeps neither health checks waiting nor, beyond one request, another key", async () => {
-    const staying = Array.from({ length: 2 }, () => greedy(withImages([dataUri(blackPng({ side: 4096 }))])));
+    // Decoded to the last row, and then not drawn.
+    const long = dataUri(blackPng({ isDamaged: true }));
+    const staying = Array.from({ length: 2 }, () => greedy(withImages([long])));
     await sleep(200);
     const order: string[] = [];
     const [, waits] = await Promise.all([
