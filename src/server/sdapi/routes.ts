@@ -22,29 +22,20 @@ import {
 
 export function sdapiRoutes(context: SdapiContext): Route[] {
   const progress = new DrawingProgress();
+  const drawingRoute = (name: string, schema: typeof txt2imgBody | typeof img2imgBody, summary: string): Route => ({
+    method: "POST",
+    path: `/sdapi/v1/${name}`,
+    access: "key",
+    summary,
+    isIdempotent: true,
+    ...takesJson(context.heldBytes, schema, (body, call, _, unknown) =>
+      context.idempotency.once(call, body, (caller) => draw(context, progress, caller, { body, unknown })),
+    ),
+    answer: { "application/json": sdImages },
+  });
   return [
-    {
-      method: "POST",
-      path: "/sdapi/v1/txt2img",
-      access: "key",
-      summary: "AUTOMATIC1111's pictures from a prompt",
-      isIdempotent: true,
-      ...takesJson(context.heldBytes, txt2imgBody, (body, call, _, unknown) =>
-        context.idempotency.once(call, body, (caller) => draw(context, progress, caller, { body, unknown })),
-      ),
-      answer: { "application/json": sdImages },
-    },
-    {
-      method: "POST",
-      path: "/sdapi/v1/img2img",
-      access: "key",
-      summary: "AUTOMATIC1111's pictures from a prompt and pictures",
-      isIdempotent: true,
-      ...takesJson(context.heldBytes, img2imgBody, (body, call, _, unknown) =>
-        context.idempotency.once(call, body, (caller) => draw(context, progress, caller, { body, unknown })),
-      ),
-      answer: { "application/json": sdImages },
-    },
+    drawingRoute("txt2img", txt2imgBody, "AUTOMATIC1111's pictures from a prompt"),
+    drawingRoute("img2img", img2imgBody, "AUTOMATIC1111's pictures from a prompt and pictures"),
     {
       method: "GET",
       path: "/sdapi/v1/progress",
