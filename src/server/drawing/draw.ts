@@ -183,31 +183,28 @@ async function generateInTurns(
 ): Promise<EngineTimings> {
   const { turn, signal } = hooks;
   const total: EngineTimings = { prompt_ms: 0, references_ms: 0, denoise_ms: 0, decode_ms: 0 };
-  for (let firstImage = 0; ; ) {
+  for (let firstImage = 0; firstImage < request.numImages; ) {
     const clock = stageClock();
-    const stop = new AbortController();
-    const pass = () => stop.abort(signal.reason);
-    let isPutOff = false;
+    const putOff = new AbortController();
+    const either = firstAborted(signal, putOff.signal);
+    const isPutOff = () => putOff.signal.aborted;
     let taking = Promise.resolve();
-    signal.addEventListener("abort", pass);
-    if (signal.aborted) pass();
     try {
       const { timings } = await engine.generate(
         { ...request, firstImage },
         {
-          signal: stop.signal,
+          signal: either.signal,
           // Of an image that is dropped nothing is told: it comes again.
           onProgress: (event) => {
-            if (isPutOff) return;
+            if (isPutOff()) return;
             clock.see(event);
             hooks.onProgress(event);
           },
-          onPartialImage: (image, at) => (isPutOff ? undefined : hooks.onPartialImage?.(image, at)),
+          onPartialImage: (image, at) => (isPutOff() ? undefined : hooks.onPartialImage?.(image, at)),
           onImage: (image, index) => {
             metrics.images.inc();
             firstImage = index + 1;
-            isPutOff = firstImage < request.numImages && turn.isWanted();
-            if (isPutOff) stop.abort();
+            if (firstImage < request.numImages && turn.isWanted()) putOff.abort();
             taking = Promise.resolve(hooks.onImage(image, index));
             return taking;
           },
@@ -217,14 +214,15 @@ async function generateInTurns(
       return total;
     } catch (error) {
       const isCancelled = error instanceof DaybreakError && error.code === "request.cancelled";
-      if (!isCancelled || !isPutOff || signal.aborted) throw error;
+      if (!isCancelled || !isPutOff() || signal.aborted) throw error;
     } finally {
-      signal.removeEventListener("abort", pass);
+      either.release();
     }
     add(total, clock.timings);
     await taking;
     await turn.pass();
   }
+  return total;
 }
 
 /** What the stages of a run take that never tells, because it is ended: the time from one report of progress to the next. */
