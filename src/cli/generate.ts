@@ -22,9 +22,9 @@ import {
 import { type PictureParameters, parameterTexts } from "../media/parameters.js";
 import { encodePng } from "../media/png.js";
 import { folderSource } from "../node/checkpoint-folder.js";
+import { modelName } from "../node/model-name.js";
 import { embeddedModel, type OpenEngineOptions, openEngine } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
-import { modelName } from "../server/drawing/model-name.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { readLatents, readReferences } from "./input-files.js";
 import { checkOutput, writeFiles } from "./output-files.js";

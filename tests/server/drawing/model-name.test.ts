@@ -1,37 +1,8 @@
-// The name of a checkpoint that nobody named.
+// Which names mean the served model.
 
 import { expect, test } from "vitest";
-import type { CheckpointSource } from "../../../src/engine/weights/source.js";
-import { checkModel, modelName } from "../../../src/server/drawing/model-name.js";
+import { checkModel } from "../../../src/server/drawing/model-name.js";
 import { refusal } from "../refusal.js";
-
-const source = (index: unknown): CheckpointSource => {
-  const bytes = Buffer.from(JSON.stringify(index));
-  return {
-    list: async () => ["model_index.json"],
-    read: async (_path, begin, end) => new Uint8Array(bytes.subarray(begin, end)),
-    size: async () => bytes.length,
-  } as CheckpointSource;
-};
-
-const hub = "/cache/models--black-forest-labs--FLUX.2-klein-4B/snapshots/0123abcd";
-
-test.each([
-  ["/models/tiny-shapes", {}, "tiny-shapes"],
-  ["/models/tiny-shapes/", {}, "tiny-shapes"],
-  [hub, {}, "black-forest-labs/FLUX.2-klein-4B"],
-  ["/cache/models--black-forest-labs--FLUX.2-klein-4B", {}, "black-forest-labs/FLUX.2-klein-4B"],
-  ["/cache/models--org--name/other", {}, "other"],
-  [`${hub}/`, { _name_or_path: "other/name" }, "black-forest-labs/FLUX.2-klein-4B"],
-  ["/models/mine", { _name_or_path: "black-forest-labs/FLUX.2-klein-9B" }, "black-forest-labs/FLUX.2-klein-9B"],
-  ["/models/mine", { _name_or_path: "/home/somebody/secret" }, "mine"],
-  ["/models/mine", { _name_or_path: "../../etc/passwd" }, "mine"],
-  ["/models/mine", { _name_or_path: "a/b/c" }, "mine"],
-  ["/models/mine", { _name_or_path: 7 }, "mine"],
-  ["/models/mine", { _name_or_path: "" }, "mine"],
-])("%s with %j is %s", async (folder, index, name) => {
-  expect(await modelName(folder, source(index))).toBe(name);
-});
 
 test("only the served names are served; the message names both and stays short", async () => {
   const served = { modelName: "org/name", modelAliases: ["gpt-image-1", "dall-e-2"], anyModel: false };
