@@ -1,7 +1,7 @@
 // How the tests run: those without a GPU in parallel; then files named *.gpu.test.ts two at a time, because all of them
 // share one device, and half of what they do is to compile or to wait. The tables of kernels and the reference traces are
-// a project of their own, for other devices repeat them. The sources run as they are, so the generated kernel module is
-// refreshed first.
+// a project of their own, for other devices repeat them, and so is the table of environments, which runs the built
+// program. The sources run as they are, so the generated kernel module is refreshed first.
 
 import { defineConfig } from "vitest/config";
 import { writeKernelModule } from "./src/setup/build.mjs";
@@ -9,6 +9,7 @@ import { writeKernelModule } from "./src/setup/build.mjs";
 writeKernelModule();
 
 const gpuTests = "tests/**/*.gpu.test.ts";
+const environments = "tests/environments/*.test.ts";
 const tables = ["tests/kernels/*.gpu.test.ts", "tests/golden/*.gpu.test.ts"];
 // without a GPU the kernels run on the processor
 const patience = { testTimeout: 120_000, hookTimeout: 120_000 };
@@ -25,7 +26,7 @@ export default defineConfig({
         test: {
           name: "cpu",
           include: ["tests/**/*.test.ts"],
-          exclude: [gpuTests, "**/node_modules/**"],
+          exclude: [gpuTests, environments, "**/node_modules/**"],
           testTimeout: 30_000,
           hookTimeout: 30_000,
           sequence: { groupOrder: 0 },
@@ -45,6 +46,16 @@ export default defineConfig({
       {
         extends: true,
         test: { name: "tables", include: tables, maxWorkers: 2, ...patience, sequence: { groupOrder: 1 } },
+      },
+      {
+        extends: true,
+        test: {
+          name: "environments",
+          include: [environments],
+          maxWorkers: 2,
+          ...patience,
+          sequence: { groupOrder: 1 },
+        },
       },
     ],
   },
