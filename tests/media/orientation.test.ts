@@ -11,6 +11,7 @@ import type { RgbImage } from "../../src/engine/request.js";
 import { decodeImage, imageSize } from "../../src/media/images.js";
 import { encodePng } from "../../src/media/png.js";
 import { anyReferenceSize, decodeAnyReference, decodeReference } from "../../src/media/references.js";
+import { clocked } from "../clocked.js";
 import { syntheticImage } from "./synthetic.js";
 
 const stored = syntheticImage(90, 70);
@@ -224,7 +225,7 @@ it("the size that a reference will have is known from its header, turned, enlarg
   }
 });
 
-it("files of very many parts are refused before they take long", async () => {
+it("files of very many parts are refused before they take long", clocked, async () => {
   const empty = pngChunk("teST", Buffer.alloc(0));
   const many = Buffer.concat([
     plain.PNG.subarray(0, 33),

@@ -16,6 +16,7 @@ import { openVideo } from "../../src/media/mp4.js";
 import { encodePng } from "../../src/media/png.js";
 import { MediaWorkers } from "../../src/media/workers.js";
 import { buildProgram, repository } from "../cli/program.js";
+import { clocked } from "../clocked.js";
 import { blackPng, psnr, solidImage, syntheticImage } from "./synthetic.js";
 
 let workers: MediaWorkers;
@@ -78,7 +79,7 @@ describe("encodeImage", () => {
     expect(new Set((await Promise.all(all)).map(({ length }) => length)).size).toBe(1);
   });
 
-  it("lets this thread go on", async () => {
+  it("lets this thread go on", clocked, async () => {
     await workers.encodeImage(syntheticImage(320, 240), { format: "png", quality: 90 }); // the thread is warm
     const image = syntheticImage(1024, 1024);
     const delay = monitorEventLoopDelay({ resolution: 5 });
@@ -113,7 +114,8 @@ describe("decodeReference", () => {
     expect(decoded).toEqual(solidImage(wide, high, [10, 200, 77]));
   });
 
-  it("is broken off in the middle when nobody wants it any more, and the next one is decoded", async () => {
+  const patient = { ...clocked, timeout: 120_000 };
+  it("is broken off in the middle when nobody wants it any more, and the next is decoded", patient, async () => {
     const large = blackPng();
     const small = await encodeImage(syntheticImage(96, 80), { format: "png", quality: 90 });
     const leave = new AbortController();
@@ -129,7 +131,7 @@ describe("decodeReference", () => {
     const again = performance.now();
     await workers.decodeReference(large, limits);
     expect(broken_ms).toBeLessThan(performance.now() - again);
-  }, 120_000);
+  });
 
   it("keeps no finished picture waiting", async () => {
     const leave = new AbortController();

@@ -21,6 +21,7 @@ import {
 } from "../../src/node/index.js";
 import { CheckpointCopy } from "../cli/checkpoint-copy.js";
 import { buildProgram, repository } from "../cli/program.js";
+import { clocked } from "../clocked.js";
 import { enormous } from "../engine/checkpoints.js";
 import { pattern } from "../engine/open.js";
 import { type FileTensor, failure, sameBytes, tinyShapes } from "../engine/weights/fixtures.js";
@@ -361,7 +362,7 @@ it("a silent process of which nothing is wanted is ended and replaced as well", 
   expect(engine.pid).not.toBe(first);
 });
 
-it("a process whose heartbeats do not come is silent, and keeps nobody waiting who asks about it", async () => {
+it("a process without heartbeats is silent, and keeps nobody waiting who asks about it", clocked, async () => {
   const engine = await openProcess();
   kill(engine, "SIGSTOP");
   const { weightBytes } = await engine.memory();

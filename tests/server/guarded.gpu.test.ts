@@ -5,6 +5,7 @@ import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { clocked } from "../clocked.js";
 import { checked } from "./checked.js";
 import { listeners, openServer, postJson, smallRequest } from "./running.js";
 import { connect } from "./sockets.js";
@@ -190,7 +191,7 @@ test.each(listeners)("%s: keys are read again, and nothing else ends", async (li
   }
 });
 
-test("a long video of one key lets another's pictures in between its frames, and is the same for it", async () => {
+test("a long video of one key lets another's pictures in between, and is the same for it", clocked, async () => {
   const folder = mkdtempSync(join(tmpdir(), "daybreak-keys-"));
   const apiKeyFile = join(folder, "keys");
   writeFileSync(apiKeyFile, keys.join("\n"));

@@ -5,6 +5,7 @@ import { describe, expect, test } from "vitest";
 import type { DrawingContext } from "../../../src/server/drawing/context.js";
 import { assetOfUrl } from "../../../src/server/drawing/files.js";
 import { type ImageSource, readSource } from "../../../src/server/drawing/references.js";
+import { clocked } from "../../clocked.js";
 import { longestPause } from "../pauses.js";
 import { callerOf, refusal } from "../refusal.js";
 
@@ -126,7 +127,7 @@ describe("data", () => {
     }
   });
 
-  test("a picture of 70 MB in lines is read, and others are served meanwhile", async () => {
+  test("a picture of 70 MB in lines is read, and others are served meanwhile", clocked, async () => {
     const bytes = Buffer.alloc(70e6, "some bytes");
     const uri = `data:image/png;base64,${bytes.toString("base64").replaceAll(/.{76}/g, "$&\r\n")}`;
     expect(uri.indexOf(",")).toBe(21); // which makes one string of its pieces, as a parsed body has it
@@ -160,7 +161,7 @@ describe("data", () => {
     expect(error.message.length).toBeLessThan(200);
   });
 
-  test("ten megabytes that are no data: URI are refused at once", async () => {
+  test("ten megabytes that are no data: URI are refused at once", clocked, async () => {
     const uris = ["data:", "http://", "", "\0", "../", "data:;base64;"].map((begin) => begin + " a/".repeat(4e6));
     const began = performance.now();
     for (const uri of uris) await refusal(() => readSource(context, url(uri), caller));

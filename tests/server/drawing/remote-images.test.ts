@@ -9,6 +9,7 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { isPublicAddress } from "../../../src/server/drawing/public-addresses.js";
 import { fetchRemoteImage, type RemoteImageOptions } from "../../../src/server/drawing/remote-images.js";
+import { clocked } from "../../clocked.js";
 import { refusal } from "../refusal.js";
 
 const mebibyte = Buffer.alloc(2 ** 20);
@@ -86,7 +87,7 @@ describe("an allowed host", () => {
     expect(error.message).toMatch(message);
   });
 
-  test("the time limit holds while memory is collected", async () => {
+  test("the time limit holds while memory is collected", clocked, async () => {
     setFlagsFromString("--expose-gc");
     const collect = runInNewContext("gc") as () => void;
     const began = performance.now();

@@ -7,6 +7,7 @@ import { z } from "zod";
 import { type HeldBytes, whileHeld, wholeBody, withBody } from "../../../src/server/http/body.js";
 import { parseJson, withJson } from "../../../src/server/http/json.js";
 import type { HttpRequest } from "../../../src/server/http/messages.js";
+import { clocked } from "../../clocked.js";
 import { longestPause } from "../pauses.js";
 import { refusal, requestOf } from "../refusal.js";
 
@@ -272,8 +273,7 @@ describe("JSON", () => {
       "characters of three bytes": ["猫", '{"a":"', '"}'],
       "half characters": ["\\ud83d", '{"a":"', '"}'],
     };
-    // Only a clock tells: then it is tried again.
-    test.each(Object.keys(cases))("%s", { retry: 2 }, async (name) => {
+    test.each(Object.keys(cases))("%s", clocked, async (name) => {
       const [filling, begin = "", end = "", code] = cases[name] as (typeof cases)[string];
       const body = filled(begin, filling, end);
       const [pause, outcome] = await longestPause(() => parseJson(body).catch((error: unknown) => error));

@@ -3,6 +3,7 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
 import { baseUrlOf } from "../../../src/server/http/caller.js";
+import { clocked } from "../../clocked.js";
 import { requestOf } from "../refusal.js";
 
 const base = (headers: Record<string, string>, trustProxy = true) =>
@@ -47,7 +48,7 @@ test("nothing of it counts unless the operator says that a proxy sets it", () =>
   expect(baseUrlOf({ trustProxy: true, publicUrl: "https://e.example/f" }, request)).toBe("https://e.example/f");
 });
 
-test("whatever is sent, a URL comes of it, with the host of a header or the own one, and soon", () => {
+test("whatever is sent, a URL comes of it, with the host of a header or the own one, and soon", clocked, () => {
   const header = fc.string({ unit: "binary", maxLength: 60 });
   fc.assert(
     fc.property(header, header, header, header, header, (forwarded, host, proto, port, prefix) => {

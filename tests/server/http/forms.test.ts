@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import type { HeldBytes } from "../../../src/server/http/body.js";
 import { type FormPart, withForm } from "../../../src/server/http/forms.js";
+import { clocked } from "../../clocked.js";
 import { longestPause } from "../pauses.js";
 import { refusal, requestOf } from "../refusal.js";
 
@@ -200,7 +201,7 @@ describe("91 MB block nobody", () => {
     "a text": [opening("name=a"), "aaaa", /^got a text of more than/],
   };
   // Only a clock tells: then it is tried again.
-  test.each(Object.keys(cases))("%s", { retry: 2 }, async (name) => {
+  test.each(Object.keys(cases))("%s", clocked, async (name) => {
     const [before, filling, expected] = cases[name] as (typeof cases)[string];
     const chunk = Buffer.alloc(filling.length * 25_000, filling);
     const whole = Array.from({ length: Math.floor(size / chunk.length) }, () => chunk);
