@@ -6,6 +6,11 @@ export function wholeCharacters(text: string, length: number): string {
   return text.slice(0, cutsPair ? length - 1 : length);
 }
 
+/** A text of which files may have two forms, as checkouts on Windows do: its lines end in a line feed alone. */
+export function withLineFeeds(text: string): string {
+  return text.replaceAll("\r\n", "\n");
+}
+
 /**
  * What a terminal or a log viewer would obey instead of showing: C0 but for the line feed, DEL, C1, marks that turn the
  * direction of what follows, line and paragraph separators, what has no width.

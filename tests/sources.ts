@@ -3,6 +3,7 @@
 import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
+import { withLineFeeds } from "../src/text.js";
 
 export const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -15,10 +16,15 @@ function filesUnder(folder: string, name: RegExp): string[] {
     .sort();
 }
 
+/** A text of the repository; a checkout on Windows may have other line ends. */
+export function textOf(path: string): string {
+  return withLineFeeds(readFileSync(join(root, path), "utf8"));
+}
+
 /** Path → text of the files in these folders. */
 export function sourcesOf(folders: readonly string[], name: RegExp): Map<string, string> {
   const paths = folders.flatMap((folder) => filesUnder(folder, name));
-  return new Map(paths.map((path) => [path, readFileSync(join(root, path), "utf8")]));
+  return new Map(paths.map((path) => [path, textOf(path)]));
 }
 
 /** Source without comments; good enough for code in which strings hold no comment marks. */

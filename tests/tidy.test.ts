@@ -1,10 +1,9 @@
 // What keeps the sources tidy and no compiler checks: nothing is exported for nobody, links in comments lead somewhere, and
 // functions fit a screen. Reads sources as text, in the form that biome gives them; runs nothing.
 
-import { readFileSync } from "node:fs";
 import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { root, sourcesOf, withoutComments } from "./sources.js";
+import { sourcesOf, textOf, withoutComments } from "./sources.js";
 
 /** Straight main paths, read from the top to the bottom: the only functions that may be longer than a screen. */
 const mainPaths: readonly string[] = [];
@@ -68,7 +67,7 @@ function exportsOf(text: string): { name: string; isType: boolean }[] {
 
 describe("exports", () => {
   const used = new Map<string, Imported[]>();
-  const outside = users.map((path) => [path, readFileSync(join(root, path), "utf8")] as const);
+  const outside = users.map((path) => [path, textOf(path)] as const);
   for (const [path, text] of [...sources, ...outside]) {
     for (const imported of importsOf(path, text)) {
       if (imported.from === path) continue;

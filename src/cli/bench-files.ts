@@ -9,7 +9,7 @@ import { DaybreakError } from "../errors.js";
 export function readJson(path: string): unknown {
   let text: string;
   try {
-    text = readFileSync(path, "utf8");
+    text = new TextDecoder().decode(readFileSync(path)); // without the mark that editors on Windows begin a file with
   } catch (cause) {
     const { message } = cause as Error;
     throw new DaybreakError("file.unreadable", `cannot read ${resolve(path)}: ${message}`, { cause });

@@ -8,6 +8,7 @@ import { type TuneOptions, tuneKernels } from "../engine/tune.js";
 import { type TunedWorkload, type TunedWorkloads, tuningKey, tuningOf } from "../engine/tuning/choices.js";
 import type { CheckpointSource } from "../engine/weights/source.js";
 import { DaybreakError } from "../errors.js";
+import { withLineFeeds } from "../text.js";
 import { dawnFacts } from "./dawn.js";
 import { packageManifest } from "./package.js";
 import { addTuning, type MeasuredCase, readTuning, tuningFile } from "./tuning-cache.js";
@@ -151,6 +152,6 @@ const mostConfigBytes = 1024 * 1024;
 /** What decides which workloads there are, short of the weights' types. */
 async function caseName({ source, precision, limits, width, height }: TuneCase): Promise<string> {
   const configs = await Promise.all(configFiles.map((path) => source.read(path, 0, mostConfigBytes)));
-  const texts = configs.map((bytes) => new TextDecoder().decode(bytes));
+  const texts = configs.map((bytes) => withLineFeeds(new TextDecoder().decode(bytes)));
   return (await sha256(JSON.stringify([texts, precision ?? "auto", limits ?? {}, width, height]))).slice(0, 32);
 }

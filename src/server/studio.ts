@@ -3,6 +3,7 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { packageRoot } from "../node/package.js";
+import { withLineFeeds } from "../text.js";
 import type { Route } from "./http/routes.js";
 
 type StudioFile = { path: string; type: string; text: () => string };
@@ -13,7 +14,7 @@ function studioFile(path: string, name: string, type: string): StudioFile {
     path,
     type: `${type}; charset=utf-8`,
     text: () => {
-      text ??= readFileSync(join(packageRoot(), "studio", name), "utf8");
+      text ??= withLineFeeds(readFileSync(join(packageRoot(), "studio", name), "utf8"));
       return text;
     },
   };

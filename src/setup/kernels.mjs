@@ -5,13 +5,14 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 
 /**
- * The WGSL files directly in a folder; none if it does not exist.
+ * The WGSL files directly in a folder; none if it does not exist. Lines end in a line feed, whatever the checkout has.
  *
  * @returns {Map<string, string>} file stem → text
  */
 export function readShaders(folder) {
   const names = existsSync(folder) ? readdirSync(folder).filter((name) => name.endsWith(".wgsl")) : [];
-  return new Map(names.map((name) => [name.slice(0, -".wgsl".length), readFileSync(join(folder, name), "utf8")]));
+  const read = (name) => readFileSync(join(folder, name), "utf8").replaceAll("\r\n", "\n");
+  return new Map(names.map((name) => [name.slice(0, -".wgsl".length), read(name)]));
 }
 
 /**

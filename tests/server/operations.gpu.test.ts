@@ -2,21 +2,22 @@
 // Caddy in front of a real server. Proxies are no dependency: without one its test is skipped and says so.
 
 import { type ChildProcess, execFileSync, spawn } from "node:child_process";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { request } from "node:http";
 import { type AddressInfo, createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { WebSocket } from "ws";
-import { buildProgram, program, repository } from "../cli/program.js";
+import { buildProgram, program } from "../cli/program.js";
+import { textOf } from "../sources.js";
 import { openServer, parseEvents, smallRequest, type TestServer } from "./running.js";
 import { serveProgram, until } from "./served-program.js";
 
 const folder = mkdtempSync(join(tmpdir(), "daybreak-operations-"));
 afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
-const readme = readFileSync(join(repository, "README.md"), "utf8");
+const readme = textOf("README.md");
 const section = readme.slice(readme.indexOf("## Run it for others"), readme.indexOf("## Use it from a shell"));
 const blocks = (language: string) =>
   [...section.matchAll(new RegExp(`^\`\`\`${language}\n(.*?)^\`\`\`$`, "gms"))].map(([, text]) => text as string);

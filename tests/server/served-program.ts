@@ -33,13 +33,18 @@ export type ServeOptions = {
   isDetached?: boolean;
   /** A file descriptor; default: a pipe that is read. */
   stderr?: number;
+  /** The program's file; default: this checkout's. */
+  program?: string;
+  /** Variables besides this process's. */
+  env?: Record<string, string>;
 };
 
 /** Runs `daybreak serve --port 0 ARGS` until it says where it serves. Call `buildProgram` before. */
 export async function serveProgram(args: readonly string[], options: ServeOptions = {}): Promise<ServedProgram> {
   const nodeArgs = options.hasShiftedClock ? ["--expose-gc", "--import", clockModule] : [];
-  const child = spawn(process.execPath, [...nodeArgs, program, "serve", "--port", "0", ...args], {
+  const child = spawn(process.execPath, [...nodeArgs, options.program ?? program, "serve", "--port", "0", ...args], {
     cwd: repository,
+    env: { ...process.env, ...options.env },
     detached: options.isDetached ?? false,
     stdio: ["ignore", "pipe", options.stderr ?? "pipe", ...(options.hasShiftedClock ? (["ipc"] as const) : [])],
   });
@@ -57,7 +62,10 @@ export async function serveProgram(args: readonly string[], options: ServeOption
   void ended.then(() => {
     isOver = true;
   });
-  await until(() => isOver || stdout.includes("\nstudio "));
+  await until(() => isOver || stdout.includes("\nstudio ")).catch((error) => {
+    child.kill("SIGKILL");
+    throw error;
+  });
   const url = /^serving .* on (http:\S+)/.exec(stdout)?.[1];
   if (url === undefined) {
     child.kill("SIGKILL");
