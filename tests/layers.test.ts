@@ -89,6 +89,13 @@ describe("rooms", () => {
     expect(weak.test("fetch(url, { signal: AbortSignal.timeout(100) })")).toBe(true);
   });
 
+  test("the command line writes to the standard streams in one file, which sees what fails", () => {
+    const writers = [...sources].filter(
+      ([path, text]) => path.startsWith("src/cli/") && /process\.std(out|err)\.write\(/.test(withoutComments(text)),
+    );
+    expect(writers.map(([path]) => path)).toEqual(["src/cli/print.ts"]);
+  });
+
   test("only the command line runs benchmarks", () => {
     const importers = [...sources].filter(([path, text]) =>
       importsOf(text).some((specifier) => resolved(path, specifier).startsWith("bench/")),

@@ -3,6 +3,7 @@
 import { type Comparison, compareResults } from "../../bench/compare.js";
 import { readJson } from "./bench-files.js";
 import { UsageError } from "./command.js";
+import { print } from "./print.js";
 import { table } from "./table.js";
 
 export const compareHelp = `usage: daybreak bench compare A.json B.json [--json]
@@ -11,13 +12,13 @@ Sets two results of the same benchmark side by side: B's time over A's, so that 
 `;
 
 /** Returns the exit status. Throws UsageError without two files, `file.unreadable`, `request.option_invalid` for files that are no results. */
-export function runCompare(files: readonly string[], json: boolean): number {
+export async function runCompare(files: readonly string[], json: boolean): Promise<number> {
   const [a, b] = files;
   if (a === undefined || b === undefined) {
     throw new UsageError(`bench compare needs two files, got ${files.length}: daybreak bench compare A.json B.json`);
   }
   const comparison = compareResults(readJson(a), readJson(b), [a, b]);
-  process.stdout.write(json ? `${JSON.stringify(comparison)}\n` : describe(comparison, a, b));
+  await print(json ? `${JSON.stringify(comparison)}\n` : describe(comparison, a, b));
   return 0;
 }
 

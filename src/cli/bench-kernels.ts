@@ -5,6 +5,7 @@ import { type BenchKernelsNotes, type BenchKernelsResult, benchKernels } from ".
 import { chosenRows } from "../../bench/look.js";
 import { DaybreakError } from "../errors.js";
 import type { Benchmark } from "./bench.js";
+import { remark } from "./print.js";
 import { table } from "./table.js";
 
 const help = `usage: daybreak bench kernels [options]
@@ -38,7 +39,7 @@ export const kernelsBenchmark: Benchmark = {
       peers: options.flag("peers") || peersFrom !== undefined,
       peersFrom,
       onCase: (name) => {
-        if (process.stderr.isTTY) process.stderr.write(`${name}\n`);
+        if (process.stderr.isTTY) void remark(`${name}\n`);
       },
       signal,
     });

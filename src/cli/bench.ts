@@ -13,6 +13,7 @@ import { loadBenchmark } from "./bench-load.js";
 import { reportHelp, runReport } from "./bench-report.js";
 import { serverBenchmark } from "./bench-server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { print, remark } from "./print.js";
 
 type Measured = {
   result: object;
@@ -41,7 +42,7 @@ const benchmarks: Record<string, Benchmark> = {
   server: serverBenchmark,
 };
 /** What reads results instead of measuring. */
-const readers: Record<string, (files: readonly string[], json: boolean) => number> = {
+const readers: Record<string, (files: readonly string[], json: boolean) => Promise<number>> = {
   compare: runCompare,
   report: runReport,
 };
@@ -95,10 +96,10 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     if (drawings) keepDrawings(drawings(), output);
   }
   if (options.flag("json")) {
-    process.stdout.write(`${JSON.stringify(result)}\n`);
-    process.stderr.write(remarks);
+    await print(`${JSON.stringify(result)}\n`);
+    await remark(remarks);
   } else {
-    process.stdout.write(text);
+    await print(text);
   }
   return failed ? 1 : 0;
 }

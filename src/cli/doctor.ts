@@ -21,6 +21,7 @@ import { readTuning, tuningFile } from "../node/tuning-cache.js";
 import { hasUws } from "../server/http/listen-uws.js";
 import { describeChoices } from "./choices.js";
 import type { Command, ParsedOptions } from "./command.js";
+import { print } from "./print.js";
 import { formatBytes, table } from "./table.js";
 
 const help = `usage: daybreak doctor [--json]
@@ -85,7 +86,7 @@ type Report = {
 
 async function run(options: ParsedOptions): Promise<number> {
   const report = await examine();
-  process.stdout.write(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report));
+  await print(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report));
   if (report.failure) {
     const { code, message } = report.failure;
     throw new DaybreakError(code, code === "device.no_adapter" ? `${noAdapter}: follow the report's advice` : message);

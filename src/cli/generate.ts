@@ -28,6 +28,7 @@ import { packageManifest } from "../node/package.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { readLatents, readReferences } from "./input-files.js";
 import { checkOutput, writeFiles } from "./output-files.js";
+import { print, remark } from "./print.js";
 import { progressLine } from "./progress.js";
 
 const help = `usage: daybreak generate --prompt TEXT [options]
@@ -97,7 +98,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     },
     { ...judged, ...hooks },
   );
-  for (const warning of new Set(result.warnings)) process.stderr.write(`warning: ${warning}\n`);
+  for (const warning of new Set(result.warnings)) await remark(`warning: ${warning}\n`);
 
   const parameters = pictureParameters(judged, info, name);
   const { version } = packageManifest();
@@ -110,7 +111,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     files.push({ path: trace, bytes: encodeSafetensors(tensors, metadata) });
   }
   await writeFiles(files);
-  printPictures(result, pictures, options.flag("json"));
+  await print(pictureLines(result, pictures, options.flag("json")));
   return 0;
 }
 
@@ -232,12 +233,13 @@ function traceMetadata(parameters: PictureParameters, images: string[]): Record<
 }
 
 /** One line a picture. The time is the request's, shared equally: pictures share the prompt and the references. */
-function printPictures({ images, timings }: GenerateResult, pictures: Picture[], json: boolean): void {
+function pictureLines({ images, timings }: GenerateResult, pictures: Picture[], json: boolean): string {
   const seconds = Number((timings.total_ms / 1000 / images.length).toFixed(3));
-  for (const [i, { seed }] of images.entries()) {
+  const lines = images.map(({ seed }, i) => {
     const { path } = pictures[i]!;
     // Written by hand because JSON.stringify has no 64-bit integers.
     const object = `{"path":${JSON.stringify(path)},"seed":${seed},"seconds":${seconds},"timings":${JSON.stringify(timings)}}`;
-    process.stdout.write(`${json ? object : `${path} ${seed} ${seconds}`}\n`);
-  }
+    return `${json ? object : `${path} ${seed} ${seconds}`}\n`;
+  });
+  return lines.join("");
 }

@@ -8,6 +8,7 @@ import { expectedShape } from "../engine/request.js";
 import { readThrough } from "../engine/weights/reading.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { print } from "./print.js";
 import { progressLine } from "./progress.js";
 import { formatBytes, formatCount, table } from "./table.js";
 
@@ -73,7 +74,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
       fingerprint: options.flag("fingerprint") ? await readFingerprint(components, signal) : null,
       plan: { width: shape.width, height: shape.height, ...memory },
     };
-    process.stdout.write(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report, model.family));
+    await print(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report, model.family));
   } finally {
     await source.close();
   }

@@ -9,6 +9,7 @@ import { checkFileLimit } from "../node/file-limit.js";
 import { packageManifest } from "../node/package.js";
 import { visibleText } from "../text.js";
 import { type Command, parseOptions, UsageError } from "./command.js";
+import { print, remark, tellOnce } from "./print.js";
 
 /** Name → its file and the line that `daybreak --help` prints. */
 const commands: Record<string, { summary: string; load: () => Promise<Command> }> = {
@@ -63,8 +64,8 @@ Exit status: 0; 1 for a failed run, with "error: CODE: message" on stderr; 2 for
 async function main(args: string[], signal: AbortSignal): Promise<number> {
   const [name, ...rest] = args;
   try {
-    if (name === "--help" || name === "-h" || name === "help") return print(help);
-    if (name === "--version" || name === "-V") return print(`daybreak ${packageManifest().version}\n`);
+    if (name === "--help" || name === "-h" || name === "help") return await printed(help);
+    if (name === "--version" || name === "-V") return await printed(`daybreak ${packageManifest().version}\n`);
     if (name === undefined) throw new UsageError("no command given");
     const entry = Object.hasOwn(commands, name) ? commands[name] : undefined;
     if (!entry) {
@@ -75,28 +76,28 @@ async function main(args: string[], signal: AbortSignal): Promise<number> {
     }
     const command = await entry.load();
     const options = parseOptions(rest, command.options);
-    if (options.flag("help")) return print(command.help);
+    if (options.flag("help")) return await printed(command.help);
     return await command.run(options, signal);
   } catch (error) {
-    return report(error, name !== undefined && Object.hasOwn(commands, name) ? ` ${name}` : "");
+    return await report(error, name !== undefined && Object.hasOwn(commands, name) ? ` ${name}` : "");
   }
 }
 
-function print(text: string): number {
-  process.stdout.write(text);
+async function printed(text: string): Promise<number> {
+  await print(text);
   return 0;
 }
 
 /** Says on stderr what went wrong, in one line and without a stack trace, and returns the exit status. */
-function report(error: unknown, command: string): number {
+async function report(error: unknown, command: string): Promise<number> {
   if (error instanceof UsageError) {
-    process.stderr.write(`error: ${visibleText(error.message)}\nhint: see "daybreak${command} --help"\n`);
+    await remark(`error: ${visibleText(error.message)}\nhint: see "daybreak${command} --help"\n`);
     return 2;
   }
   const [code, message] =
     error instanceof DaybreakError ? [error.code, error.message] : ["engine.internal", describeDefect(error)];
   // Names of files and tensors may hold what a terminal obeys.
-  process.stderr.write(`error: ${code}: ${visibleText(message.replace(/\s*[\r\n]+\s*/g, " "))}\n`);
+  await remark(`error: ${code}: ${visibleText(message.replace(/\s*[\r\n]+\s*/g, " "))}\n`);
   return 1;
 }
 
@@ -116,13 +117,8 @@ for (const name of ["SIGINT", "SIGTERM"] as const) {
     interruption.abort();
   });
 }
-// A reader that has read enough (`daybreak … | head -1`) is no failure of this program's.
-process.stdout.on("error", (error: NodeJS.ErrnoException) => {
-  process.exit(error.code === "EPIPE" ? 0 : 1);
-});
+tellOnce();
 
 const status = await main(process.argv.slice(2), interruption.signal);
-// Dawn would keep the process alive. What was written must be out before it ends: on Windows pipes are asynchronous.
-process.stdout.write("", () => {
-  process.exit(interruptedBy && status !== 0 ? 128 + constants.signals[interruptedBy] : status);
-});
+// Dawn would keep the process alive.
+process.exit(interruptedBy && status !== 0 ? 128 + constants.signals[interruptedBy] : status);

@@ -12,6 +12,7 @@ import { isOriginPattern } from "../server/http/visitors.js";
 import { type OutputProfile, outputProfiles } from "../server/responses/request-schema.js";
 import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { print, remark } from "./print.js";
 import { progressLine } from "./progress.js";
 
 /** What `npm start` serves under, so that requests written for the real model can be tried unchanged. */
@@ -83,11 +84,9 @@ const defaultGrace_ms = 30_000;
 const minStateKeyLength = 8;
 
 async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
-  // Whoever reads the log may go; the server stays.
-  process.stderr.on("error", () => undefined);
   const startOptions = readOptions(options);
   const grace_ms = duration(options, "grace") ?? defaultGrace_ms;
-  warnIfOpen(startOptions);
+  await warnIfOpen(startOptions);
   const progress = progressLine(process.stderr);
   let server: RunningServer;
   const hangUps = watchHangUps();
@@ -97,12 +96,15 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     progress.clear();
   }
   hangUps.follow(() => void server.reloadKeys());
-  if (!signal.aborted) {
-    const isDefault = startOptions.model === undefined;
-    process.stdout.write(welcome(server, isDefault));
-    await new Promise((wake) => signal.addEventListener("abort", wake, { once: true }));
+  const isAsked = new Promise((wake) => signal.addEventListener("abort", wake, { once: true }));
+  try {
+    if (!signal.aborted) {
+      await print(welcome(server, startOptions.model === undefined));
+      await isAsked;
+    }
+  } finally {
+    await server.close(grace_ms);
   }
-  await server.close(grace_ms);
   return 0;
 }
 
@@ -245,9 +247,9 @@ function invalid(name: string, got: string, expected: string): DaybreakError {
 
 const loopback = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
 
-function warnIfOpen({ host, apiKeyFile }: StartOptions): void {
+async function warnIfOpen({ host, apiKeyFile }: StartOptions): Promise<void> {
   if (loopback.test(host) || apiKeyFile !== undefined) return;
-  process.stderr.write(
+  await remark(
     `warning: listening on ${host} without --api-key-file: everybody who reaches this address can use the GPU\n`,
   );
 }

@@ -10,6 +10,7 @@ import { embeddedModel } from "../node/open-engine.js";
 import { type TuneResult, tuneAndKeep } from "../node/tune.js";
 import { describeChoices } from "./choices.js";
 import type { Command, ParsedOptions } from "./command.js";
+import { print } from "./print.js";
 import { progressLine } from "./progress.js";
 
 const help = `usage: daybreak tune [options]
@@ -50,7 +51,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     const result = await tuneAndKeep({ ...what, ...size }, { force: options.flag("force") });
     progress.clear();
     const text = options.flag("json") ? `${JSON.stringify(result)}\n` : describe(result);
-    process.stdout.write(text);
+    await print(text);
   } finally {
     progress.clear();
     await source.close();

@@ -7,6 +7,7 @@ import { DaybreakError } from "../errors.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { type CheckedFile, checkFiles, expectedHashes } from "../node/file-hashes.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { print } from "./print.js";
 import { progressLine } from "./progress.js";
 
 const help = `usage: daybreak verify WHERE [options]
@@ -36,7 +37,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     const paths = await source.list();
     const expected = await expectedHashes(folder, paths);
     const files = await hashed(folder, paths, expected, signal);
-    process.stdout.write(options.flag("json") ? `${JSON.stringify({ folder, files })}\n` : describe(files));
+    await print(options.flag("json") ? `${JSON.stringify({ folder, files })}\n` : describe(files));
     refuse(where, files);
   } finally {
     await source.close();

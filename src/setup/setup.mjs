@@ -16,6 +16,9 @@ async function setUp({ quiet }) {
     process.stderr.write(`daybreak: ready${device ? `, computing on ${device}` : ", but without a device"}\n`);
 }
 
+// What cannot be said there, on a full disk or to a reader that has gone, changes nothing of what was done.
+process.stderr.on("error", () => undefined);
+
 if (nodeIsNewEnough(process.versions.node)) {
   setUp({ quiet: process.argv.includes("--quiet") }).catch((error) => {
     process.stderr.write(`daybreak: set-up failed: ${error.message}\n`);
