@@ -9,7 +9,7 @@ import { readThrough } from "../engine/weights/reading.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { print } from "./print.js";
-import { progressLine } from "./progress.js";
+import { percentage, progressLine } from "./progress.js";
 import { formatBytes, formatCount, table } from "./table.js";
 
 const help = `usage: daybreak inspect DIR [options]
@@ -87,7 +87,7 @@ async function readFingerprint(components: readonly Component[], signal: AbortSi
   try {
     for (const { table, files } of components) {
       const onRead = (done: number, total: number) => {
-        progress.showText(`reading the weights of ${table.folder} ${Math.floor((100 * done) / total)} %`);
+        progress.showText(percentage([`reading the weights of ${table.folder}`, "reading"], done, total));
       };
       await readThrough(files, table, { signal, onRead });
     }

@@ -1,12 +1,13 @@
-// One line on stderr that says how far the work is, and disappears when it is done. Only on a terminal: files and other
-// programs get nothing. Knows the engine's progress events, not what they are events of.
+// One line on stderr that says how far the work is, and disappears when it is done. Only on a terminal that can be told to
+// erase a line: files, other programs and TERM=dumb get nothing. Knows the engine's progress events, not what they are
+// events of. Where a line has no room it is said in fewer words, but never with half a number.
 
 import type { ProgressEvent } from "../index.js";
 
 export type ProgressLine = {
   show(event: ProgressEvent): void;
-  /** The same for what is no event of the engine's. */
-  showText(text: string): void;
+  /** The same for what is no event of the engine's: ways to say it, the longest first. */
+  showText(ways: readonly string[]): void;
   /** Removes the line; call it before anything else is written. */
   clear(): void;
 };
@@ -15,17 +16,18 @@ type Terminal = Pick<NodeJS.WriteStream, "write"> & { isTTY?: boolean; columns?:
 
 export function progressLine(terminal: Terminal): ProgressLine {
   const nothing = () => undefined;
-  if (!terminal.isTTY) return { show: nothing, showText: nothing, clear: nothing };
+  if (!terminal.isTTY || !canErase()) return { show: nothing, showText: nothing, clear: nothing };
   const eraseLine = "\r\x1b[K";
   let shown = "";
-  const showText = (line: string) => {
-    // A line that wraps cannot be erased. A terminal that does not know its width says 0.
-    const text = line.slice(0, (terminal.columns || 80) - 1);
+  const showText = (ways: readonly string[]) => {
+    // A line that wraps cannot be erased. A terminal that does not know its width says 0; a window's may change meanwhile.
+    const room = (terminal.columns || 80) - 1;
+    const text = ways.find((way) => way.length <= room) ?? "";
     if (text !== shown) terminal.write(eraseLine + text);
     shown = text;
   };
   return {
-    show: (event) => showText(progressText(event)),
+    show: (event) => showText(progressTexts(event)),
     showText,
     clear: () => {
       if (shown) terminal.write(eraseLine);
@@ -34,24 +36,33 @@ export function progressLine(terminal: Terminal): ProgressLine {
   };
 }
 
-function progressText({ stage, done, total, image, numImages }: ProgressEvent): string {
-  const percent = total > 0 ? `${Math.floor((100 * done) / total)} %` : "";
-  switch (stage) {
-    case "tune":
-      return `choosing the fastest kernels for this device, once: ${percent}`;
-    case "load":
-      return `loading the model ${percent}`;
-    case "prompt":
-      return "reading the prompt";
-    case "references":
-      return "reading the reference images";
-    case "denoise":
-      return `${picture(image, numImages)}step ${done} of ${total}`;
-    case "decode":
-      return `${picture(image, numImages)}decoding`;
-  }
+/** Whether the terminal obeys escape sequences; one without a name, as on a serial line, may not. Windows names none. */
+function canErase(): boolean {
+  const { TERM: kind } = process.env;
+  return kind ? kind !== "dumb" : process.platform === "win32";
 }
 
-function picture(image: number, numImages: number): string {
-  return numImages > 1 ? `picture ${image + 1} of ${numImages}, ` : "";
+/** Ways to say how much of a work is done: with one of these words, or with the number alone. */
+export function percentage(words: readonly string[], done: number, total: number): string[] {
+  if (total <= 0) return [...words];
+  const number = `${Math.floor((100 * done) / total)} %`;
+  return [...words.map((word) => `${word} ${number}`), number];
+}
+
+function progressTexts({ stage, done, total, image, numImages }: ProgressEvent): string[] {
+  const picture = numImages > 1 ? `picture ${image + 1} of ${numImages}, ` : "";
+  switch (stage) {
+    case "tune":
+      return percentage(["choosing the fastest kernels for this device, once:", "choosing kernels"], done, total);
+    case "load":
+      return percentage(["loading the model", "loading"], done, total);
+    case "prompt":
+      return ["reading the prompt", "prompt"];
+    case "references":
+      return ["reading the reference images", "references"];
+    case "denoise":
+      return [`${picture}step ${done} of ${total}`, `step ${done} of ${total}`, `${done}/${total}`];
+    case "decode":
+      return [`${picture}decoding`, "decoding"];
+  }
 }

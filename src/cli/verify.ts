@@ -8,7 +8,7 @@ import { folderSource } from "../node/checkpoint-folder.js";
 import { type CheckedFile, checkFiles, expectedHashes } from "../node/file-hashes.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { print } from "./print.js";
-import { progressLine } from "./progress.js";
+import { percentage, progressLine } from "./progress.js";
 
 const help = `usage: daybreak verify WHERE [options]
 
@@ -63,7 +63,7 @@ async function hashed(
   let done = 0;
   const onBytes = (count: number) => {
     done += count;
-    progress.showText(`reading the files ${Math.min(100, Math.floor((100 * done) / total))} %`);
+    progress.showText(percentage(["reading the files", "reading"], Math.min(done, total), total));
   };
   try {
     return await checkFiles(folder, paths, expected, { signal, onBytes });
