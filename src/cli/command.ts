@@ -11,6 +11,8 @@ export class UsageError extends Error {}
 export type OptionNames = {
   /** Options with a value, such as `--seed 7`; the last of several counts. */
   values?: readonly string[];
+  /** Those of them that may be empty: of all others an empty value is a script's variable that is not set. */
+  mayBeEmpty?: readonly string[];
   /** Options with a value that may be given several times. */
   lists?: readonly string[];
   /** Options without a value. Every command has `--help`, `-h`. */
@@ -53,6 +55,7 @@ export function parseOptions(args: readonly string[], names: OptionNames): Parse
     ["help", { type: "boolean" as const, short: "h" }],
   ]);
   const parsed = parse(attachValues(args, new Set([...values, ...lists]), new Set(Object.keys(config))), config);
+  refuseEmpty(parsed, names);
   const { positionals } = parsed;
   if (positionals.length > wanted.length) {
     throw new UsageError(`unexpected argument "${positionals[wanted.length]}": put a text with spaces in quotes`);
@@ -67,6 +70,21 @@ export function parseOptions(args: readonly string[], names: OptionNames): Parse
     seed: (name) => mapDefined(text(name), (value) => parseSeed(name, value)),
     positionals,
   };
+}
+
+/** Refuses what holds nothing, or nothing but spaces, in place of a value. Throws UsageError. */
+function refuseEmpty(parsed: ReturnType<typeof parse>, { mayBeEmpty = [], positionals = [] }: OptionNames): void {
+  const isEmpty = (value: unknown) => typeof value === "string" && value.trim() === "";
+  for (const [name, value] of Object.entries(parsed.values)) {
+    const empty = mayBeEmpty.includes(name) ? undefined : [value].flat().find(isEmpty);
+    if (empty === undefined) continue;
+    throw new UsageError(`option '--${name}' got "${empty}", expected a value: leave the option out for its default`);
+  }
+  for (const [i, value] of parsed.positionals.entries()) {
+    if (isEmpty(value) && i < positionals.length) {
+      throw new UsageError(`got "${value}" as ${positionals[i]}, expected a value`);
+    }
+  }
 }
 
 type ParseConfig = Record<string, { type: "string" | "boolean"; multiple?: boolean; short?: string }>;

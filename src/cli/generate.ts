@@ -62,6 +62,7 @@ export const generate: Command = {
       "prompt model width height steps seed guidance negative-prompt num-images latents trace output precision memory-budget".split(
         " ",
       ),
+    mayBeEmpty: ["prompt", "negative-prompt"],
     lists: ["image"],
     flags: ["json", "no-tune"],
   },

@@ -1,6 +1,7 @@
 // `daybreak serve`: options to a running server, and what is printed when it runs. Owns the option names and their
 // forms; what they mean is the server's. Ends with status 0 when the user or the system asks for it.
 
+import { isIPv6 } from "node:net";
 import { join, resolve } from "node:path";
 import { isatty } from "node:tty";
 import { DaybreakError, type Precision } from "../index.js";
@@ -133,7 +134,7 @@ function watchHangUps() {
 function readOptions(options: ParsedOptions): StartOptions {
   const defaultSize = options.text("default-size");
   return {
-    host: options.text("host") ?? "127.0.0.1",
+    host: listenHost(options.text("host") ?? "127.0.0.1"),
     port: port(options),
     listener: choice<ListenerChoice>(options, "listener", ["auto", "uws", "node"]) ?? "auto",
     model: options.text("model"),
@@ -173,6 +174,17 @@ function modelAlias(text: string): string {
   if (/^\S+( \S+)*$/.test(text) && text.length <= maxAliasLength && !/[{}\p{C}]/u.test(text)) return text;
   const got = JSON.stringify(text.slice(0, maxAliasLength));
   throw invalid("model-alias", got, `a name of 1 to ${maxAliasLength} characters without braces`);
+}
+
+/** An address or a name; an IPv6 address may stand in brackets, as in URLs. */
+function listenHost(text: string): string {
+  const bare = /^\[(.+)\]$/.exec(text)?.[1] ?? text;
+  if (isIPv6(bare)) return bare;
+  // A resolver takes a number for an address: 8080 for 0.0.31.144, 0 for all of them.
+  if (/^[\w.-]+$/.test(text) && !/^\d+$/.test(text)) return text.toLowerCase();
+  const expected =
+    "an address or a name such as 127.0.0.1, ::1 or localhost, without a scheme; the port goes to --port";
+  throw invalid("host", JSON.stringify(text), `${expected}, and 0.0.0.0 or :: stands for all addresses`);
 }
 
 function port(options: ParsedOptions): number {

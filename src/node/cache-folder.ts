@@ -1,6 +1,6 @@
 // Where a user's programs keep what can be made again. Knows operating systems, not what is kept.
 
-import { homedir } from "node:os";
+import { homedir, userInfo } from "node:os";
 import { isAbsolute, join } from "node:path";
 
 /** This program's folder in the user's cache; it need not exist. */
@@ -15,10 +15,11 @@ function userCacheFolder(): string {
   return join(home(), process.platform === "darwin" ? "Library/Caches" : ".cache");
 }
 
-/** The user's home folder. */
+/** The user's home folder, absolute. */
 export function home(): string {
   try {
-    return homedir();
+    const folder = homedir(); // what HOME says, even if that is nothing
+    return isAbsolute(folder) ? folder : userInfo().homedir;
   } catch {
     return "/nonexistent"; // a user without an entry and without HOME
   }

@@ -7,7 +7,7 @@
 import { DaybreakError } from "../errors.js";
 import { type Backend, checkedBackend, preferMatrixUnits } from "./backends.js";
 import { packageManifest } from "./package.js";
-import { type SoftwareDriver, softwareDriver } from "./software-driver.js";
+import { forgetEmptyChoices, type SoftwareDriver, softwareDriver } from "./software-driver.js";
 
 /** The Dawn instances made so far; a collected one crashes the process at its next asynchronous call. */
 const instances: GPU[] = [];
@@ -44,6 +44,7 @@ export async function createGpu({ toggles = [], backend }: CreateGpuOptions = {}
   const asked = checkedBackend(backend ?? process.env.DAYBREAK_BACKEND);
   const { create } = await importDawn();
   throttlePolling();
+  forgetEmptyChoices();
   const features = `enable-dawn-features=${[...defaultToggles, ...toggles].join(",")}`;
   const newInstance = (taken = asked): GPU => {
     const gpu = create([features, ...backendOptions(taken)]) as GPU;

@@ -73,6 +73,14 @@ export function softwareDriver(): SoftwareDriver | null {
   };
 }
 
+/**
+ * Unsets those of them that are set to nothing, as unset variables of a compose file are: the loader would find no driver
+ * at all in them. Call it on the main thread before Dawn looks for drivers; a worker's variables are none to native code.
+ */
+export function forgetEmptyChoices(): void {
+  for (const name of choosingVariables) if (process.env[name] === "") delete process.env[name];
+}
+
 /** Whether one of the Vulkan loader's variables that choose drivers is set in this process. */
 export function userChoosesDriver(): boolean {
   return chosenDrivers().length > 0;

@@ -4,8 +4,9 @@
 
 import { join } from "node:path";
 import { create } from "webgpu";
-import { activateDriver, readManifest } from "../../dist/src/node/software-driver.js";
+import { activateDriver, forgetEmptyChoices, readManifest } from "../../dist/src/node/software-driver.js";
 
+forgetEmptyChoices();
 const folder = process.argv[2];
 if (folder) {
   const manifest = readManifest(folder);

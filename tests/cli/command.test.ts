@@ -4,7 +4,13 @@ import { describe, expect, it } from "vitest";
 import { parseOptions, UsageError } from "../../src/cli/command.js";
 import { DaybreakError } from "../../src/errors.js";
 
-const names = { values: ["prompt", "steps", "seed"], lists: ["image"], flags: ["json"], positionals: ["DIR"] };
+const names = {
+  values: ["prompt", "steps", "seed", "model"],
+  mayBeEmpty: ["prompt"],
+  lists: ["image"],
+  flags: ["json"],
+  positionals: ["DIR"],
+};
 const parse = (...args: string[]) => parseOptions(args, names);
 
 describe("values", () => {
@@ -21,7 +27,7 @@ describe("values", () => {
     expect(parse(`--steps=${text}`).number("steps")).toBe(value);
   });
 
-  it.each(["", "abc", "NaN", "Infinity", "0x10", "1_000", "4 ", "--5", "1e", "."])("%j is no number", (text) => {
+  it.each(["abc", "NaN", "Infinity", "0x10", "1_000", "4 ", "--5", "1e", "."])("%j is no number", (text) => {
     expect(() => parse("--steps", text).number("steps")).toThrow(UsageError);
   });
 
@@ -63,6 +69,12 @@ describe("wrong usage", () => {
     [["--prompt", "--steps=4"], /'--prompt' needs a value/],
     [["--json=yes"], /'--json' does not take an argument/],
     [["one", "two"], /unexpected argument "two"/],
+    [["--model", ""], /option '--model' got "", expected a value: leave the option out/],
+    [["--model="], /option '--model' got "", expected a value/],
+    [["--model", " \t"], /option '--model' got " \t", expected a value/],
+    [["--steps", ""], /option '--steps' got "", expected a value/],
+    [["--image", "a.png", "--image", ""], /option '--image' got "", expected a value/],
+    [[""], /got "" as DIR, expected a value/],
   ])("%j", (args, message) => {
     expect(() => parse(...args)).toThrow(UsageError);
     expect(() => parse(...args)).toThrow(message);

@@ -53,7 +53,9 @@ describe("wrong options", () => {
     bad(["--allow-image-host", "https://example.org"], "server.option_invalid", /without a scheme/);
     bad(["--state-key", "short"], "server.option_invalid", /of 5 characters, expected at least 8/);
     bad(["--output-item", "picture"], "server.option_invalid", /--output-item picture, expected message, max, openai/);
-    bad(["--model-alias", ""], "server.option_invalid", /--model-alias "", expected a name/);
+    for (const host of ["[::1]:8080", "[localhost]", "0", "127.0.0.1 "]) {
+      bad(["--host", host], "server.option_invalid", /--host "[^"]+", expected an address or a name/);
+    }
     bad(["--model-alias", "{id}"], "server.option_invalid", /without braces/);
     bad(["--log-level", "loud"], "server.option_invalid", /expected trace, debug/);
     bad(["--model", join(folder, "nowhere")], "model.not_found", /nowhere/);

@@ -56,7 +56,8 @@ describe("wrong usage: status 2 and a hint", () => {
     [[...prompt, "--bogus"], /unknown option '--bogus'/],
     [[...prompt, "blue"], /unexpected argument "blue"/],
     [[...prompt, "--steps", "many"], /'--steps' got "many", expected a number/],
-    [[...prompt, "--width", ""], /'--width' got "", expected a number/],
+    [[...prompt, "--width", ""], /'--width' got "", expected a value/],
+    [[...prompt, "--latents", ""], /'--latents' got "", expected a value/],
     [[...prompt, "--height", "12px"], /'--height' got "12px", expected a number/],
     [[...prompt, "--seed", "x"], /'--seed' got "x", expected a number/],
     [[...prompt, "--guidance", "NaN"], /'--guidance' got "NaN", expected a number/],
@@ -129,7 +130,7 @@ describe("output that cannot be written is found out first", () => {
     ["a name that is too long", `${"x".repeat(300)}.png`, "output.unwritable", /the name is too long/],
     ["a device", "device.png", "output.unwritable", /no regular file/],
     ["another format", "a.jpg", "output.format_unsupported", /expected a name that ends in \.png/],
-    ["no format", "", "output.format_unsupported", /expected a name that ends in \.png/],
+    ["no format", "a", "output.format_unsupported", /expected a name that ends in \.png/],
   ])("%s", (_, output, code, message) => {
     const { path, write } = temporaryFolder();
     write("file", "");

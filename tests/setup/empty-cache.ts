@@ -6,7 +6,7 @@ import { join } from "node:path";
 import { temporaryFolder } from "./temporary-folder.js";
 
 /** The cache when the tests began. */
-export const realCache = process.env.XDG_CACHE_HOME ?? join(homedir(), ".cache");
+export const realCache = process.env.XDG_CACHE_HOME || join(homedir(), ".cache");
 
 /** A folder for XDG_CACHE_HOME. */
 export function emptyCache(): string {

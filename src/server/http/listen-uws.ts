@@ -57,7 +57,7 @@ export async function hasUws(): Promise<boolean> {
 
 async function loadLibrary(): Promise<typeof uws> {
   // Read once, when the binary is loaded; without it headers above 4 KiB are refused.
-  process.env.UWS_HTTP_MAX_HEADERS_SIZE ??= String(maxHeaderBytes);
+  process.env.UWS_HTTP_MAX_HEADERS_SIZE ||= String(maxHeaderBytes);
   try {
     const library = await import("uWebSockets.js");
     // leaves out the library's own header in every answer; missing in the published types
