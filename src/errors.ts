@@ -66,6 +66,7 @@ export const errorCodes = [
   "media.encoder_failed",
   // the device
   "device.no_adapter",
+  "device.dawn_missing", // the package that brings WebGPU to Node is absent, or has nothing that runs on this system
   "device.null_backend",
   "device.feature_missing",
   "device.limit_exceeded",

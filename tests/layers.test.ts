@@ -13,6 +13,8 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["errors", /^src\/errors\.ts$/, 0],
   ["text", /^src\/text\.ts$/, 0],
   ["abort", /^src\/abort\.ts$/, 0],
+  ["make-folder", /^src\/make-folder\.ts$/, 0],
+  ["missing-package", /^src\/missing-package\.ts$/, 0],
   ["sampling", /^src\/engine\/sampling\//, 1],
   ["request", /^src\/engine\/(images|references|request|sha256)\.ts$/, 2],
   ["gpu", /^src\/engine\/gpu\//, 2],

@@ -2,23 +2,25 @@
 // The device is proved by the engine's own opening, not by what drivers claim; Dawn does not tell which of its
 // backends an adapter came from, so it is named by platform unless one was chosen.
 
-import { accessSync, constants, existsSync, readdirSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { createRequire } from "node:module";
 import { arch, platform, release } from "node:os";
-import { delimiter, join } from "node:path";
+import { join } from "node:path";
 import { openTriedDevice } from "../engine/device/trial.js";
 import { type Device, shownLimits } from "../engine/gpu/device.js";
 import { usesMatrices } from "../engine/gpu/facts.js";
 import type { TunedWorkload } from "../engine/tuning/choices.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import { videoEncoders } from "../media/mp4.js";
-import { backendNames } from "../node/backends.js";
+import { whySharpFails } from "../media/sharp.js";
+import { backendNames, usualBackend } from "../node/backends.js";
 import { chosenBackend, createGpu, providedDriverFolder } from "../node/dawn.js";
-import { packageManifest, packageRoot } from "../node/package.js";
+import { adviceWithoutDevice, deviceChoices, driverAdvice, explainsItself } from "../node/device-advice.js";
+import { packageManifest, setUpCommand } from "../node/package.js";
 import { chosenDrivers } from "../node/software-driver.js";
 import { deviceKey, tuneMode } from "../node/tune.js";
 import { readTuning, tuningFile } from "../node/tuning-cache.js";
-import { hasUws } from "../server/http/listen-uws.js";
+import { whyUwsFails } from "../server/http/listen-uws.js";
 import { describeChoices } from "./choices.js";
 import type { Command, ParsedOptions } from "./command.js";
 import { print } from "./print.js";
@@ -79,8 +81,13 @@ type Report = {
   failure?: { code: ErrorCode; message: string };
   /** Package → its version, or null if it is not installed. */
   packages: Record<string, string | null>;
-  /** What `daybreak serve` can use: listeners, and encoders of videos, the preferred one first. */
-  serving: { listeners: string[]; videoEncoders: string[] };
+  /** Those of them that are installed, and whose binaries do not load here. */
+  unloadable: string[];
+  /**
+   * What `daybreak serve` can use: listeners, and encoders of videos, the preferred one first; `uws`: why uWebSockets.js is
+   * not among the listeners.
+   */
+  serving: { listeners: string[]; uws?: string; videoEncoders: string[] };
   advice: string[];
 };
 
@@ -89,13 +96,19 @@ async function run(options: ParsedOptions): Promise<number> {
   await print(options.flag("json") ? `${JSON.stringify(report)}\n` : describe(report));
   if (report.failure) {
     const { code, message } = report.failure;
-    throw new DaybreakError(code, code === "device.no_adapter" ? `${noAdapter}: follow the report's advice` : message);
+    throw new DaybreakError(code, isAbsence(report.failure) ? `${noAdapter}: follow the report's advice` : message);
   }
   return 0;
 }
 
+/** That no adapter answered, and nothing more is known; drivers that fail to load are told in the message. */
+function isAbsence(failure: Report["failure"]): boolean {
+  return failure?.code === "device.no_adapter" && failure.message.startsWith(noAdapter);
+}
+
 async function examine(): Promise<Report> {
   const chosen = chosenDrivers(); // before Dawn is made, which may set one of them
+  const choices = deviceChoices();
   const { device, tuning, failure } = await examineDevice();
   const folder = providedDriverFolder();
   const driver: Report["driver"] =
@@ -105,11 +118,17 @@ async function examine(): Promise<Report> {
         ? { from: "environment", variables: Object.fromEntries(chosen) }
         : { from: "system" };
   const packages = installedPackages();
+  const uwsFault = await whyUwsFails();
+  const sharpFault = await whySharpFails();
   const advice = [
-    ...(device ? deviceAdvice(device) : missingDeviceAdvice(chosen)),
-    ...(packages.sharp === null
-      ? ['JPEG and WebP need the optional package sharp: run "npm install sharp" (PNG works without it).']
+    ...(device ? deviceAdvice(device) : explainsItself(failure!.code) ? [] : adviceWithoutDevice(choices)),
+    ...(sharpFault
+      ? [`JPEG and WebP need the optional package sharp, which ${sharpFault} (PNG works without it).`]
       : []),
+  ];
+  const unloadable = [
+    ...(failure?.code === "device.dawn_missing" && packages.webgpu ? ["webgpu"] : []),
+    ...(sharpFault && packages.sharp ? ["sharp"] : []),
   ];
   return {
     daybreak: packageManifest().version,
@@ -120,8 +139,10 @@ async function examine(): Promise<Report> {
     tuning,
     ...(failure && { failure }),
     packages,
+    unloadable,
     serving: {
-      listeners: ["node:http", ...((await hasUws()) ? ["uWebSockets.js"] : [])],
+      listeners: ["node:http", ...(uwsFault ? [] : ["uWebSockets.js"])],
+      ...(uwsFault && { uws: uwsFault }),
       videoEncoders: await videoEncoders(),
     },
     advice,
@@ -160,8 +181,7 @@ async function examineTuning(gpu: GPU): Promise<Report["tuning"]> {
 function describeDevice(opened: Device): DeviceReport {
   const { info, gpu, features, isSoftware, matrixFault = null } = opened;
   const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = info;
-  const usual = { darwin: "metal", win32: "d3d12" } as const;
-  const backend = chosenBackend() ?? usual[platform() as keyof typeof usual] ?? "vulkan";
+  const backend = chosenBackend() ?? usualBackend();
   return {
     adapter: { vendor, architecture, device, description },
     backend: backendNames[backend],
@@ -195,56 +215,6 @@ function deviceAdvice({ isSoftware, features, matrixFault }: DeviceReport): stri
   return advice;
 }
 
-function missingDeviceAdvice(chosen: [name: string, value: string][]): string[] {
-  const advice: string[] = [];
-  for (const [name, value] of chosen) {
-    const files = /^VK_(DRIVER_FILES|ICD_FILENAMES|ADD_DRIVER_FILES)$/.test(name) ? value.split(delimiter) : [];
-    const absent = files.filter((path) => !existsSync(path));
-    const why = absent.length > 0 ? `, but there is no ${absent.join(", ")}` : "";
-    advice.push(`${name}=${value} chooses the Vulkan driver${why}: unset it, or correct it.`);
-  }
-  const closed = renderNodes().filter((path) => !isAccessible(path));
-  if (closed.length > 0) {
-    advice.push(`${closed.join(", ")} may not be opened by this user: add it to the group "render" and log in again.`);
-  }
-  advice.push(`For a GPU, ${driverAdvice()}`);
-  if (platform() === "linux") {
-    const setUp = existsSync(join(packageRoot(), "src", "setup", "setup.mjs")) ? 'run "npm run setup", or ' : "";
-    advice.push(`Without a GPU, ${setUp}install Mesa's software driver (${mesaPackages}).`);
-  }
-  return advice;
-}
-
-const mesaPackages =
-  "Debian, Ubuntu: mesa-vulkan-drivers libvulkan1, on Debian 12 from bookworm-backports; " +
-  "Fedora: mesa-vulkan-drivers vulkan-loader; Arch: vulkan-swrast vulkan-icd-loader";
-
-function driverAdvice(): string {
-  if (platform() === "darwin") return "nothing needs to be installed on a Mac; in a virtual machine give it a GPU.";
-  if (platform() === "win32") return "install the current driver of the graphics card.";
-  return "install the graphics card's Vulkan driver (AMD, Intel: Mesa; NVIDIA: its own driver).";
-}
-
-/** The device nodes of GPUs that Linux's drivers made. */
-function renderNodes(): string[] {
-  try {
-    return readdirSync("/dev/dri")
-      .filter((name) => name.startsWith("renderD"))
-      .map((name) => join("/dev/dri", name));
-  } catch {
-    return []; // no GPU, or no Linux
-  }
-}
-
-function isAccessible(path: string): boolean {
-  try {
-    accessSync(path, constants.R_OK | constants.W_OK);
-    return true;
-  } catch {
-    return false;
-  }
-}
-
 /** The packages that this program uses, optional ones too. */
 function installedPackages(): Record<string, string | null> {
   const { dependencies, optionalDependencies } = packageManifest();
@@ -261,32 +231,33 @@ function installedVersion(name: string, folders: string[]): string | null {
 }
 
 function describe(report: Report): string {
-  const { device, driver, failure, packages } = report;
+  const { device, driver, failure, packages, unloadable } = report;
   const driverText = {
     system: "the system's",
     environment: Object.entries(driver.variables ?? {})
       .map(([name, value]) => `chosen by ${name}=${value}`)
       .join(", "),
-    "set-up": `the software driver of "npm run setup", ${driver.folder}`,
+    "set-up": `the software driver of "${setUpCommand()}", ${driver.folder}`,
   }[driver.from];
   const rows = [
     ["daybreak", `${report.daybreak}, Node ${report.node}, ${report.system}`],
-    [
-      "adapter",
-      device ? adapterText(device) : failure?.code === "device.no_adapter" ? "none" : `none: ${failure?.message}`,
-    ],
+    ["adapter", device ? adapterText(device) : isAbsence(failure) ? "none" : `none: ${failure?.message}`],
     ["driver", driverText],
     ...(device ? deviceRows(device) : []),
     ...(report.tuning ? [["kernels", tuningText(report.tuning)]] : []),
     [
       "packages",
       Object.entries(packages)
-        .map(([name, version]) => `${name} ${version ?? "(not installed)"}`)
+        .map(
+          ([name, version]) =>
+            `${name} ${version ?? "(not installed)"}${unloadable.includes(name) ? " (does not load)" : ""}`,
+        )
         .join(", "),
     ],
   ];
-  const { listeners, videoEncoders } = report.serving;
-  rows.push(["serving", `${listeners.join(" or ")}; videos by ${videoEncoders.join(", else ") || "nothing"}`]);
+  const { listeners, uws, videoEncoders } = report.serving;
+  const why = uws ? ` (uWebSockets.js ${uws})` : "";
+  rows.push(["serving", `${listeners.join(" or ")}${why}; videos by ${videoEncoders.join(", else ") || "nothing"}`]);
   const lines = rows.map(([name, text]) => `${name!.padEnd(10)}${text}\n`);
   return lines.join("") + report.advice.map((text) => `\n- ${text}`).join("") + (report.advice.length > 0 ? "\n" : "");
 }

@@ -28,6 +28,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
     summary: "which GPU is used, what it can do, what is missing and how to fix it",
     load: async () => (await import("./doctor.js")).doctor,
   },
+  setup: {
+    summary: "find a GPU, or unpack a software driver where there is none",
+    load: async () => (await import("./setup.js")).setup,
+  },
   tune: {
     summary: "measure which kernels are the fastest on this device, and keep the choice",
     load: async () => (await import("./tune.js")).tune,

@@ -2,6 +2,7 @@
 // Knows no formats: who needs it says what an installation without it cannot do.
 
 import { DaybreakError, type ErrorCode } from "../errors.js";
+import { firstLine, isNotInstalled } from "../missing-package.js";
 
 /**
  * Loads sharp.
@@ -12,10 +13,17 @@ export async function loadSharp(code: ErrorCode, need: string, instead: string) 
   try {
     return (await import("sharp")).default;
   } catch (cause) {
-    throw new DaybreakError(
-      code,
-      `got ${need}, which needs the optional package "sharp": install it with "npm install sharp", or ${instead}`,
-      { cause },
-    );
+    const message = `got ${need}, which needs the optional package "sharp"; it ${failure(cause)}, or ${instead}`;
+    throw new DaybreakError(code, message, { cause });
   }
+}
+
+/** Why sharp cannot be used here, and what to do about it; undefined where it can. */
+export async function whySharpFails(): Promise<string | undefined> {
+  return import("sharp").then(() => undefined, failure);
+}
+
+function failure(cause: unknown): string {
+  if (isNotInstalled(cause, "sharp")) return 'is not installed: run "npm install sharp"';
+  return `does not load here (${firstLine(cause)}): run "npm install sharp --include=optional" on this very system`;
 }

@@ -4,9 +4,10 @@
 // is evicted first; whose turn that is, shares.ts says.
 
 import { createReadStream } from "node:fs";
-import { mkdir, rm, stat, statfs, utimes } from "node:fs/promises";
+import { rm, stat, statfs, utimes } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { assert, DaybreakError } from "../errors.js";
+import { makeFolder } from "../make-folder.js";
 import { type Checks, checksOf, chunkBytes, startChecks } from "./asset-checks.js";
 import {
   type Asset,
@@ -127,7 +128,7 @@ export class MediaStore {
     const { folder } = options;
     let store: MediaStore | undefined;
     try {
-      await mkdir(folder, { recursive: true, mode: 0o700 });
+      makeFolder(folder, 0o700);
       const unlock = await lockFolder(folder, (error) => {
         if (store) store.#stopWriting(error);
       });
@@ -605,7 +606,7 @@ export class MediaStore {
 function namingFolder(cause: unknown, folder: string): unknown {
   const error = writeError(cause);
   if (error === cause || !(error instanceof DaybreakError)) return cause;
-  return new DaybreakError(error.code, `${error.message} (${folder})`, { cause });
+  return new DaybreakError(error.code, `${error.message} (${folder}), or choose another with --data-dir`, { cause });
 }
 
 /** Whether an error says that a folder that is there cannot be written to. */

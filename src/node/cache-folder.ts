@@ -10,17 +10,28 @@ export function cacheFolder(): string {
 
 function userCacheFolder(): string {
   const { XDG_CACHE_HOME: fromEnvironment, LOCALAPPDATA: local } = process.env;
-  if (fromEnvironment && isAbsolute(fromEnvironment)) return fromEnvironment;
+  if (isUsable(fromEnvironment)) return fromEnvironment;
   if (process.platform === "win32" && local) return local;
   return join(home(), process.platform === "darwin" ? "Library/Caches" : ".cache");
 }
 
-/** The user's home folder, absolute. */
+/** The user's home folder: what HOME says, else what the system knows of the user. */
 export function home(): string {
+  return [asked(homedir), asked(() => userInfo().homedir)].find(isUsable) ?? "/nonexistent";
+}
+
+/**
+ * A relative or empty name would put the cache wherever the program is started, and one that is not UTF-8 has come out as
+ * another one.
+ */
+function isUsable(folder: string | undefined): folder is string {
+  return folder !== undefined && isAbsolute(folder) && !folder.includes("\ufffd");
+}
+
+function asked(ask: () => string): string | undefined {
   try {
-    const folder = homedir(); // what HOME says, even if that is nothing
-    return isAbsolute(folder) ? folder : userInfo().homedir;
+    return ask();
   } catch {
-    return "/nonexistent"; // a user without an entry and without HOME
+    return undefined; // a user without an entry, and without HOME
   }
 }

@@ -5,6 +5,7 @@
 // stderr (two lines "… artificially reduced from …" for most drivers), and no option or toggle of 0.6 stops it.
 
 import { DaybreakError } from "../errors.js";
+import { firstLine, isNotInstalled } from "../missing-package.js";
 import { type Backend, checkedBackend, preferMatrixUnits } from "./backends.js";
 import { packageManifest } from "./package.js";
 import { forgetEmptyChoices, type SoftwareDriver, softwareDriver } from "./software-driver.js";
@@ -36,12 +37,20 @@ export type CreateGpuOptions = {
 /**
  * Makes Dawn's GPU object: the entry to WebGPU as a page's `navigator.gpu` is. Where the machine's own drivers give no
  * adapter, the software driver that set-up provided is taken; call it on the main thread first, a worker cannot do that.
- * Errors: `device.no_adapter` if Dawn does not run on this system, or the provided driver is damaged;
- * `request.option_invalid` for a backend that does not exist. A machine without any driver gives a GPU whose
+ * Errors: `device.dawn_missing` if Dawn does not load here, `device.no_adapter` if the provided driver is damaged;
+ * `request.option_invalid` for a backend that does not exist on this system. A machine without any driver gives a GPU whose
  * `requestAdapter()` resolves to null.
  */
-export async function createGpu({ toggles = [], backend }: CreateGpuOptions = {}): Promise<GPU> {
-  const asked = checkedBackend(backend ?? process.env.DAYBREAK_BACKEND);
+export async function createGpu(options: CreateGpuOptions = {}): Promise<GPU> {
+  return createGpuBeside(softwareDriver(), options);
+}
+
+/** {@link createGpu} with this software driver, which another may have provided; null: only the machine's own. */
+export async function createGpuBeside(
+  driver: SoftwareDriver | null,
+  { toggles = [], backend }: CreateGpuOptions = {},
+): Promise<GPU> {
+  const asked = checkedBackend(backend);
   const { create } = await importDawn();
   throttlePolling();
   forgetEmptyChoices();
@@ -53,7 +62,6 @@ export async function createGpu({ toggles = [], backend }: CreateGpuOptions = {}
     return gpu;
   };
   if (process.platform === "win32" && !asked) return preferMatrixUnits(newInstance);
-  const driver = softwareDriver();
   if (driver?.needed) useDriver(driver);
   const gpu = newInstance();
   if (!driver || driver.needed || (await gpu.requestAdapter())) return gpu;
@@ -86,13 +94,32 @@ async function importDawn(): Promise<typeof import("webgpu")> {
   try {
     return await import("webgpu");
   } catch (cause) {
-    const reason = cause instanceof Error ? cause.message.split("\n")[0] : String(cause);
-    throw new DaybreakError(
-      "device.no_adapter",
-      `the package webgpu (Dawn) does not load on ${process.platform}-${process.arch}: ${reason}; run "npm install", or hand in a GPU of your own`,
-      { cause },
-    );
+    throw new DaybreakError("device.dawn_missing", `the package webgpu (Dawn) ${loadFailure(cause)}`, { cause });
   }
+}
+
+const bringOwn = "hand in a GPU of your own";
+
+/** How the package failed to load, and what to do about that. */
+function loadFailure(cause: unknown): string {
+  if (isNotInstalled(cause, "webgpu")) return `is not installed: run "npm install", or ${bringOwn}`;
+  const here = `${process.platform}-${process.arch}`;
+  if (!/^(linux|darwin|win32)-(x64|arm64)$/.test(here)) {
+    return `has no binary for ${here}, only for Linux, macOS and Windows on x64 and arm64: take one of those, or ${bringOwn}`;
+  }
+  const reason = firstLine(cause);
+  if (process.platform === "linux" && !hasGlibc()) {
+    return `needs the GNU C library, which this system has not (Alpine has musl): take a system with it, such as the image node:22-slim, or ${bringOwn} (${reason})`;
+  }
+  if (/GLIBC(XX)?_/.test(reason)) return `needs a newer system: ${reason}`;
+  // what npm has a record of it does not install again
+  const again = 'delete that package\'s folder and run "npm install"';
+  return `does not load on ${here}, because its binary is missing or damaged: ${again}, or ${bringOwn} (${reason})`;
+}
+
+function hasGlibc(): boolean {
+  const { header } = process.report.getReport() as { header: { glibcVersionRuntime?: string } };
+  return header.glibcVersionRuntime !== undefined;
 }
 
 /** How long Dawn sleeps between polls. A step takes tens of milliseconds or more, a poll some microseconds. */

@@ -3,11 +3,10 @@
 
 import { join } from "node:path";
 import { Engine, type EngineOptions } from "../engine/engine.js";
-import { DaybreakError } from "../errors.js";
 import { folderSource } from "./checkpoint-folder.js";
 import { createGpu } from "./dawn.js";
+import { blameChoices, deviceChoices } from "./device-advice.js";
 import { packageRoot } from "./package.js";
-import { chosenDrivers } from "./software-driver.js";
 import { choicesFor, type TuneMode, tuneMode } from "./tune.js";
 
 export type OpenEngineOptions = Omit<EngineOptions, "gpu" | "source"> & {
@@ -39,7 +38,7 @@ export async function openEngine(opened: OpenEngineOptions = {}): Promise<Engine
   const { width, height } = options.expected ?? {};
   const mode = options.tuning ? "off" : tuneMode(tune);
   const source = await folderSource(model ?? embeddedModel());
-  const chosen = chosenDrivers(); // before Dawn is made, which may set one of them
+  const choices = deviceChoices(); // before Dawn is made, which may set one of them
   try {
     const used = gpu ?? (await createGpu());
     const what = { gpu: used, isForeign: gpu !== undefined, source, seconds: tuneSeconds, width, height, ...options };
@@ -51,17 +50,6 @@ export async function openEngine(opened: OpenEngineOptions = {}): Promise<Engine
     return await Engine.open({ ...options, gpu: used, source, tuning, onClosed });
   } catch (error) {
     await source.close();
-    throw gpu ? error : explainChoice(error, chosen);
+    throw gpu ? error : blameChoices(error, choices);
   }
-}
-
-/** Without an adapter, variables that choose drivers are the likely reason, and what to change. */
-function explainChoice(error: unknown, chosen: [name: string, value: string][]): unknown {
-  if (!(error instanceof DaybreakError) || error.code !== "device.no_adapter" || chosen.length === 0) return error;
-  const variables = chosen.map(([name, value]) => `${name}=${value}`).join(" ");
-  return new DaybreakError(
-    "device.no_adapter",
-    `no WebGPU adapter answered, and ${variables} chooses the Vulkan driver: unset it or correct it, or see \`daybreak doctor\``,
-    { cause: error },
-  );
 }

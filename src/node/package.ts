@@ -12,6 +12,11 @@ export function packageRoot(): string {
   return folder;
 }
 
+/** What provides the software driver: a checkout has a script for everything, an installed package a command. */
+export function setUpCommand(): string {
+  return existsSync(join(packageRoot(), "src", "setup", "setup.mjs")) ? "npm run setup" : "npx daybreak setup";
+}
+
 export type PackageManifest = {
   version: string;
   dependencies: Record<string, string>;

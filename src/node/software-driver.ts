@@ -4,12 +4,21 @@
 // Dawn gets the loader that was opened here, and the driver gets its private dependencies.
 
 import { createHash } from "node:crypto";
-import { existsSync, readdirSync, readFileSync, statSync } from "node:fs";
-import { dirname, isAbsolute, join } from "node:path";
+import {
+  accessSync,
+  constants,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  statSync,
+} from "node:fs";
+import { dirname, join } from "node:path";
 import { isMainThread } from "node:worker_threads";
 import { DaybreakError } from "../errors.js";
-import { home } from "./cache-folder.js";
-import { packageRoot } from "./package.js";
+import { cacheFolder, home } from "./cache-folder.js";
+import { packageRoot, setUpCommand } from "./package.js";
 
 /** `driver.json` beside the unpacked libraries. */
 export type DriverManifest = {
@@ -64,13 +73,11 @@ export function softwareDriver(): SoftwareDriver | null {
   const folder = driverFolders().find((path) => readManifest(path) !== null);
   const manifest = folder === undefined ? null : readManifest(folder);
   if (folder === undefined || manifest === null) return null;
-  const inherited = process.env.VK_ICD_FILENAMES === join(folder, manifest.icd);
-  if (!inherited && (userChoosesDriver() || !isMainThread)) return null;
-  return {
-    folder,
-    needed: inherited || readMachineRecord([dirname(folder)])?.adapter === null,
-    activate: () => activateDriver(folder, manifest),
-  };
+  const chosen = process.env.VK_ICD_FILENAMES;
+  const inherited = chosen !== undefined && realPath(chosen) === realPath(join(folder, manifest.icd));
+  if (!inherited && (chosenDrivers().length > 0 || !isMainThread)) return null;
+  const needed = inherited || readMachineRecord([dirname(folder)])?.adapter === null;
+  return { folder, needed, activate: () => activateDriver(folder, manifest) };
 }
 
 /**
@@ -81,9 +88,19 @@ export function forgetEmptyChoices(): void {
   for (const name of choosingVariables) if (process.env[name] === "") delete process.env[name];
 }
 
-/** Whether one of the Vulkan loader's variables that choose drivers is set in this process. */
-export function userChoosesDriver(): boolean {
-  return chosenDrivers().length > 0;
+/** The driver unpacked in `folder` as one to take before any other. Throws an Error if there is none. */
+export function driverIn(folder: string): SoftwareDriver {
+  const manifest = readManifest(folder);
+  if (!manifest) throw new Error(`${join(folder, "driver.json")} describes no complete driver`);
+  return { folder, needed: true, activate: () => activateDriver(folder, manifest) };
+}
+
+function realPath(path: string): string | undefined {
+  try {
+    return realpathSync(path);
+  } catch {
+    return undefined; // it is not there
+  }
 }
 
 /** The Vulkan loader's variables that choose drivers and are set in this process, with their values. */
@@ -95,10 +112,30 @@ export function chosenDrivers(): [name: string, value: string][] {
 }
 
 /** Makes the driver in `folder` usable in this process; see {@link SoftwareDriver.activate}. */
-export function activateDriver(folder: string, manifest: DriverManifest): void {
-  process.env.VK_ICD_FILENAMES = join(folder, manifest.icd);
+function activateDriver(folder: string, manifest: DriverManifest): void {
+  process.env.VK_ICD_FILENAMES = join(withoutColon(folder), manifest.icd);
   if (!process.env.XDG_RUNTIME_DIR) process.env.XDG_RUNTIME_DIR = folder;
   for (const library of manifest.libraries) openLibrary(join(folder, library));
+}
+
+/** Folders with a colon → the names by which this process has them open. */
+const openFolders = new Map<string, string>();
+
+/** The Vulkan loader takes a colon for the end of a name, and knows no escape: such a folder goes by its descriptor. */
+function withoutColon(folder: string): string {
+  if (!folder.includes(":")) return folder;
+  const known = openFolders.get(folder);
+  if (known !== undefined) return known;
+  // by this process's number, so that a child process finds it as well
+  const name = `/proc/${process.pid}/fd/${openSync(folder, "r")}`;
+  if (!existsSync(name)) {
+    throw new DaybreakError(
+      "device.no_adapter",
+      `got a software driver in ${folder}, where the Vulkan loader takes the colon for the end of the name: set XDG_CACHE_HOME to a folder without one and run "${setUpCommand()}"`,
+    );
+  }
+  openFolders.set(folder, name);
+  return name;
 }
 
 /** `process.dlopen` opens any library and then complains that it is no Node addon; NODELETE keeps it open. */
@@ -110,7 +147,7 @@ function openLibrary(path: string): void {
     if (message.includes("did not self-register")) return;
     throw new DaybreakError(
       "device.no_adapter",
-      `the software driver is damaged (${message}); delete ${dirname(path)} and run "npm run setup"`,
+      `the software driver is damaged (${message}); delete ${dirname(path)} and run "${setUpCommand()}"`,
       { cause: error },
     );
   }
@@ -135,9 +172,7 @@ export function readMachineRecord(bases = baseFolders()): MachineRecord | null {
 
 /** Where set-up may keep drivers, the preferred one first: the user's cache, then the checkout. */
 export function baseFolders(): string[] {
-  const fromEnvironment = process.env.XDG_CACHE_HOME;
-  const cache = fromEnvironment && isAbsolute(fromEnvironment) ? fromEnvironment : join(home(), ".cache");
-  return [join(cache, "daybreak", "software-driver"), join(packageRoot(), ".daybreak", "software-driver")];
+  return [cacheFolder(), join(packageRoot(), ".daybreak")].map((folder) => join(folder, "software-driver"));
 }
 
 /** Where the driver for this operating system may lie: homes are shared between systems, libraries cannot be. */
@@ -146,8 +181,8 @@ export function driverFolders(): string[] {
 }
 
 /**
- * A hash of what decides which Vulkan drivers the machine has: the loader, the drivers' descriptions, the device nodes.
- * Much cheaper than asking Dawn, which opens every driver.
+ * A hash of what decides which Vulkan drivers this user has here: the loader, the drivers' descriptions, the device nodes and
+ * whether they may be opened. Much cheaper than asking Dawn, which opens every driver.
  */
 export function machineFingerprint(): string {
   const hash = createHash("sha256").update(`${systemName()} ${process.env.LD_LIBRARY_PATH ?? ""}\n`);
@@ -155,7 +190,23 @@ export function machineFingerprint(): string {
   for (const path of loaderCandidates()) if (existsSync(path)) hash.update(`${path} ${statSync(path).size}\n`);
   for (const name of namesIn("/dev")) if (/^(nvidia|dxg|kfd|mali)/.test(name)) hash.update(`${name}\n`);
   for (const name of namesIn("/dev/dri")) hash.update(`dri/${name}\n`);
+  for (const path of closedRenderNodes()) hash.update(`closed ${path}\n`);
   return hash.digest("hex");
+}
+
+/** The device nodes of GPUs that Linux's drivers made and this user may not open. */
+export function closedRenderNodes(): string[] {
+  const nodes = namesIn("/dev/dri").filter((name) => name.startsWith("renderD"));
+  return nodes.map((name) => join("/dev/dri", name)).filter((path) => !mayOpen(path));
+}
+
+function mayOpen(path: string): boolean {
+  try {
+    accessSync(path, constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** Where the Vulkan loader looks for descriptions of drivers. */

@@ -3,11 +3,12 @@
 // beside what was there before. A file that is damaged, or of another device or version, counts as none.
 
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { open, readdir, readFile, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { TunedWorkload, TunedWorkloads } from "../engine/tuning/choices.js";
 import type { Candidate } from "../engine/tuning/trials.js";
 import { DaybreakError } from "../errors.js";
+import { makeFolder } from "../make-folder.js";
 import { cacheFolder } from "./cache-folder.js";
 
 export type CachedTuning = {
@@ -71,7 +72,7 @@ export async function addTuning(
   const path = tuningFile(key, folder);
   const aside = `${path}.${randomBytes(8).toString("hex")}${asideSuffix}`;
   try {
-    await mkdir(folder, { recursive: true });
+    makeFolder(folder);
     await removeAbandoned(folder);
     const file = await open(aside, "wx", 0o600);
     try {
@@ -85,7 +86,8 @@ export async function addTuning(
   } catch (cause) {
     unwritten.set(path, table);
     await rm(aside, { force: true }).catch(() => undefined);
-    const message = `the choice of kernels cannot be kept in ${path}: ${(cause as Error).message}`;
+    const why = (cause as Error).message;
+    const message = `the choice of kernels cannot be kept in ${path}: ${why}; XDG_CACHE_HOME names another cache`;
     throw new DaybreakError("output.unwritable", message, { cause });
   }
   return table;

@@ -4,8 +4,18 @@
 // is unpacked must not break when the system's packages are removed.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  rmSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
+import { tmpdir } from "node:os";
+import { join, relative } from "node:path";
 import { networkSettings, privateSources, readSources, statusOfLoaded } from "./apt-settings.mjs";
 
 /** Whether this machine has what {@link downloadPackages} runs. */
@@ -20,7 +30,19 @@ export function hasApt() {
  * @param request `{ packages, codename, extraSuites, targetSuite }`; dependencies come from `targetSuite` if it has them
  * @returns paths of the downloaded .deb files. Throws an Error with apt's words if a package cannot be had.
  */
-export function downloadPackages(folder, { packages, codename, extraSuites, targetSuite }) {
+export function downloadPackages(folder, request) {
+  // apt's configuration knows no escape for a quote or a line's end in a name: such a folder goes by a link
+  if (/^[\w./+~: -]+$/.test(folder)) return downloadInto(folder, request);
+  const aside = mkdtempSync(join(tmpdir(), "daybreak-"));
+  try {
+    symlinkSync(folder, join(aside, "apt"));
+    return downloadInto(join(aside, "apt"), request).map((path) => join(folder, relative(join(aside, "apt"), path)));
+  } finally {
+    rmSync(aside, { recursive: true, force: true });
+  }
+}
+
+function downloadInto(folder, { packages, codename, extraSuites, targetSuite }) {
   const sources = privateSources(readSources("/etc/apt"), codename, extraSuites);
   if (sources === "") throw new Error(`apt's sources on this machine name no archive of "${codename}"`);
   const environment = { ...process.env, LC_ALL: "C", APT_CONFIG: writeConfiguration(folder, sources) };

@@ -12,12 +12,12 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  statSync,
   writeFileSync,
 } from "node:fs";
 import { dirname, join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { kernelModule, linkKernels, readShaders } from "./kernels.mjs";
+import { demandWritable } from "./writable.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 const dist = join(root, "dist");
@@ -31,6 +31,7 @@ export function writeKernelModule(tree = root) {
   const target = join(tree, "src", "engine", "gpu", "kernel-sources.ts");
   const text = kernelModule(linkKernels(kernels, parts));
   if (existsSync(target) && readFileSync(target, "utf8") === text) return;
+  demandWritable(tree, "the kernels' module is not what kernels/ says");
   mkdirSync(dirname(target), { recursive: true });
   replaceFile(target, text);
 }
@@ -40,6 +41,7 @@ export function build() {
   writeKernelModule();
   const stamp = treeStamp(); // taken before compiling: what is edited meanwhile is built next time
   if (existsSync(stampFile) && readFileSync(stampFile, "utf8") === stamp) return;
+  demandWritable(existsSync(dist) ? dist : root, "the program is not built from these sources");
   rmSync(stampFile, { force: true });
   const compiler = join(root, "node_modules", "typescript", "bin", "tsc");
   const run = spawnSync(process.execPath, [compiler, "-p", root], { cwd: root, encoding: "utf8" });
@@ -60,6 +62,7 @@ function removeStaleOutputs(outputs, sources) {
   }
 }
 
+/** Of what the files hold: a container's image keeps their times only to the second. */
 function treeStamp() {
   const hash = createHash("sha256");
   const paths = [
@@ -68,8 +71,8 @@ function treeStamp() {
     join(root, "package-lock.json"),
   ];
   for (const path of paths.sort()) {
-    const { size, mtimeMs } = statSync(path);
-    hash.update(`${relative(root, path).split(sep).join("/")} ${size} ${mtimeMs}\n`);
+    const content = readFileSync(path);
+    hash.update(`${relative(root, path).split(sep).join("/")} ${content.length}\n`).update(content);
   }
   return hash.digest("hex");
 }

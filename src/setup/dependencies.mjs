@@ -7,15 +7,19 @@ import { existsSync, readFileSync } from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { complaint, isInstalled } from "./npm.mjs";
+import { demandWritable } from "./writable.mjs";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
 
 /** Installs the locked dependencies if they are not there. Throws an Error with npm's last lines if npm fails. */
 export function installDependencies() {
   if (dependenciesAreCurrent()) return;
+  demandWritable(root, "the dependencies are not those of package-lock.json");
   process.stderr.write("daybreak: installing dependencies\n");
-  // a production environment would leave out the compiler
+  // A production environment would leave out the compiler. uWebSockets.js, for tests, says that it wants a newer Node than
+  // it does; whether Node is new enough for everything was asked before.
   const options = ["--ignore-scripts", "--no-audit", "--no-fund", "--include=dev", "--include=optional"];
+  options.push("--engine-strict=false");
   const [command, args, shell] = npm();
   const run = spawnSync(command, [...args, "ci", ...options], { cwd: root, encoding: "utf8", shell });
   if (run.error) throw new Error(`npm cannot be run (${run.error.message}); install npm, which comes with Node`);

@@ -1,27 +1,41 @@
 // Sees to it that something answers as a GPU: asks the machine's own drivers, and where none answers unpacks Mesa's
 // software driver for this user, without root. Owns the messages and the folders' contents; must not know how a process
-// comes to use the driver (src/node/software-driver.ts). What was found is recorded, so that the next run asks nobody.
+// comes to use the driver (src/node/software-driver.ts). What was found is recorded where that can be, so that the next run
+// asks nobody. Needs the built program: set-up loads it after the build, an installed package has it.
 
 import { spawnSync } from "node:child_process";
 import {
   accessSync,
+  chmodSync,
   constants,
+  copyFileSync,
   existsSync,
+  linkSync,
   mkdirSync,
   mkdtempSync,
   readdirSync,
-  readFileSync,
   renameSync,
   rmSync,
   statSync,
   writeFileSync,
 } from "node:fs";
-import { basename, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { makeFolder } from "../../dist/src/make-folder.js";
+import { home } from "../../dist/src/node/cache-folder.js";
+import { adviceWithoutDevice, deviceChoices, explainsItself } from "../../dist/src/node/device-advice.js";
+import { packageManifest, packageRoot, setUpCommand } from "../../dist/src/node/package.js";
+import {
+  baseFolders,
+  driverFolders,
+  machineFingerprint,
+  readMachineRecord,
+  readManifest,
+  readOsRelease,
+} from "../../dist/src/node/software-driver.js";
 import { downloadPackages, hasApt } from "./apt.mjs";
 import { collectDriver } from "./driver-files.mjs";
 
-const root = fileURLToPath(new URL("../..", import.meta.url));
 const probe = fileURLToPath(new URL("probe.mjs", import.meta.url));
 const probeLimit_ms = 60_000;
 const abandonedAfter_ms = 3_600_000;
@@ -30,59 +44,77 @@ const abandonedAfter_ms = 3_600_000;
  * Makes sure of a device and says on stderr what it does, if it does anything.
  *
  * @param options `trustRecord`: do not ask again if the machine looks as it did last time
- * @returns the adapter's name, "drivers of your choice" if the user chose by the Vulkan loader's variables, null if
- *   there is none (which was said, with what to install)
+ * @returns the adapter's name, null if there is none (which was said, with what to do)
  */
 export async function provideDevice({ trustRecord }) {
-  const run = await import("../../dist/src/node/software-driver.js");
-  if (run.userChoosesDriver()) return "drivers of your choice";
-  const dawn = JSON.parse(readFileSync(join(root, "node_modules", "webgpu", "package.json"), "utf8")).version;
-  const unpacked = () => run.driverFolders().find((folder) => run.readManifest(folder));
-  const known = trustRecord ? run.readMachineRecord() : null;
-  if (known?.dawn === dawn && (known.adapter || unpacked())) return known.adapter ?? "the software driver";
-  const record = (base, adapter) => writeRecord(base, { fingerprint: run.machineFingerprint(), dawn, adapter });
-  const base = writableFolder(run.baseFolders());
-  const own = ask();
-  if (own) {
-    record(base, own);
-    return own;
+  const choices = deviceChoices();
+  const unpacked = driverFolders().find((folder) => readManifest(folder));
+  const known = trustRecord && choices.length === 0 ? readMachineRecord() : null;
+  if (known?.dawn === dawnVersion() && (known.adapter || unpacked)) return known.adapter ?? "the software driver";
+  const { adapter, failure } = ask();
+  if (failure && explainsItself(failure.code)) return explain(failure.message, []);
+  if (choices.length > 0) {
+    // nothing is fetched or recorded: whoever chooses wants what the variables say, today
+    return adapter ?? explain("the device of your choice does not answer", adviceWithoutDevice(choices));
   }
-  const present = unpacked();
-  const software = (present && ask(present)) || fetchDriver(base, run);
-  if (software) record(base, null);
+  if (adapter) {
+    keepRecord(adapter);
+    return adapter;
+  }
+  const software = (unpacked && ask(unpacked).adapter) || fetchDriver();
+  if (software) keepRecord(null);
   return software;
 }
 
-/** Asks for an adapter in a child process: the machine's own, or the driver unpacked in `folder`. Null if none answers. */
+function dawnVersion() {
+  return packageManifest().dependencies.webgpu;
+}
+
+/**
+ * Asks for an adapter in a child process: the machine's own, or the driver unpacked in `folder`. Returns
+ * `{ adapter, failure }`, as probe.mjs prints it.
+ */
 function ask(folder) {
   const options = { encoding: "utf8", timeout: probeLimit_ms, stdio: ["ignore", "pipe", "pipe"] };
   const run = spawnSync(process.execPath, folder ? [probe, folder] : [probe], options);
   try {
-    return JSON.parse(run.stdout.trim().split("\n").at(-1)).adapter;
+    return JSON.parse(run.stdout.trim().split("\n").at(-1));
   } catch {
-    return null; // a driver that crashes, hangs or refuses a device is no driver
+    return { adapter: null }; // a driver that crashes, hangs or refuses a device is no driver
   }
 }
 
-/** Provides the software driver in `base`; returns the adapter's name, or null after saying why there is none. */
-function fetchDriver(base, run) {
-  if (process.platform !== "linux" || !hasApt()) return explain("no GPU answers on this machine");
+/** Provides the software driver; returns the adapter's name, or null after saying why there is none. */
+function fetchDriver() {
+  const none = "no GPU answers on this machine";
+  const advice = adviceWithoutDevice([], { setUp: false });
+  if (process.platform !== "linux" || !hasApt()) return explain(none, advice);
+  const base = writableFolder();
+  if (!base) {
+    const places = baseFolders().join(" nor ");
+    const where = `this user can write neither ${places}`;
+    return explain(`${none}, and a software driver has no place to go: ${where}`, [
+      `Let XDG_CACHE_HOME name a folder that can be written, also for the program itself, or run "${setUpCommand()}" as a user who can write to ${packageRoot()}.`,
+      ...advice,
+    ]);
+  }
   process.stderr.write("daybreak: no GPU answers here; fetching a software driver (about 65 MB, once)\n");
-  removeAbandoned(base);
-  const work = mkdtempSync(join(base, "new-"));
   try {
-    const folder = join(work, "driver");
-    mkdirSync(folder);
-    unpackDriver(join(work, "apt"), folder, run.readOsRelease());
-    const adapter = ask(folder);
-    if (!adapter)
-      return explain("no GPU answers on this machine, nor does the software driver of this system's release");
-    replaceFolder(folder, join(base, basename(run.driverFolders()[0])));
-    return adapter;
+    removeAbandoned(base);
+    const work = mkdtempSync(join(base, "new-"));
+    try {
+      const folder = join(work, "driver");
+      mkdirSync(folder);
+      unpackDriver(join(work, "apt"), folder, readOsRelease());
+      const { adapter } = ask(folder);
+      if (!adapter) return explain(`${none}, nor does the software driver of this system's release`, advice);
+      replaceFolder(folder, join(base, basename(driverFolders()[0])));
+      return adapter;
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+    }
   } catch (error) {
-    return explain(`no GPU answers on this machine, and no software driver can be provided: ${error.message}`);
-  } finally {
-    rmSync(work, { recursive: true, force: true });
+    return explain(`${none}, and no software driver can be provided: ${error.message}`, advice);
   }
 }
 
@@ -126,41 +158,81 @@ function removeAbandoned(base) {
   }
 }
 
-function writeRecord(base, record) {
-  const path = join(base, "machine.json");
-  const temporary = `${path}.${process.pid}.tmp`;
-  writeFileSync(temporary, `${JSON.stringify(record, null, 2)}\n`);
-  renameSync(temporary, path);
+/**
+ * Only a record: where it cannot be written the next run asks again. Says that the machine has a device of its own by its
+ * name, by null that the software driver is needed.
+ */
+function keepRecord(adapter) {
+  const base = writableFolder();
+  if (base) writeRecord(base, adapter);
+  if (adapter === null) offerToOthers();
 }
 
-function writableFolder(candidates) {
-  const folder = candidates.find((path) => {
+function writeRecord(base, adapter) {
+  const path = join(base, "machine.json");
+  const temporary = `${path}.${process.pid}.tmp`;
+  const record = { fingerprint: machineFingerprint(), dawn: dawnVersion(), adapter };
+  try {
+    writeFileSync(temporary, `${JSON.stringify(record, null, 2)}\n`);
+    chmodSync(temporary, 0o644);
+    renameSync(temporary, path);
+  } catch {
+    rmSync(temporary, { force: true }); // a full disk
+  }
+}
+
+/**
+ * Root's home is closed to others, and what root sets up, such as a container's image, is started by others: so the driver
+ * also stands in the package's own folder then, if that is not itself in root's home.
+ */
+function offerToOthers() {
+  const [, base] = baseFolders();
+  const [, target] = driverFolders();
+  const own = driverFolders().find((folder) => readManifest(folder));
+  if (process.getuid?.() !== 0 || !own || own === target || packageRoot().startsWith(join(home(), "/"))) return;
+  try {
+    makeFolder(base);
+    const work = mkdtempSync(join(base, "new-"));
     try {
-      mkdirSync(path, { recursive: true });
+      const copy = join(work, "driver");
+      mkdirSync(copy);
+      for (const name of readdirSync(own)) linkOrCopy(join(own, name), join(copy, name));
+      replaceFolder(copy, target);
+    } finally {
+      rmSync(work, { recursive: true, force: true });
+    }
+    for (const folder of [dirname(base), base, target]) chmodSync(folder, 0o755);
+    writeRecord(base, null);
+  } catch {
+    // a package that cannot be written to: others have to fetch the driver themselves
+  }
+}
+
+function linkOrCopy(from, to) {
+  try {
+    linkSync(from, to);
+  } catch {
+    copyFileSync(from, to); // another file system
+  }
+  chmodSync(to, 0o644);
+}
+
+/** The first folder for drivers and records that this user can write; undefined if there is none. */
+function writableFolder() {
+  return baseFolders().find((path) => {
+    try {
+      makeFolder(path);
       accessSync(path, constants.W_OK);
       return true;
     } catch {
       return false; // a read-only or absent home: the next candidate
     }
   });
-  if (!folder) throw new Error(`none of these folders can be written: ${candidates.join(", ")}`);
-  return folder;
 }
 
-function explain(reason) {
-  const advice = {
-    darwin: "macOS has Metal on every supported Mac; in a virtual machine give it a GPU.",
-    win32: "Install the current driver of your graphics card.",
-    linux: [
-      "Install your graphics card's Vulkan driver, or Mesa's software driver:",
-      "    Debian, Ubuntu   apt install mesa-vulkan-drivers libvulkan1   (Debian 12: from bookworm-backports)",
-      "    Fedora           dnf install mesa-vulkan-drivers vulkan-loader",
-      "    Arch             pacman -S vulkan-swrast vulkan-icd-loader",
-    ].join("\n"),
-  };
-  const say = advice[process.platform] ?? "Install a Vulkan driver.";
-  process.stderr.write(
-    `\ndaybreak: ${reason}\n  No pictures can be computed until one does. ${say}\n  Then run "npm run setup" again.\n\n`,
-  );
+function explain(reason, advice) {
+  const lines = advice.map((text) => `  - ${text}\n`).join("");
+  const then = advice.length > 0 ? `  Then run "${setUpCommand()}" again.\n` : "";
+  process.stderr.write(`\ndaybreak: ${reason}\n  No pictures can be computed until that changes.\n${lines}${then}\n`);
   return null;
 }

@@ -1,5 +1,5 @@
 // The oldest Node that everything here runs on, the one place besides "engines" in package.json that says so.
-// Must be parsed by every Node that knows ES modules: set-up reads this before it reads anything else.
+// Must be parsed by every Node that knows ES modules: set-up and the program read this before they read anything else.
 
 export const oldestNode = [20, 19];
 
@@ -7,4 +7,9 @@ export const oldestNode = [20, 19];
 export function nodeIsNewEnough(version) {
   const [major, minor] = version.split(".").map(Number);
   return major > oldestNode[0] || (major === oldestNode[0] && minor >= oldestNode[1]);
+}
+
+/** What to say of a Node that is not. */
+export function oldNodeComplaint(version) {
+  return `got Node ${version}, need ${oldestNode.join(".")} or newer; install a current Node and try again`;
 }

@@ -3,14 +3,14 @@
 // nothing is installed yet when it starts, nor (before the version check) anything that an old Node cannot parse.
 // Exit status 1: dependencies or build failed. A missing device is only reported: everything else works without one.
 
-import { nodeIsNewEnough, oldestNode } from "./node-version.mjs";
+import { nodeIsNewEnough, oldNodeComplaint } from "./node-version.mjs";
 
 async function setUp({ quiet }) {
   const { installDependencies } = await import("./dependencies.mjs");
   const { build } = await import("./build.mjs");
-  const { provideDevice } = await import("./device.mjs");
   installDependencies();
   build();
+  const { provideDevice } = await import("./device.mjs"); // which needs the built program
   const device = await provideDevice({ trustRecord: quiet });
   if (!quiet)
     process.stderr.write(`daybreak: ready${device ? `, computing on ${device}` : ", but without a device"}\n`);
@@ -25,8 +25,6 @@ if (nodeIsNewEnough(process.versions.node)) {
     process.exitCode = 1;
   });
 } else {
-  process.stderr.write(
-    `daybreak: got Node ${process.versions.node}, need ${oldestNode.join(".")} or newer; install a current Node and try again\n`,
-  );
+  process.stderr.write(`daybreak: ${oldNodeComplaint(process.versions.node)}\n`);
   process.exitCode = 1;
 }

@@ -227,7 +227,7 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
   if (!adapter) {
     throw new DaybreakError(
       "device.no_adapter",
-      "no WebGPU adapter answered: install a Vulkan driver (Debian, Ubuntu: run `npm run setup`), or see `daybreak doctor`",
+      "no WebGPU adapter answered: install a Vulkan driver (Debian, Ubuntu: `daybreak setup` provides one), or see `daybreak doctor`",
     );
   }
   const isOffered = (feature: string) => adapter.features.has(feature) && !withoutFeatures.includes(feature);

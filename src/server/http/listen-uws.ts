@@ -5,6 +5,7 @@
 
 import type * as uws from "uWebSockets.js";
 import { DaybreakError } from "../../errors.js";
+import { firstLine, isNotInstalled } from "../../missing-package.js";
 import { addressError, checkAddress } from "./address.js";
 import { Exchange, type UwsServer } from "./listen-uws-exchange.js";
 import { Socket, type SocketData } from "./listen-uws-socket.js";
@@ -47,12 +48,23 @@ export async function listenUws(app: HttpApp, { host, port, timeouts }: ListenOp
   return { name: "uws", port: library.us_socket_local_port(token), stop, close };
 }
 
-/** Whether the library's binary loads here. */
-export async function hasUws(): Promise<boolean> {
+/** Why the library cannot be used here, as the end of a sentence; undefined where it can. */
+export async function whyUwsFails(): Promise<string | undefined> {
   return loadLibrary().then(
-    () => true,
-    () => false,
+    () => undefined,
+    (error: DaybreakError) => failure(error.cause),
   );
+}
+
+/** The releases of Node that its binary is built for. */
+const servedNodes = ["18", "20", "21", "22"];
+
+function failure(cause: unknown): string {
+  const here = `Node ${process.version} on ${process.platform} ${process.arch}`;
+  const [major = ""] = process.versions.node.split(".");
+  if (!servedNodes.includes(major)) return `has no binary for ${here}, only for Node ${servedNodes.join(", ")}`;
+  if (isNotInstalled(cause, "uWebSockets.js")) return "is not installed";
+  return `does not load with ${here}: ${firstLine(cause)}`;
 }
 
 async function loadLibrary(): Promise<typeof uws> {
@@ -64,8 +76,8 @@ async function loadLibrary(): Promise<typeof uws> {
     (library as unknown as { _cfg(option: string): void })._cfg("silent");
     return library;
   } catch (cause) {
-    const here = `Node ${process.version} on ${process.platform} ${process.arch}`;
-    const message = `uWebSockets.js is not installed or has no binary for ${here}: choose the listener "node", or run "npm install uWebSockets.js@npm:uws-pack@20.0.8" with Node 18, 20, 21 or 22`;
+    const install = `run "npm install uWebSockets.js@npm:uws-pack@20.0.8" with Node ${servedNodes.join(", ")}`;
+    const message = `uWebSockets.js ${failure(cause)}: choose the listener "node", or ${install}`;
     throw new DaybreakError("server.listener_unavailable", message, { cause });
   }
 }
