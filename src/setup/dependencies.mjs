@@ -3,7 +3,8 @@
 // with the lock file, so a switched branch is noticed and a touched file is not.
 
 import { spawnSync } from "node:child_process";
-import { existsSync, readFileSync } from "node:fs";
+import { accessSync, constants, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync } from "node:fs";
+import { homedir, tmpdir } from "node:os";
 import { basename, dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { complaint, isInstalled } from "./npm.mjs";
@@ -21,7 +22,10 @@ export function installDependencies() {
   const options = ["--ignore-scripts", "--no-audit", "--no-fund", "--include=dev", "--include=optional"];
   options.push("--engine-strict=false");
   const [command, args, shell] = npm();
-  const run = spawnSync(command, [...args, "ci", ...options], { cwd: root, encoding: "utf8", shell });
+  const cache = isUsableCache() ? null : mkdtempSync(join(tmpdir(), "daybreak-npm-"));
+  const env = cache ? { ...process.env, npm_config_cache: cache } : process.env;
+  const run = spawnSync(command, [...args, "ci", ...options], { cwd: root, encoding: "utf8", shell, env });
+  if (cache) rmSync(cache, { recursive: true, force: true });
   if (run.error) throw new Error(`npm cannot be run (${run.error.message}); install npm, which comes with Node`);
   if (run.status !== 0) throw new Error(`npm ci failed:\n${complaint(run.stderr || run.stdout)}`);
 }
@@ -34,6 +38,19 @@ function dependenciesAreCurrent() {
     return isInstalled(lock, JSON.parse(readFileSync(record, "utf8")));
   } catch {
     return false; // npm ci says what is wrong with the lock file better than a parser would
+  }
+}
+
+/** Whether npm can keep its cache where it would: without one it fails, and in a home in /proc it never ends. */
+function isUsableCache() {
+  try {
+    const inHome = process.platform === "win32" ? "AppData/Local/npm-cache" : ".npm";
+    const folder = process.env.npm_config_cache ?? join(homedir(), inHome);
+    if (!existsSync(folder)) mkdirSync(folder);
+    accessSync(folder, constants.W_OK);
+    return true;
+  } catch {
+    return false;
   }
 }
 

@@ -1,7 +1,7 @@
 // The oldest Node that everything here runs on, the one place besides "engines" in package.json that says so.
 // Must be parsed by every Node that knows ES modules: set-up and the program read this before they read anything else.
 
-export const oldestNode = [20, 19];
+const oldestNode = [20, 19];
 
 /** Whether `version` ("20.19.0") is at least {@link oldestNode}. */
 export function nodeIsNewEnough(version) {

@@ -1,9 +1,11 @@
 // What is said where no device answers: Dawn's binary missing, a backend that this system has not, variables that lead
 // nowhere, an installed package. Every program that finds out says the same, and fetches nothing that would not help.
 
-import { mkdirSync, readdirSync, rmSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import sharp from "sharp";
 import { beforeAll, expect } from "vitest";
+import { driverFolders } from "../../src/node/software-driver.js";
 import { buildProgram, repository } from "../cli/program.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { daybreakIn, linux, row, runIn, smallPicture } from "./environment.js";
@@ -11,148 +13,100 @@ import { copyPackage, installedPackage, ownDriver, softwareDriver } from "./tree
 
 beforeAll(buildProgram);
 
-const setup = ["node", join(repository, "src/setup/setup.mjs")];
+const setup = [process.execPath, join(repository, "src/setup/setup.mjs")];
 const here = `${process.platform}-${process.arch}`;
 
-/** A module that runs before the program and changes what Node says of the system. */
-function pretending(code: string): string[] {
-  return ["--import", `data:text/javascript,${encodeURIComponent(code)}`];
+/** Changes what Node says of the system, for the program and all that it starts. */
+function pretending(code: string): Record<string, string> {
+  return { NODE_OPTIONS: `--import data:text/javascript,${encodeURIComponent(code)}` };
 }
 
-/** Every way in says the same sentence, and none speaks of drivers or fetches one. */
-async function expectOneSentence(program: string, sentence: RegExp, nodeArgs: readonly string[] = []): Promise<void> {
+/** Commands that all say the same sentence, none of which speaks of drivers or fetches one. */
+async function expectOneSentence(
+  program: string,
+  sentence: RegExp,
+  { commands, env }: { commands: string[]; env?: Record<string, string> },
+): Promise<void> {
   const cwd = temporaryFolder().path;
-  for (const args of [smallPicture, ["serve", "--port", "0", "--no-tune", "--data-dir", cwd], ["doctor"], ["setup"]]) {
-    const run = await runIn({ cwd }, [process.execPath, ...nodeArgs, program, ...args]);
-    expect(run.status, args[0]).toBe(1);
-    expect(run.stdout + run.stderr, args[0]).toMatch(sentence);
-    expect(run.stdout + run.stderr, args[0]).not.toMatch(/fetching|Vulkan driver|mesa-vulkan-drivers/);
-    expect(run.errors, args[0]).toHaveLength(1);
+  const more: Record<string, string[]> = {
+    generate: smallPicture.slice(1),
+    serve: ["--port", "0", "--no-tune", "--data-dir", cwd],
+  };
+  for (const command of commands) {
+    const run = await runIn({ cwd, env }, [process.execPath, program, command, ...(more[command] ?? [])]);
+    expect(run.stdout + run.stderr, command).toMatch(sentence);
+    expect(run.stdout + run.stderr, command).not.toMatch(/fetching|Vulkan driver|mesa-vulkan-drivers/);
+    expect(run, command).toMatchObject({ status: 1, errors: [expect.anything()] });
+    if (command === "doctor") expect(run.stdout).toMatch(/^packages .*webgpu [\d.]+ \(does not load\)/m);
   }
 }
 
-row("Dawn's binary was pruned", [], async () => {
+row("Dawn's binary was pruned, is for another processor, wants another C library", [linux], async () => {
   const { root, program } = await installedPackage(["webgpu"]);
+  const commands = ["generate"];
+  await expectOneSentence(program, /webgpu \(Dawn\) is not installed: run "npm install"/, { commands });
   copyPackage(root, "webgpu", (path) => !/^.dist.[^/\\]+./.test(path));
-  await expectOneSentence(
-    program,
-    new RegExp(`webgpu \\(Dawn\\) does not load on ${here}, because its binary is missing or damaged: delete`),
-  );
-  const doctor = await runIn({}, [process.execPath, program, "doctor"]);
-  expect(doctor.stdout).toMatch(/^packages .*webgpu [\d.]+ \(does not load\)/m);
-});
-
-row("Dawn's package is not installed", [], async () => {
-  const { program } = await installedPackage(["webgpu"]);
-  await expectOneSentence(program, /webgpu \(Dawn\) is not installed: run "npm install"/);
-});
-
-row("Dawn has no binary for this processor", [], async () => {
-  const { root, program } = await installedPackage(["webgpu"]);
-  copyPackage(root, "webgpu", (path) => !/^.dist.[^/\\]+./.test(path));
+  const pruned = `webgpu \\(Dawn\\) does not load on ${here}, because its binary is missing or damaged: delete that package`;
+  await expectOneSentence(program, new RegExp(pruned), { commands: ["generate", "serve", "doctor", "setup"] });
   const other = pretending('Object.defineProperty(process, "arch", { value: "riscv64" })');
-  await expectOneSentence(
-    program,
-    /has no binary for \w+-riscv64, only for Linux, macOS and Windows on x64 and arm64/,
-    other,
-  );
-});
-
-row("Dawn's binary wants another C library", [linux], async () => {
-  const { root, program } = await installedPackage(["webgpu"]);
-  copyPackage(root, "webgpu", (path) => !/^.dist.[^/\\]+./.test(path));
+  await expectOneSentence(program, /has no binary for linux-riscv64, only for Linux,/, { commands, env: other });
   const musl = pretending("process.report.getReport = () => ({ header: {} })");
-  await expectOneSentence(program, /needs the GNU C library, which this system has not \(Alpine has musl\)/, musl);
+  const wanted = /needs the GNU C library, which this system has not \(Alpine has musl\)/;
+  await expectOneSentence(program, wanted, { commands: ["generate", "setup"], env: musl });
 });
 
-row(
-  "sharp is installed and its binary is not: doctor says so, PNG is drawn, JPEG says why not",
-  [softwareDriver],
-  async () => {
-    const { root, program } = await installedPackage(["sharp", "@img"]);
-    copyPackage(root, "sharp", () => true);
-    const doctor = await runIn({}, [process.execPath, program, "doctor"]);
-    expect(doctor.status).toBe(0);
-    expect(doctor.stdout).toMatch(/^packages .*sharp [\d.]+ \(does not load\)/m);
-    const advice =
-      /^- JPEG and WebP need the optional package sharp, which does not load here \(.*\): run "npm install sharp --include=optional" on this very system \(PNG works without it\)\.$/m;
-    expect(doctor.stdout).toMatch(advice);
-    const cwd = temporaryFolder().path;
-    const drawn = await runIn({ cwd }, [process.execPath, program, ...smallPicture]);
-    expect(drawn).toMatchObject({ status: 0, errors: [] });
-    writeFileSync(
-      join(cwd, "a.jpg"),
-      Buffer.from([0xff, 0xd8, 0xff, 0xe0, 0, 16, 0x4a, 0x46, 0x49, 0x46, 0, 1, 1, 0, 0, 1, 0, 1, 0, 0]),
-    );
-    const jpeg = await runIn({ cwd }, [process.execPath, program, ...smallPicture, "--image", "a.jpg"]);
-    expect(jpeg.errors).toEqual([
-      expect.stringMatching(/reference\.format_unsupported: .*sharp"; it does not load here/),
-    ]);
-  },
-);
-
-row("sharp is not installed: doctor says so", [softwareDriver], async () => {
-  const { program } = await installedPackage(["sharp"]);
-  const { status, stdout } = await runIn({}, [process.execPath, program, "doctor"]);
-  expect(status).toBe(0);
-  expect(stdout).toMatch(/sharp \(not installed\)/);
-  expect(stdout).toMatch(
-    /^- JPEG and WebP need the optional package sharp, which is not installed: run "npm install sharp"/m,
+row("sharp does not load: doctor says so, and a JPEG says why not", [softwareDriver], async () => {
+  const { root, program } = await installedPackage(["sharp", "@img"]);
+  const absent = await runIn({}, [process.execPath, program, "doctor"]);
+  expect(absent.stdout).toMatch(/^packages .*sharp \(not installed\)/m);
+  expect(absent.stdout).toMatch(/^- JPEG and WebP need .* sharp, which is not installed: run "npm install sharp"/m);
+  copyPackage(root, "sharp", () => true);
+  const doctor = await runIn({}, [process.execPath, program, "doctor"]);
+  expect(doctor.status).toBe(0);
+  expect(doctor.stdout).toMatch(/^packages .*sharp [\d.]+ \(does not load\)/m);
+  expect(doctor.stdout).toMatch(
+    /^- JPEG and WebP need .* sharp, which does not load here \(.*\): run "npm install sharp --include=optional" on this/m,
   );
+  const cwd = temporaryFolder().path;
+  const picture = { create: { width: 64, height: 64, channels: 3, background: "red" } } as const;
+  writeFileSync(join(cwd, "a.jpg"), await sharp(picture).jpeg().toBuffer());
+  const jpeg = await runIn({ cwd }, [process.execPath, program, ...smallPicture, "--image", "a.jpg"]);
+  expect(jpeg.errors).toEqual([
+    expect.stringMatching(/reference\.format_unsupported: .*"sharp"; it does not load here/),
+  ]);
 });
 
-for (const backend of ["metal", "d3d12", "Vulkan", "null"]) {
-  row(`DAYBREAK_BACKEND=${backend} on Linux is refused by name, without advice on drivers`, [linux], async () => {
-    const env = { DAYBREAK_BACKEND: backend };
-    const sentence = `got the backend ${backend}, expected one of vulkan, opengl, opengles, which are those of Linux; correct DAYBREAK_BACKEND, or unset it to leave the choice to Dawn`;
-    const cwd = temporaryFolder().path;
-    const drawing = await daybreakIn({ env, cwd }, smallPicture);
-    expect(drawing).toMatchObject({ status: 1, errors: [`error: request.option_invalid: ${sentence}`] });
-    const doctor = await daybreakIn({ env }, ["doctor"]);
-    expect(doctor).toMatchObject({ status: 1, errors: [`error: request.option_invalid: ${sentence}`] });
-    expect(doctor.stdout).not.toMatch(/install|npm run setup/);
-    const prepared = await runIn({ env }, setup);
-    expect(prepared).toMatchObject({ status: 0, stderr: expect.stringContaining(`daybreak: ${sentence}\n`) });
-    expect(prepared.stderr).toMatch(/ready, but without a device/);
-    expect(readdirSync(cwd)).toEqual([]);
-  });
-}
+row("DAYBREAK_BACKEND=metal on Linux is refused by name, without advice on drivers", [linux], async () => {
+  const env = { DAYBREAK_BACKEND: "metal" };
+  const sentence =
+    "got the backend metal, expected one of vulkan, opengl, opengles, which are those of Linux; correct DAYBREAK_BACKEND, or unset it to leave the choice to Dawn";
+  const drawing = await daybreakIn({ env, cwd: temporaryFolder().path }, smallPicture);
+  expect(drawing).toMatchObject({ status: 1, errors: [`error: request.option_invalid: ${sentence}`] });
+  const doctor = await daybreakIn({ env }, ["doctor"]);
+  expect(doctor).toMatchObject({ status: 1, errors: [`error: request.option_invalid: ${sentence}`] });
+  const prepared = await runIn({ env }, setup);
+  expect(prepared).toMatchObject({ status: 0, stderr: expect.stringContaining(`daybreak: ${sentence}\n`) });
+  expect(prepared.stderr).toMatch(/ready, but without a device/);
+  for (const { stdout, stderr } of [doctor, prepared]) expect(stdout + stderr).not.toMatch(/install|npm run setup/);
+});
 
-row(
-  "a backend of this system without a driver: the variable is blamed, not the driver",
-  [linux, softwareDriver],
-  async () => {
-    const env = { DAYBREAK_BACKEND: "opengl" };
-    const drawing = await daybreakIn({ env, cwd: temporaryFolder().path }, smallPicture);
-    expect(drawing.errors).toEqual([
-      expect.stringMatching(/device\.no_adapter: .*DAYBREAK_BACKEND=opengl chooses the backend: unset it/),
-    ]);
-    const doctor = await daybreakIn({ env }, ["doctor"]);
-    expect(doctor.stdout).toMatch(
-      /^- DAYBREAK_BACKEND=opengl chooses the backend: unset it to leave the choice to Dawn\.$/m,
-    );
-  },
-);
+row("a backend of this system that does not answer is blamed", [linux, softwareDriver], async () => {
+  const { stdout } = await daybreakIn({ env: { DAYBREAK_BACKEND: "opengl" } }, ["doctor"]);
+  expect(stdout).toMatch(/^- DAYBREAK_BACKEND=opengl chooses the backend: unset it to leave the choice to Dawn\.$/m);
+});
 
-for (const variable of ["VK_ICD_FILENAMES", "VK_DRIVER_FILES"]) {
-  row(`${variable} that leads nowhere: set-up asks, and says so`, [linux], async () => {
-    const env = { [variable]: "/nonexistent.json" };
-    const sentence = `${variable}=/nonexistent.json chooses the Vulkan driver, but there is no /nonexistent.json: unset it, or correct it`;
-    const prepared = await runIn({ env }, setup);
-    expect(prepared).toMatchObject({ status: 0, stderr: expect.stringContaining(`  - ${sentence}.\n`) });
-    expect(prepared.stderr).toMatch(/ready, but without a device/);
-    expect(prepared.stderr).not.toMatch(/fetching/);
-    const drawing = await daybreakIn({ env, cwd: temporaryFolder().path }, smallPicture);
-    expect(drawing.errors).toEqual([
-      `error: device.no_adapter: no WebGPU adapter answered: ${sentence}; see \`daybreak doctor\``,
-    ]);
-  });
-}
-
-row("VK_DRIVER_FILES that describes no driver", [linux], async () => {
-  const path = temporaryFolder().write("icd.json", "none");
-  const { stderr } = await runIn({ env: { VK_DRIVER_FILES: path } }, setup);
-  expect(stderr).toContain(`chooses the Vulkan driver, but ${path} describes no driver: unset it`);
+row("VK_ICD_FILENAMES that leads nowhere: set-up asks, and says what generate says", [linux], async () => {
+  const env = { VK_ICD_FILENAMES: "/nonexistent.json" };
+  const sentence =
+    "VK_ICD_FILENAMES=/nonexistent.json chooses the Vulkan driver, but there is no /nonexistent.json: unset it, or correct it";
+  const prepared = await runIn({ env }, setup);
+  expect(prepared).toMatchObject({ status: 0, stderr: expect.stringContaining(`  - ${sentence}.\n`) });
+  expect(prepared.stderr).toMatch(/ready, but without a device/);
+  expect(prepared.stderr).not.toMatch(/fetching/);
+  const drawing = await daybreakIn({ env, cwd: temporaryFolder().path }, smallPicture);
+  expect(drawing.errors).toEqual([
+    `error: device.no_adapter: no WebGPU adapter answered: ${sentence}; see \`daybreak doctor\``,
+  ]);
 });
 
 row(
@@ -172,31 +126,20 @@ row("an installed package is told to do what it can do", [linux, softwareDriver]
   const env = { VK_ICD_FILENAMES: "/nonexistent.json" };
   const doctor = await runIn({ env }, [process.execPath, program, "doctor"]);
   expect(doctor.stdout).toMatch(/^- Without a GPU, run "npx daybreak setup", or install Mesa's/m);
-  const drawing = await runIn({ env, cwd: temporaryFolder().path }, [process.execPath, program, ...smallPicture]);
-  const prepared = await runIn({ env }, [process.execPath, program, "setup"]);
-  expect(prepared).toMatchObject({ status: 1, errors: [expect.stringMatching(/^error: device\.no_adapter: /)] });
-  for (const run of [doctor, drawing, prepared]) expect(run.stdout + run.stderr).not.toMatch(/npm run setup/);
+  const refused = await runIn({ env }, [process.execPath, program, "setup"]);
+  expect(refused).toMatchObject({ status: 1, errors: [expect.stringMatching(/^error: device\.no_adapter: /)] });
+  for (const run of [doctor, refused]) expect(run.stdout + run.stderr).not.toMatch(/npm run setup/);
   const asked = await runIn({}, [process.execPath, program, "setup"]);
   expect(asked).toMatchObject({ status: 0, stdout: expect.stringMatching(/^computing on llvmpipe/), errors: [] });
-});
 
-row("a damaged driver in the cache: doctor says which and what to do", [linux, softwareDriver], async () => {
-  const { program, root } = await installedPackage();
-  rmSync(join(root, ".daybreak"), { recursive: true, force: true });
-  const cache = temporaryFolder();
-  const { driverFolders } = await import("../../src/node/software-driver.js");
-  const folder = join(cache.path, "daybreak/software-driver", driverFolders()[0]!.split("/").at(-1)!);
+  const cache = temporaryFolder().path;
+  const folder = join(cache, "daybreak", "software-driver", basename(driverFolders()[0]!));
   mkdirSync(folder, { recursive: true });
   writeFileSync(join(folder, "libvulkan.so.1"), "no library");
   writeFileSync(join(folder, "lvp_icd.json"), "{}");
   const manifest = { format: 1, icd: "lvp_icd.json", libraries: ["libvulkan.so.1"], packages: {} };
   writeFileSync(join(folder, "driver.json"), JSON.stringify(manifest));
-  const { status, stdout, errors } = await runIn({ env: { XDG_CACHE_HOME: cache.path } }, [
-    process.execPath,
-    program,
-    "doctor",
-  ]);
-  expect(status).toBe(1);
-  expect(stdout).toMatch(new RegExp(`^adapter +none: .*${folder}.*npx daybreak setup`, "m"));
-  expect(errors).toHaveLength(1);
+  const damaged = await runIn({ env: { XDG_CACHE_HOME: cache } }, [process.execPath, program, "doctor"]);
+  expect(damaged.status).toBe(1);
+  expect(damaged.stdout).toMatch(new RegExp(`^adapter +none: .*${folder}.*npx daybreak setup`, "m"));
 });

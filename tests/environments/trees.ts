@@ -1,10 +1,22 @@
 // Folders that an environment is made of: an installed package whose dependencies can be taken away, a driver as if the
 // machine itself had it, a home with the software driver in its cache. They live as long as the test that calls.
 
-import { chmodSync, cpSync, linkSync, mkdirSync, readdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { spawnSync } from "node:child_process";
+import {
+  chmodSync,
+  cpSync,
+  existsSync,
+  linkSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  symlinkSync,
+  writeFileSync,
+} from "node:fs";
 import { basename, dirname, join } from "node:path";
 import { driverFolders, readManifest } from "../../src/node/software-driver.js";
 import { buildProgram, repository } from "../cli/program.js";
+import { realCache } from "../setup/empty-cache.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import type { Need } from "./environment.js";
 
@@ -52,6 +64,20 @@ export function ownDriver(): Record<string, string> {
   return { XDG_DATA_DIRS: data, LD_LIBRARY_PATH: folder };
 }
 
+/** A variable with which the driver keeps its compiled shaders where the tests do: a home without them compiles for a minute. */
+export const knownShaders = { MESA_SHADER_CACHE_DIR: realCache };
+
+/** The same for the user of `asStranger`, in a copy. */
+export function strangersShaders(): Record<string, string> {
+  const { path } = temporaryFolder();
+  for (const name of ["mesa_shader_cache", "mesa_shader_cache_db"]) {
+    const from = join(realCache, name);
+    if (existsSync(from)) cpSync(from, join(path, name), { recursive: true });
+  }
+  spawnSync("chown", ["-R", "1234:1234", path]);
+  return { MESA_SHADER_CACHE_DIR: path };
+}
+
 /** Makes `home` one whose cache holds the software driver, without a record of who answered. */
 export function withDriver(home: string): string {
   putDriver(join(home, ".cache", "daybreak", "software-driver", basename(driverFolders()[0]!)));
@@ -81,4 +107,15 @@ export function copyPackage(root: string, name: string, isKept: (path: string) =
     recursive: true,
     filter: (path) => isKept(path.slice(from.length)),
   });
+}
+
+/** A checkout whose packages are links to this one's; without them if they are left out. */
+export function checkout({ packages }: { packages: boolean }): string {
+  const folder = join(openFolder(), "daybreak");
+  mkdirSync(folder);
+  const names = ["src", "bench", "kernels", "dist", "models", "package.json", "package-lock.json", "tsconfig.json"];
+  for (const name of names)
+    cpSync(join(repository, name), join(folder, name), { recursive: true, preserveTimestamps: true });
+  if (packages) symlinkSync(join(repository, "node_modules"), join(folder, "node_modules"));
+  return folder;
 }
