@@ -6,6 +6,7 @@ import { pathToFileURL } from "node:url";
 import { DaybreakError } from "../errors.js";
 import { packageRoot } from "../node/package.js";
 import type { Command } from "./command.js";
+import { print } from "./print.js";
 
 const help = `usage: daybreak setup
 
@@ -26,6 +27,6 @@ async function run(): Promise<number> {
   const device = await provideDevice({ trustRecord: false });
   if (device === null)
     throw new DaybreakError("device.no_adapter", "no WebGPU adapter answered: see what is said above");
-  process.stdout.write(`computing on ${device}\n`);
+  await print(`computing on ${device}\n`);
   return 0;
 }
