@@ -23,7 +23,10 @@ it("a file in the way is an error, and stays", () => {
   expect(readdirSync(path)).toEqual(["file"]);
 });
 
-it.runIf(process.platform === "linux").each(["/proc/x", "/proc/x/y/z", "/proc/self/x/y", "/sys/x/y"])("%s ends with an error", (path) => {
-  expect(() => makeFolder(path)).toThrow(/ENOENT|EPERM|EACCES|EROFS/);
-  expect(existsSync(path)).toBe(false);
-});
+it.runIf(process.platform === "linux").each(["/proc/x", "/proc/x/y/z", "/proc/self/x/y", "/sys/x/y"])(
+  "%s ends with an error",
+  (path) => {
+    expect(() => makeFolder(path)).toThrow(/ENOENT|EPERM|EACCES|EROFS/);
+    expect(existsSync(path)).toBe(false);
+  },
+);

@@ -9,6 +9,6 @@ const versions = "../../../src/setup/node-version.mjs";
 import(versions).then(({ nodeIsNewEnough, oldNodeComplaint }) => {
   const { node } = process.versions;
   if (nodeIsNewEnough(node)) return import("./program.js");
-  process.stderr.write(`error: engine.unavailable: ${oldNodeComplaint(node)}\n`);
+  console.error(`error: engine.unavailable: ${oldNodeComplaint(node)}`); // which takes a closed stream in silence
   process.exitCode = 1;
 });

@@ -20,14 +20,20 @@ it("a variable that does is followed", () => {
   expect(cacheFolder()).toBe(join(folder, "daybreak"));
 });
 
-it.runIf(process.platform === "linux")("a name that is not UTF-8 has come out as another one, and counts for nothing", () => {
-  for (const name of ["XDG_CACHE_HOME", "HOME"]) vi.stubEnv(name, "/srv/\ufffd");
-  expect(home()).toBe(userInfo().homedir);
-  expect(cacheFolder()).toBe(join(userInfo().homedir, ".cache", "daybreak"));
-});
+it.runIf(process.platform === "linux")(
+  "a name that is not UTF-8 has come out as another one, and counts for nothing",
+  () => {
+    for (const name of ["XDG_CACHE_HOME", "HOME"]) vi.stubEnv(name, "/srv/\ufffd");
+    expect(home()).toBe(userInfo().homedir);
+    expect(cacheFolder()).toBe(join(userInfo().homedir, ".cache", "daybreak"));
+  },
+);
 
-it.runIf(process.platform === "linux").each(["/srv/a:b", "/srv/a b", "/srv/a\nb", "/"])("a home named %j is taken", (folder) => {
-  vi.stubEnv("XDG_CACHE_HOME", "");
-  vi.stubEnv("HOME", folder);
-  expect(cacheFolder()).toBe(join(folder, ".cache", "daybreak"));
-});
+it.runIf(process.platform === "linux").each(["/srv/a:b", "/srv/a b", "/srv/a\nb", "/"])(
+  "a home named %j is taken",
+  (folder) => {
+    vi.stubEnv("XDG_CACHE_HOME", "");
+    vi.stubEnv("HOME", folder);
+    expect(cacheFolder()).toBe(join(folder, ".cache", "daybreak"));
+  },
+);
