@@ -33,30 +33,20 @@ export type ServeOptions = {
   isDetached?: boolean;
   /** A file descriptor; default: a pipe that is read. */
   stderr?: number;
-<<<<<<< HEAD
   /** The program's file; default: this checkout's. */
   program?: string;
-  /** Variables besides this process's. */
-  env?: Record<string, string>;
-=======
-  /** What runs instead of the checkout's program, in which folder, with which variables besides this process's. */
+  /** What runs instead of Node and the program, in which folder, with which variables besides this process's. */
   command?: readonly string[];
   cwd?: string;
   env?: Record<string, string | undefined>;
->>>>>>> a5890a6 (Say what to do for other users, backends, homes and missing binaries)
 };
 
 /** Runs `daybreak serve --port 0 ARGS` until it says where it serves. Call `buildProgram` before. */
 export async function serveProgram(args: readonly string[], options: ServeOptions = {}): Promise<ServedProgram> {
   const nodeArgs = options.hasShiftedClock ? ["--expose-gc", "--import", clockModule] : [];
-<<<<<<< HEAD
-  const child = spawn(process.execPath, [...nodeArgs, options.program ?? program, "serve", "--port", "0", ...args], {
-    cwd: repository,
-=======
-  const [file, ...before] = options.command ?? [process.execPath, ...nodeArgs, program];
+  const [file, ...before] = options.command ?? [process.execPath, ...nodeArgs, options.program ?? program];
   const child = spawn(file as string, [...before, "serve", "--port", "0", ...args], {
     cwd: options.cwd ?? repository,
->>>>>>> a5890a6 (Say what to do for other users, backends, homes and missing binaries)
     env: { ...process.env, ...options.env },
     detached: options.isDetached ?? false,
     stdio: ["ignore", "pipe", options.stderr ?? "pipe", ...(options.hasShiftedClock ? (["ipc"] as const) : [])],
