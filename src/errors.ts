@@ -84,6 +84,8 @@ export const errorCodes = [
   "server.address_invalid", // no such host or interface, or no right to that port
   "server.listener_unavailable", // its native module does not load here
   "server.too_few_files", // that the system lets this process open
+  // the system that all runs on
+  "system.limit_too_low", // of memory, addresses, processes: what this process may take
   // the engine's own life
   "engine.closed",
   "engine.unavailable", // it cannot be started, for the reason that is the cause

@@ -99,6 +99,7 @@ function unwritable(path: string, error: NodeJS.ErrnoException): DaybreakError {
     EPERM: "the system does not permit it: choose another folder",
     EROFS: "the file system is read-only: choose another folder",
     ENOSPC: "the disk is full: make room or choose another folder",
+    EFBIG: "the system lets no file become so large: raise `ulimit -f`, or choose another file system",
     ENAMETOOLONG: "the name is too long: choose a shorter one",
   };
   return refuse(path, reasons[error.code ?? ""] ?? `${error.message}: choose another folder`, error);

@@ -4,7 +4,7 @@
 
 import { constants } from "node:os";
 import { DaybreakError } from "../errors.js";
-import { checkFileLimit } from "../node/file-limit.js";
+import { checkFileLimit } from "../node/system-limits.js";
 import { packageManifest } from "../node/package.js";
 import { visibleText } from "../text.js";
 import { type Command, parseOptions, UsageError } from "./command.js";

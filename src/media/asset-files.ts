@@ -242,9 +242,10 @@ export function writeError(cause: unknown): unknown {
       { cause },
     );
   }
+  const advice = code === "EFBIG" ? "raise `ulimit -f`, or check the file system" : "check the folder and its disk";
   return new DaybreakError(
     "media.unwritable",
-    `got ${code} while writing to the media folder, expected to be able to: check the folder and its disk`,
+    `got ${code} while writing to the media folder, expected to be able to: ${advice}`,
     { cause },
   );
 }

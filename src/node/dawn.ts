@@ -9,6 +9,7 @@ import { firstLine, isNotInstalled } from "../missing-package.js";
 import { type Backend, checkedBackend, preferMatrixUnits } from "./backends.js";
 import { packageManifest } from "./package.js";
 import { forgetEmptyChoices, type SoftwareDriver, softwareDriver } from "./software-driver.js";
+import { checkDrawingLimits } from "./system-limits.js";
 
 /** The Dawn instances made so far; a collected one crashes the process at its next asynchronous call. */
 const instances: GPU[] = [];
@@ -38,8 +39,8 @@ export type CreateGpuOptions = {
  * Makes Dawn's GPU object: the entry to WebGPU as a page's `navigator.gpu` is. Where the machine's own drivers give no
  * adapter, the software driver that set-up provided is taken; call it on the main thread first, a worker cannot do that.
  * Errors: `device.dawn_missing` if Dawn does not load here, `device.no_adapter` if the provided driver is damaged;
- * `request.option_invalid` for a backend that does not exist on this system. A machine without any driver gives a GPU whose
- * `requestAdapter()` resolves to null.
+ * `request.option_invalid` for a backend that does not exist on this system; `system.limit_too_low`. A machine without any
+ * driver gives a GPU whose `requestAdapter()` resolves to null.
  */
 export async function createGpu(options: CreateGpuOptions = {}): Promise<GPU> {
   return createGpuBeside(softwareDriver(), options);
@@ -51,6 +52,7 @@ export async function createGpuBeside(
   { toggles = [], backend }: CreateGpuOptions = {},
 ): Promise<GPU> {
   const asked = checkedBackend(backend);
+  checkDrawingLimits();
   const { create } = await importDawn();
   throttlePolling();
   forgetEmptyChoices();

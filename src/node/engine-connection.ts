@@ -19,6 +19,7 @@ import {
   type ToEngine,
 } from "./engine-messages.js";
 import { packageRoot } from "./package.js";
+import { limitsBehind } from "./system-limits.js";
 
 export type ConnectionOptions = LoadOptions & {
   /** Loading progress. */
@@ -98,7 +99,10 @@ export class EngineConnection {
     this.ended = new Promise((resolve) => {
       this.#child.on("error", (cause) => this.#end(crashed(`could not be run (${cause.message})`, cause), resolve));
       this.#child.once("exit", (status, signal) => {
-        this.#end(crashed(signal ? `was ended by ${signal}` : `ended with status ${status}`), resolve);
+        this.#end(
+          crashed(signal ? `was ended by ${signal}${limitsBehind(signal)}` : `ended with status ${status}`),
+          resolve,
+        );
       });
     });
   }

@@ -11,7 +11,7 @@ import { MediaStore } from "../media/store.js";
 import { MediaWorkers } from "../media/workers.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { EngineProcess } from "../node/engine-process.js";
-import { checkFileLimit } from "../node/file-limit.js";
+import { checkFileLimit } from "../node/system-limits.js";
 import { modelName } from "../node/model-name.js";
 import { embeddedModel } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
