@@ -2,12 +2,13 @@
 // cleanly when interrupted. Exit status: 0; 1 for a failed run, with `error: CODE: message` on stderr; 2 for wrong usage; 130
 // after SIGINT, 143 after SIGTERM. A command's code is loaded only when it is called, so that wrong usage is answered at once.
 
-import { constants } from "node:os";
+import "./interruption.js"; // before all others, so that its handlers stand as early as they can
 import { DaybreakError } from "../errors.js";
-import { checkFileLimit } from "../node/system-limits.js";
 import { packageManifest } from "../node/package.js";
+import { checkFileLimit } from "../node/system-limits.js";
 import { visibleText } from "../text.js";
 import { type Command, parseOptions, UsageError } from "./command.js";
+import { interrupted, interruptedStatus } from "./interruption.js";
 import { print, remark, tellOnce } from "./print.js";
 
 /** Name → its file and the line that `daybreak --help` prints. */
@@ -111,17 +112,8 @@ function describeDefect(error: unknown): string {
   return `${error.name}: ${error.message}${place ? ` (at ${place})` : ""}; this is a defect, please report it`;
 }
 
-const interruption = new AbortController();
-let interruptedBy: "SIGINT" | "SIGTERM" | undefined;
-for (const name of ["SIGINT", "SIGTERM"] as const) {
-  process.on(name, () => {
-    if (interruptedBy) process.exit(128 + constants.signals[name]); // the second time the user means it
-    interruptedBy = name;
-    interruption.abort();
-  });
-}
 tellOnce();
 
-const status = await main(process.argv.slice(2), interruption.signal);
+const status = await main(process.argv.slice(2), interrupted);
 // Dawn would keep the process alive.
-process.exit(interruptedBy && status !== 0 ? 128 + constants.signals[interruptedBy] : status);
+process.exit((status !== 0 && interruptedStatus()) || status);

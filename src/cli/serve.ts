@@ -3,7 +3,6 @@
 
 import { isIPv6 } from "node:net";
 import { join, resolve } from "node:path";
-import { isatty } from "node:tty";
 import { DaybreakError, type Precision } from "../index.js";
 import { cacheFolder } from "../node/cache-folder.js";
 import { maxServedSide, minServedSide } from "../server/drawing/limits.js";
@@ -13,6 +12,7 @@ import { isOriginPattern } from "../server/http/visitors.js";
 import { type OutputProfile, outputProfiles } from "../server/responses/request-schema.js";
 import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
+import { followNpm, watchHangUps } from "./interruption.js";
 import { print, remark } from "./print.js";
 import { progressLine } from "./progress.js";
 
@@ -91,8 +91,12 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   const progress = progressLine(process.stderr);
   let server: RunningServer;
   const hangUps = watchHangUps();
+  followNpm();
   try {
-    server = await startServer({ ...startOptions, onLoading: (event) => progress.show(event) });
+    server = await startServer({ ...startOptions, signal, onLoading: (event) => progress.show(event) });
+  } catch (error) {
+    if (signal.aborted) return 0; // it has served nobody, so nothing is cut short
+    throw error;
   } finally {
     progress.clear();
   }
@@ -107,28 +111,6 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     await server.close(grace_ms);
   }
   return 0;
-}
-
-/**
- * SIGHUP asks to read the keys again, also while the server starts, and ends nothing. A terminal that was closed sends it as
- * well: then nobody asks for anything, and the program ends as after SIGTERM.
- */
-function watchHangUps() {
-  const hadTerminal = isatty(0);
-  let isAsked = false;
-  let reload = () => {
-    isAsked = true;
-  };
-  process.on("SIGHUP", () => {
-    if (hadTerminal && !isatty(0)) process.kill(process.pid, "SIGTERM");
-    else reload();
-  });
-  return {
-    follow(reloadKeys: () => void) {
-      reload = reloadKeys;
-      if (isAsked) reload();
-    },
-  };
 }
 
 function readOptions(options: ParsedOptions): StartOptions {

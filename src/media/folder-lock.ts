@@ -9,7 +9,7 @@ import { copyFile, link, open, readFile, realpath, rename, rm, stat, writeFile }
 import { hostname } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { DaybreakError } from "../errors.js";
+import { DaybreakError, throwIfAborted } from "../errors.js";
 
 const lockName = "lock";
 /** Taking over a dead server's lock can be disturbed by another one that does the same. */
@@ -30,11 +30,13 @@ type Holder = { pid: number; began: string | null; where: string };
  * Takes the lock of an existing folder. Returns the function that gives it back. Takes up to 15 s where a server in
  * another container, or on another machine, did not give it back.
  * @param onLost told, once, when another server has taken the lock because this one did not move for so long
- * Errors: `media.folder_in_use`; those of the file system as they come.
+ * @param signal aborted: it is no longer waited for
+ * Errors: `media.folder_in_use`; `request.cancelled`; those of the file system as they come.
  */
 export async function lockFolder(
   folder: string,
   onLost: (error: DaybreakError) => void = () => undefined,
+  signal?: AbortSignal,
 ): Promise<() => Promise<void>> {
   const real = await realpath(folder);
   if (heldFolders.has(real)) throw inUse(folder, undefined);
@@ -46,7 +48,7 @@ export async function lockFolder(
     for (let attempt = 1; ; attempt++) {
       const other = await readFile(path, "utf8").catch(absent);
       const holder = other === undefined ? undefined : parseHolder(other);
-      if ((holder && (await isAlive(holder, path))) || attempt > attempts) throw inUse(folder, holder);
+      if ((holder && (await isAlive(holder, path, signal))) || attempt > attempts) throw inUse(folder, holder);
       if (other === undefined) await writeFile(own, text, { flag: "wx", mode: 0o600 });
       else if (!(await takesOver(path, other, own, text))) continue;
       if (await takes(own, path)) break;
@@ -157,8 +159,8 @@ function asText(value: unknown): string | undefined {
   return typeof value === "string" ? value : undefined;
 }
 
-async function isAlive(holder: Holder, path: string): Promise<boolean> {
-  if (holder.where !== whereabouts()) return isBeating(path);
+async function isAlive(holder: Holder, path: string, signal: AbortSignal | undefined): Promise<boolean> {
+  if (holder.where !== whereabouts()) return isBeating(path, signal);
   if (holder.pid === process.pid) return false; // this process' own locks are in `heldFolders`
   try {
     process.kill(holder.pid, 0);
@@ -170,11 +172,12 @@ async function isAlive(holder: Holder, path: string): Promise<boolean> {
 }
 
 /** Whether a lock is written while one looks, or goes: no two clocks are compared, which may differ. */
-async function isBeating(path: string): Promise<boolean> {
+async function isBeating(path: string, signal: AbortSignal | undefined): Promise<boolean> {
   const written = () => stat(path).then(({ mtimeMs }) => mtimeMs, absent);
   const first = await written();
   for (const until = performance.now() + lease_ms; performance.now() < until; ) {
     await sleep(lookAgain_ms);
+    throwIfAborted(signal, "waiting for the media folder");
     const now = await written();
     if (now === undefined) return false;
     if (now !== first) return true;

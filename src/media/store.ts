@@ -53,6 +53,8 @@ export type StoreOptions = {
   now?: () => number;
   /** Told of each asset that is evicted for the budget. */
   onEvict?: (asset: Asset) => void;
+  /** Aborted: the folder is not waited for any longer. */
+  signal?: AbortSignal;
 };
 
 /**
@@ -122,16 +124,18 @@ export class MediaStore {
    * Takes the folder, clears what a crash left in it, and finds the assets that are whole. They live as long from their
    * creation as `ttl_ms` says now; one that was made in the future, because a clock was wrong, counts as made now.
    * A folder in which nothing can be written is opened for reading, and {@link unwritable} tells why.
-   * Errors: `media.folder_in_use`; `media.unwritable`, `media.storage_full` where there is no folder to read.
+   * Errors: `media.folder_in_use`; `media.unwritable`, `media.storage_full` where there is no folder to read;
+   * `request.cancelled` if `signal` is aborted meanwhile.
    */
   static async open(options: StoreOptions): Promise<MediaStore> {
     const { folder } = options;
     let store: MediaStore | undefined;
     try {
       makeFolder(folder, 0o700);
-      const unlock = await lockFolder(folder, (error) => {
+      const onLost = (error: DaybreakError) => {
         if (store) store.#stopWriting(error);
-      });
+      };
+      const unlock = await lockFolder(folder, onLost, options.signal);
       store = new MediaStore(options, unlock);
     } catch (cause) {
       const error = namingFolder(cause, folder);
@@ -611,7 +615,7 @@ function namingFolder(cause: unknown, folder: string): unknown {
 
 /** Whether an error says that a folder that is there cannot be written to. */
 async function canOnlyRead(folder: string, { code }: DaybreakError): Promise<boolean> {
-  if (code === "media.folder_in_use") return false;
+  if (code === "media.folder_in_use" || code === "request.cancelled") return false;
   return stat(folder).then(
     (found) => found.isDirectory(),
     () => false,

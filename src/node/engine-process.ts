@@ -12,6 +12,8 @@ import { type EngineMemory, type ProcessRequest, type ProcessResult, probeReques
 export type EngineProcessOptions = ConnectionOptions & {
   /** A process has failed for this reason and is about to be replaced, each time that it happens. */
   onRestart?: (reason: DaybreakError) => void;
+  /** Aborted while the first process starts: it is ended. Later it means nothing. */
+  signal?: AbortSignal;
 };
 
 export type ProbeResult = {
@@ -58,11 +60,19 @@ export class EngineProcess {
 
   /**
    * Starts the process and loads the model.
-   * Errors, after the first attempt: those of `openEngine` (`model.*`, `device.*` …), `engine.crashed`.
+   * Errors, after the first attempt: those of `openEngine` (`model.*`, `device.*` …), `engine.crashed`; `engine.closed` if
+   * `signal` is aborted.
    */
   static async open(options: EngineProcessOptions = {}): Promise<EngineProcess> {
     const engine = new EngineProcess(options);
-    engine.#adopt(await engine.#connection);
+    const giveUp = () => void engine.close();
+    options.signal?.addEventListener("abort", giveUp);
+    if (options.signal?.aborted) giveUp();
+    try {
+      engine.#adopt(await engine.#connection);
+    } finally {
+      options.signal?.removeEventListener("abort", giveUp);
+    }
     return engine;
   }
 

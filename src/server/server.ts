@@ -7,14 +7,15 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { openModel } from "../engine/checkpoint.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
+import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
 import { MediaStore } from "../media/store.js";
 import { MediaWorkers } from "../media/workers.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { EngineProcess } from "../node/engine-process.js";
-import { checkFileLimit } from "../node/system-limits.js";
 import { modelName } from "../node/model-name.js";
 import { embeddedModel } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
+import { checkFileLimit } from "../node/system-limits.js";
 import type { TuneMode } from "../node/tune.js";
 import { type App, createApp } from "./app.js";
 import type { ServerContext, ServerOptions } from "./context.js";
@@ -74,6 +75,8 @@ export type StartOptions = {
   log?: DestinationStream;
   logLevel?: string;
   onLoading?: (event: ProgressEvent) => void;
+  /** Aborted while the server starts: it gives up soon, whatever it is loading. Later it means nothing. */
+  signal?: AbortSignal;
 };
 
 export type RunningServer = {
@@ -93,6 +96,7 @@ export type RunningServer = {
   close(grace_ms: number): Promise<void>;
 };
 
+const starting = "the server's start";
 /** Time for running jobs to stop; then their engine is ended. */
 const step_ms = 2000;
 /** The longest time of a timer: one that is set to more fires at once. */
@@ -101,28 +105,31 @@ const longestTimer_ms = 2 ** 31 - 1;
 const farewell_ms = 200;
 
 /**
- * Starts a server. Errors: those of the checkpoint and the device, `media.*`, `file.unreadable`, `server.*`; nothing
- * stays open after one.
+ * Starts a server. Errors: those of the checkpoint and the device, `media.*`, `file.unreadable`, `server.*`;
+ * `request.cancelled` or `engine.closed` if `signal` is aborted; nothing stays open after one.
  */
 export async function startServer(options: StartOptions): Promise<RunningServer> {
+  const log = pino({ level: options.logLevel ?? "info" }, visibleLines(options.log ?? stderrLog()));
   const closers: (() => Promise<unknown> | unknown)[] = [];
   const closeAll = async () => {
     for (const close of closers.reverse()) await close();
   };
   try {
-    return await start(options, closers, closeAll);
+    return await start(options, log, closers, closeAll);
   } catch (error) {
     await closeAll();
+    if (options.signal?.aborted) log.info("stopped");
     throw error;
   }
 }
 
 async function start(
   options: StartOptions,
+  log: Logger,
   closers: (() => Promise<unknown> | unknown)[],
   closeAll: () => Promise<void>,
 ): Promise<RunningServer> {
-  const log = pino({ level: options.logLevel ?? "info" }, visibleLines(options.log ?? stderrLog()));
+  const { signal } = options;
   checkFileLimit();
   const keys = options.apiKeyFile === undefined ? undefined : new ApiKeys(await readApiKeys(options.apiKeyFile));
   await checkAddress(options.host, options.port); // before a model is loaded for nothing
@@ -132,7 +139,8 @@ async function start(
   const defaultSize = options.defaultSize ?? { width, height };
 
   const folder = join(options.dataDir, "store");
-  const store = await MediaStore.open({ folder, budgetBytes: options.mediaBudgetBytes, ttl_ms: options.mediaTtl_ms });
+  const { mediaBudgetBytes: budgetBytes, mediaTtl_ms: ttl_ms } = options;
+  const store = await MediaStore.open({ folder, budgetBytes, ttl_ms, signal });
   closers.push(() => store.close());
   if (store.unwritable) {
     const { code, message } = store.unwritable;
@@ -141,9 +149,14 @@ async function start(
   const responses = await ResponseStore.open(store);
   const workers = MediaWorkers.open();
   closers.push(() => workers.close());
+  throwIfAborted(signal, starting);
   const engine = await openEngine(options, { model: checkpoint, expected: defaultSize }, log);
   closers.push(() => engine.close());
-  await engine.probe();
+  await unlessAborted(
+    engine.probe(),
+    signal,
+    () => new DaybreakError("request.cancelled", `${starting} was cancelled`),
+  );
 
   const jobs = new JobQueue();
   const context: ServerContext = {
@@ -190,9 +203,9 @@ function openEngine(
   served: { model: string; expected: { width: number; height: number } },
   log: Logger,
 ): Promise<EngineProcess> {
-  const { precision, memoryBudgetBytes, tune, onLoading } = options;
+  const { precision, memoryBudgetBytes, tune, onLoading, signal } = options;
   return EngineProcess.open({
-    ...{ ...served, precision, memoryBudgetBytes, tune },
+    ...{ ...served, precision, memoryBudgetBytes, tune, signal },
     onProgress: (event) => {
       // A log line and a progress line at once would share a line of the terminal.
       if (event.stage !== "tune" || event.done > 0) return onLoading?.(event);

@@ -3,12 +3,13 @@
 
 import { spawn } from "node:child_process";
 import { randomUUID } from "node:crypto";
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { afterAll, beforeAll, expect, it, vi } from "vitest";
 import { buildProgram, repository } from "../cli/program.js";
+import { processesWith } from "../server/served-program.js";
 
 let folder: string;
 beforeAll(async () => {
@@ -16,18 +17,6 @@ beforeAll(async () => {
   folder = mkdtempSync(join(tmpdir(), "daybreak-orphans-"));
 });
 afterAll(() => rmSync(folder, { recursive: true }));
-
-/** Processes that have this in their environment. */
-function marked(mark: string): number[] {
-  return readdirSync("/proc").flatMap((name) => {
-    if (!/^\d+$/.test(name)) return [];
-    try {
-      return readFileSync(`/proc/${name}/environ`, "latin1").includes(mark) ? [Number(name)] : [];
-    } catch {
-      return []; // it has ended meanwhile, or is another user's
-    }
-  });
-}
 
 /** A program that opens an engine. It says when it begins to: what Node takes to start is of no interest. */
 function parentProgram(): string {
@@ -65,9 +54,9 @@ it.runIf(process.platform === "linux").each([
   let seen = 0;
   for (const delay_ms of delays) {
     await killedAfter(delay_ms, env);
-    seen += marked(mark).length;
+    seen += processesWith(mark).length;
   }
-  await vi.waitFor(() => expect(marked(mark)).toEqual([]), { timeout: 10_000, interval: 50 });
+  await vi.waitFor(() => expect(processesWith(mark)).toEqual([]), { timeout: 10_000, interval: 50 });
   // Without the kernel an engine lives on until it looks around: it is what would have been left.
   if (path === "/nonexistent") expect(seen).toBeGreaterThan(0);
 });

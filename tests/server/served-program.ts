@@ -51,6 +51,11 @@ export async function serveProgram(args: readonly string[], options: ServeOption
     detached: options.isDetached ?? false,
     stdio: ["ignore", "pipe", options.stderr ?? "pipe", ...(options.hasShiftedClock ? (["ipc"] as const) : [])],
   });
+  return untilServing(child);
+}
+
+/** What a process that was just started serves, when it says so; whatever stands between it and the program. */
+export async function untilServing(child: ChildProcess): Promise<ServedProgram> {
   let [stdout, stderr] = ["", ""];
   child.stdout?.on("data", (text) => {
     stdout += text;
@@ -65,11 +70,11 @@ export async function serveProgram(args: readonly string[], options: ServeOption
   void ended.then(() => {
     isOver = true;
   });
-  await until(() => isOver || stdout.includes("\nstudio ")).catch((error) => {
+  await until(() => isOver || stdout.includes("\nstudio "), 90_000).catch((error) => {
     child.kill("SIGKILL");
     throw error;
   });
-  const url = /^serving .* on (http:\S+)/.exec(stdout)?.[1];
+  const url = /^serving .* on (http:\S+)/m.exec(stdout)?.[1];
   if (url === undefined) {
     child.kill("SIGKILL");
     throw new Error(`the server did not start: ${stdout}${stderr}`);
@@ -87,11 +92,11 @@ export async function serveProgram(args: readonly string[], options: ServeOption
   return { url, child, stdout: () => stdout, stderr: () => stderr, logged, ended, shiftClock };
 }
 
-/** Waits until something is so; fails after 30 seconds. */
-export async function until(isSo: () => boolean | Promise<boolean>): Promise<void> {
-  const limit = performance.now() + 30_000;
+/** Waits until something is so; fails after 30 seconds, or as long as is said. */
+export async function until(isSo: () => boolean | Promise<boolean>, limit_ms = 30_000): Promise<void> {
+  const limit = performance.now() + limit_ms;
   while (!(await isSo())) {
-    if (performance.now() > limit) throw new Error(`waited 30 s in vain for ${isSo}`);
+    if (performance.now() > limit) throw new Error(`waited ${limit_ms / 1000} s in vain for ${isSo}`);
     await sleep(10);
   }
 }
@@ -115,6 +120,19 @@ export async function untilJobs(
       (await metric(url, 'daybreak_jobs{state="queued"}', init)) === queued &&
       (await metric(url, 'daybreak_jobs{state="running"}', init)) === running,
   );
+}
+
+/** Processes that have this text, such as `NAME=value`, in their environment; none where the system does not tell. */
+export function processesWith(text: string): number[] {
+  if (!existsSync("/proc/self/environ")) return [];
+  return readdirSync("/proc").flatMap((name) => {
+    if (!/^\d+$/.test(name)) return [];
+    try {
+      return readFileSync(`/proc/${name}/environ`, "latin1").includes(text) ? [Number(name)] : [];
+    } catch {
+      return []; // it has ended meanwhile, or is another user's
+    }
+  });
 }
 
 /** Processes that a process started; none where the system does not tell. */
