@@ -15,7 +15,7 @@ import { EngineProcess } from "../node/engine-process.js";
 import { modelName } from "../node/model-name.js";
 import { embeddedModel } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
-import { checkFileLimit } from "../node/system-limits.js";
+import { checkDrawingLimits, checkFileLimit } from "../node/system-limits.js";
 import type { TuneMode } from "../node/tune.js";
 import { type App, createApp } from "./app.js";
 import type { ServerContext, ServerOptions } from "./context.js";
@@ -131,6 +131,7 @@ async function start(
 ): Promise<RunningServer> {
   const { signal } = options;
   checkFileLimit();
+  checkDrawingLimits(); // the threads that make files take addresses, too
   const keys = options.apiKeyFile === undefined ? undefined : new ApiKeys(await readApiKeys(options.apiKeyFile));
   await checkAddress(options.host, options.port); // before a model is loaded for nothing
   const checkpoint = options.model ?? embeddedModel();

@@ -12,7 +12,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 
 chmodSync(folder, 0o777);
 const otherUser = [linux, root, openCheckout, tool("prlimit")];
-const picture = () => [...smallPicture, "--output", join(folder, "picture.png")];
+const picture = (name = "picture.png") => [...smallPicture, "--output", join(folder, name)];
 const serving = () => ["serve", "--port", "0", "--data-dir", join(folder, "data")];
 const tooLow = (limit: number, name: string, least: number, raise: string) =>
   `error: system.limit_too_low: got a limit of ${limit} bytes for the ${name}, expected at least ${least}: raise it with ` +
@@ -47,7 +47,7 @@ row("64 open files and limits that are just enough: a picture is drawn", [linux]
 });
 
 row("a user whom the system lets make 20 threads: refused by the limit's name", otherUser, async () => {
-  const run = await daybreakIn({ prefix: ["prlimit", "--nproc=20", ...asStranger] }, picture());
+  const run = await daybreakIn({ prefix: ["prlimit", "--nproc=20", ...asStranger] }, picture("other.png"));
   expect([run.status, run.stdout, run.errors.length], run.stderr).toEqual([1, "", 1]);
   expect(run.errors[0]).toMatch(
     /^error: system\.limit_too_low: got room for -?\d+ more threads within the user's limit of processes, expected at least \d+: raise it with `ulimit -u`, or LimitNPROC, before the start$/,
