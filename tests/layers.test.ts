@@ -15,6 +15,7 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["abort", /^src\/abort\.ts$/, 0],
   ["make-folder", /^src\/make-folder\.ts$/, 0],
   ["missing-package", /^src\/missing-package\.ts$/, 0],
+  ["file-sync", /^src\/file-sync\.ts$/, 0],
   ["sampling", /^src\/engine\/sampling\//, 1],
   ["request", /^src\/engine\/(images|references|request|sha256)\.ts$/, 2],
   ["gpu", /^src\/engine\/gpu\//, 2],

@@ -6,6 +6,7 @@ import { existsSync } from "node:fs";
 import { access, constants, open, realpath, rename, rm, stat } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { DaybreakError } from "../errors.js";
+import { syncFile } from "../file-sync.js";
 
 /**
  * Checks that `path` ends in `extension` and can be written; nothing stays behind.
@@ -53,7 +54,7 @@ export async function writeFiles(files: readonly { path: string; bytes: Uint8Arr
       const handle = await open(temporary, "wx");
       try {
         await handle.writeFile(bytes);
-        await handle.sync();
+        await syncFile(handle);
       } finally {
         await handle.close();
       }
@@ -78,7 +79,7 @@ function temporaryName(path: string): string {
 async function syncFolder(folder: string): Promise<void> {
   try {
     const handle = await open(folder, "r");
-    await handle.sync().finally(() => handle.close());
+    await syncFile(handle).finally(() => handle.close());
   } catch {
     // Windows opens no folders, and some file systems sync none; the files themselves are whole
   }

@@ -8,6 +8,7 @@ import { type FileHandle, lstat, open, readdir, readFile, rename, rm } from "nod
 import { join } from "node:path";
 import { z } from "zod";
 import { DaybreakError } from "../errors.js";
+import { syncFile } from "../file-sync.js";
 
 /** Images, videos, and stored API responses (JSON). */
 export type AssetKind = "img" | "vid" | "resp";
@@ -168,7 +169,7 @@ export async function writeDurably(path: string, content: Uint8Array | string): 
 async function finishDurably(file: FileHandle, work: () => Promise<void>): Promise<void> {
   try {
     await work();
-    await file.sync();
+    await syncFile(file);
   } finally {
     await file.close();
   }
@@ -189,7 +190,7 @@ export async function writeAsset(folder: string, content: Content, stored: Store
     sideCar: join(folder, temporaryName("json")),
   };
   const results = await Promise.allSettled([
-    isBytes ? writeDurably(temporary.content, content.bytes) : syncFile(content.path),
+    isBytes ? writeDurably(temporary.content, content.bytes) : syncClosedFile(content.path),
     writeDurably(temporary.sideCar, text),
   ]);
   try {
@@ -203,7 +204,7 @@ export async function writeAsset(folder: string, content: Content, stored: Store
   }
 }
 
-async function syncFile(path: string): Promise<void> {
+async function syncClosedFile(path: string): Promise<void> {
   await finishDurably(await open(path, "r+"), async () => {});
 }
 
@@ -225,7 +226,7 @@ export function hasSideCar(folder: string, id: string): Promise<boolean> {
 export async function syncFolder(folder: string): Promise<void> {
   if (process.platform === "win32") return; // folders cannot be opened there; renames are journalled
   const handle = await open(folder, constants.O_RDONLY);
-  await handle.sync().finally(() => handle.close());
+  await syncFile(handle).finally(() => handle.close());
 }
 
 /**

@@ -9,6 +9,7 @@ import type { TunedWorkload, TunedWorkloads } from "../engine/tuning/choices.js"
 import type { Candidate } from "../engine/tuning/trials.js";
 import { DaybreakError } from "../errors.js";
 import { makeFolder } from "../make-folder.js";
+import { syncFile } from "../file-sync.js";
 import { cacheFolder } from "./cache-folder.js";
 
 export type CachedTuning = {
@@ -77,7 +78,7 @@ export async function addTuning(
     const file = await open(aside, "wx", 0o600);
     try {
       await file.writeFile(`${JSON.stringify(table, undefined, 1)}\n`);
-      await file.sync(); // or a crash of the machine could leave the new name on an empty file
+      await syncFile(file); // or a crash of the machine could leave the new name on an empty file
     } finally {
       await file.close();
     }
