@@ -92,6 +92,9 @@ export const errorCodes = [
   "engine.crashed", // the process that the engine ran in ended or went silent, and is replaced
   "engine.internal", // a defect of this program: an assertion failed, or something threw what nobody foresaw
   "file.unreadable",
+  // what runs this program, and how it was packed
+  "runtime.denied", // by Node's permissions, or Deno's
+  "runtime.files_missing", // a bundle that left this package's files behind
 ] as const;
 
 export type ErrorCode = (typeof errorCodes)[number];

@@ -2,10 +2,10 @@
 // The device is proved by the engine's own opening, not by what drivers claim; Dawn does not tell which of its
 // backends an adapter came from, so it is named by platform unless one was chosen.
 
-import { existsSync } from "node:fs";
-import { createRequire } from "node:module";
+import { existsSync, readFileSync } from "node:fs";
 import { arch, platform, release } from "node:os";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { openTriedDevice } from "../engine/device/trial.js";
 import { type Device, shownLimits } from "../engine/gpu/device.js";
 import { usesMatrices } from "../engine/gpu/facts.js";
@@ -17,6 +17,7 @@ import { backendNames, usualBackend } from "../node/backends.js";
 import { chosenBackend, createGpu, providedDriverFolder } from "../node/dawn.js";
 import { adviceWithoutDevice, deviceChoices, driverAdvice, explainsItself } from "../node/device-advice.js";
 import { packageManifest, setUpCommand } from "../node/package.js";
+import { runtimeName } from "../node/runtime.js";
 import { chosenDrivers } from "../node/software-driver.js";
 import { deviceKey, tuneMode } from "../node/tune.js";
 import { readTuning, tuningFile } from "../node/tuning-cache.js";
@@ -71,6 +72,8 @@ type TuningReport = {
 type Report = {
   daybreak: string;
   node: string;
+  /** What runs this: Node, or another that stands for it. */
+  runtime: string;
   system: string;
   /** What decides on the driver: the machine, set-up's own driver, or variables that the user set. */
   driver: { from: "system" | "set-up" | "environment"; folder?: string; variables?: Record<string, string> };
@@ -133,6 +136,7 @@ async function examine(): Promise<Report> {
   return {
     daybreak: packageManifest().version,
     node: process.versions.node,
+    runtime: runtimeName(),
     system: `${platform()} ${release()} ${arch()}`,
     driver,
     device,
@@ -218,16 +222,32 @@ function deviceAdvice({ isSoftware, features, matrixFault }: DeviceReport): stri
 /** The packages that this program uses, optional ones too. */
 function installedPackages(): Record<string, string | null> {
   const { dependencies, optionalDependencies } = packageManifest();
-  const { resolve } = createRequire(import.meta.url);
   const names = Object.keys({ ...dependencies, ...optionalDependencies });
-  return Object.fromEntries(names.map((name) => [name, installedVersion(name, resolve.paths(name) ?? [])]));
+  return Object.fromEntries(names.map((name) => [name, installedVersion(name)]));
 }
 
-/** Read from the package's own file: asking Node would fail for packages that do not export their package.json. */
-function installedVersion(name: string, folders: string[]): string | null {
-  const require = createRequire(import.meta.url);
-  const found = folders.map((folder) => join(folder, name, "package.json")).find((path) => existsSync(path));
-  return found === undefined ? null : (require(found) as { version: string }).version;
+/**
+ * Read from the package's own file, above the one that an import would load: most packages do not export their package.json,
+ * and not every package manager keeps packages in folders that one could look into.
+ */
+function installedVersion(name: string): string | null {
+  // Bun has a ws of its own, which is in no file: then the package's own file is asked for
+  let folder = importedFrom(name) ?? importedFrom(`${name}/package.json`);
+  if (folder === undefined) return null;
+  for (; folder !== dirname(folder); folder = dirname(folder)) {
+    const path = join(folder, "package.json");
+    const manifest = existsSync(path) ? JSON.parse(readFileSync(path, "utf8")) : undefined;
+    if (manifest?.name === name) return manifest.version;
+  }
+  return null;
+}
+
+function importedFrom(specifier: string): string | undefined {
+  try {
+    return dirname(fileURLToPath(import.meta.resolve(specifier)));
+  } catch {
+    return undefined; // not installed, or in no file
+  }
 }
 
 function describe(report: Report): string {
@@ -240,7 +260,7 @@ function describe(report: Report): string {
     "set-up": `the software driver of "${setUpCommand()}", ${driver.folder}`,
   }[driver.from];
   const rows = [
-    ["daybreak", `${report.daybreak}, Node ${report.node}, ${report.system}`],
+    ["daybreak", `${report.daybreak}, ${report.runtime}, ${report.system}`],
     ["adapter", device ? adapterText(device) : isAbsence(failure) ? "none" : `none: ${failure?.message}`],
     ["driver", driverText],
     ...(device ? deviceRows(device) : []),

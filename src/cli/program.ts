@@ -5,6 +5,7 @@
 import "./interruption.js"; // before all others, so that its handlers stand as early as they can
 import { DaybreakError } from "../errors.js";
 import { packageManifest } from "../node/package.js";
+import { deniedByRuntime, missingPackage } from "../node/runtime.js";
 import { checkFileLimit } from "../node/system-limits.js";
 import { visibleText } from "../text.js";
 import { type Command, parseOptions, UsageError } from "./command.js";
@@ -98,8 +99,8 @@ async function report(error: unknown, command: string): Promise<number> {
     await remark(`error: ${visibleText(error.message)}\nhint: see "daybreak${command} --help"\n`);
     return 2;
   }
-  const [code, message] =
-    error instanceof DaybreakError ? [error.code, error.message] : ["engine.internal", describeDefect(error)];
+  const known = error instanceof DaybreakError ? error : (deniedByRuntime(error) ?? missingPackage(error));
+  const [code, message] = known ? [known.code, known.message] : ["engine.internal", describeDefect(error)];
   // Names of files and tensors may hold what a terminal obeys.
   await remark(`error: ${code}: ${visibleText(message.replace(/\s*[\r\n]+\s*/g, " "))}\n`);
   return 1;

@@ -8,6 +8,7 @@ import { DaybreakError } from "../errors.js";
 import { firstLine, isNotInstalled } from "../missing-package.js";
 import { type Backend, checkedBackend, preferMatrixUnits } from "./backends.js";
 import { packageManifest } from "./package.js";
+import { deniedByRuntime } from "./runtime.js";
 import { forgetEmptyChoices, type SoftwareDriver, softwareDriver } from "./software-driver.js";
 import { checkDrawingLimits } from "./system-limits.js";
 
@@ -96,6 +97,8 @@ async function importDawn(): Promise<typeof import("webgpu")> {
   try {
     return await import("webgpu");
   } catch (cause) {
+    const denied = deniedByRuntime(cause);
+    if (denied) throw denied;
     throw new DaybreakError("device.dawn_missing", `the package webgpu (Dawn) ${loadFailure(cause)}`, { cause });
   }
 }

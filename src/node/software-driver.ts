@@ -18,7 +18,9 @@ import { dirname, join } from "node:path";
 import { isMainThread } from "node:worker_threads";
 import { DaybreakError } from "../errors.js";
 import { cacheFolder, home } from "./cache-folder.js";
+import { openLibrary, setVariable } from "./native-library.js";
 import { packageRoot, setUpCommand } from "./package.js";
+import { deniedByRuntime } from "./runtime.js";
 
 /** `driver.json` beside the unpacked libraries. */
 export type DriverManifest = {
@@ -52,8 +54,6 @@ export type SoftwareDriver = {
   activate(): void;
 };
 
-const RTLD_LAZY = 1;
-const RTLD_NODELETE = 0x1000;
 /** The loader's variables that choose drivers. Whoever sets one wants what it says. */
 const choosingVariables = [
   "VK_DRIVER_FILES",
@@ -111,13 +111,6 @@ export function chosenDrivers(): [name: string, value: string][] {
   });
 }
 
-/** Makes the driver in `folder` usable in this process; see {@link SoftwareDriver.activate}. */
-function activateDriver(folder: string, manifest: DriverManifest): void {
-  process.env.VK_ICD_FILENAMES = join(withoutColon(folder), manifest.icd);
-  if (!process.env.XDG_RUNTIME_DIR) process.env.XDG_RUNTIME_DIR = folder;
-  for (const library of manifest.libraries) openLibrary(join(folder, library));
-}
-
 /** Folders with a colon → the names by which this process has them open. */
 const openFolders = new Map<string, string>();
 
@@ -138,19 +131,35 @@ function withoutColon(folder: string): string {
   return name;
 }
 
-/** `process.dlopen` opens any library and then complains that it is no Node addon; NODELETE keeps it open. */
-function openLibrary(path: string): void {
+/** Makes the driver in `folder` usable in this process; see {@link SoftwareDriver.activate}. */
+export function activateDriver(folder: string, manifest: DriverManifest): void {
+  const named = withoutColon(folder);
   try {
-    process.dlopen({ exports: {} }, path, RTLD_LAZY | RTLD_NODELETE);
-  } catch (error) {
-    const message = error instanceof Error ? error.message : String(error);
-    if (message.includes("did not self-register")) return;
-    throw new DaybreakError(
-      "device.no_adapter",
-      `the software driver is damaged (${message}); delete ${dirname(path)} and run "${setUpCommand()}"`,
-      { cause: error },
-    );
+    setVariable("VK_ICD_FILENAMES", join(named, manifest.icd));
+    if (!process.env.XDG_RUNTIME_DIR) setVariable("XDG_RUNTIME_DIR", folder);
+    for (const library of manifest.libraries) openLibrary(join(folder, library));
+  } catch (cause) {
+    const message = `the software driver in ${folder} cannot be opened: ${unopenable(folder, cause)}`;
+    throw deniedByRuntime(cause) ?? new DaybreakError("device.no_adapter", message, { cause });
   }
+}
+
+/** What the linker says of a library, and what to do about it: not everything that fails is damage. */
+function unopenable(folder: string, error: unknown): string {
+  const words = error instanceof Error ? error.message : String(error);
+  const remedies: [RegExp, string][] = [
+    [/cannot allocate memory/i, "let the process take more memory (ulimit -v)"],
+    [
+      /permi(tted|ssion)/i,
+      "programs in that folder may not be run (noexec?), so set XDG_CACHE_HOME to one where they may",
+    ],
+    // by its name alone: a library of the system's
+    [/^[^/\s]+: cannot open shared object file/, "install the package of this system that has this library"],
+    [/GLIBC/, "it is another system's"],
+  ];
+  const remedy = remedies.find(([pattern]) => pattern.test(words))?.[1] ?? "it is damaged";
+  const again = /^it is/.test(remedy) ? `; delete ${folder} and run "${setUpCommand()}"` : "";
+  return `${words}: ${remedy}${again}`;
 }
 
 /** The manifest of a complete driver in `folder`, or null. */
