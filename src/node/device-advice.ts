@@ -28,7 +28,7 @@ export function blameChoices(error: unknown, choices: readonly DeviceChoice[]): 
 
 /** Whether an error with this code says all that can be done: drivers have no part in it. */
 export function explainsItself(code: string): boolean {
-  return code === "device.dawn_missing" || code === "request.option_invalid";
+  return ["device.dawn_missing", "request.option_invalid", "runtime.denied"].includes(code);
 }
 
 /**

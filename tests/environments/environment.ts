@@ -3,8 +3,8 @@
 // by name, with the reason. Knows the ways into an environment; the outcomes are the rows'.
 
 import { spawn, spawnSync } from "node:child_process";
-import { statSync } from "node:fs";
-import { dirname } from "node:path";
+import { existsSync, statSync } from "node:fs";
+import { delimiter, dirname, join } from "node:path";
 import { type TestOptions, test } from "vitest";
 import { buildProgram, program, type Run, repository } from "../cli/program.js";
 
@@ -30,8 +30,27 @@ export const root: Need = () => (process.getuid?.() === 0 ? undefined : "needs r
 /** A program on PATH, tried with arguments that make it end with status 0. */
 export function tool(name: string, ...args: string[]): Need {
   return () => {
-    const { status } = spawnSync(name, args.length > 0 ? args : ["--version"], { stdio: "ignore" });
+    const { status } = spawnSync(name, args.length > 0 ? args : ["--version"], {
+      stdio: "ignore",
+      env: { ...process.env, PATH: toolPath },
+    });
     return status === 0 ? undefined : `needs ${name}`;
+  };
+}
+
+/** Where programs are that few machines have: the folder of the variable DAYBREAK_TOOLS, then those of PATH. */
+export const toolPath = [process.env.DAYBREAK_TOOLS, process.env.PATH].filter(Boolean).join(delimiter);
+
+/**
+ * For rows that install from a registry: only where somebody named the package managers, in the folder of DAYBREAK_TOOLS. No
+ * test fetches anything unasked.
+ */
+export function installer(name: string): Need {
+  return () => {
+    const folder = process.env.DAYBREAK_TOOLS;
+    return folder && existsSync(join(folder, name))
+      ? undefined
+      : `needs ${name} in the folder that DAYBREAK_TOOLS names`;
   };
 }
 

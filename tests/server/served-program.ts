@@ -35,9 +35,10 @@ export type ServeOptions = {
   stderr?: number;
   /** The program's file; default: this checkout's. */
   program?: string;
-  /** What runs instead of Node and the program, in which folder, with which variables besides this process's. */
+  /** What runs instead of Node with that file, and in which folder. */
   command?: readonly string[];
   cwd?: string;
+  /** Variables besides this process's. */
   env?: Record<string, string | undefined>;
 };
 

@@ -1,0 +1,200 @@
+// The package as it is installed: in the layouts of package managers, under other names for the same folders, with parts of
+// it missing or denied, and inside a bundle. What draws has to draw the checkout's picture, to the byte.
+
+import { createHash } from "node:crypto";
+import { cpSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { rolldown } from "rolldown";
+import { afterAll, beforeAll, expect } from "vitest";
+import { decodePng } from "../../src/media/png.js";
+import { program, repository } from "../cli/program.js";
+import { linux, type Need, row, runIn, smallPicture, tool } from "./environment.js";
+import {
+  allPackages,
+  drawn,
+  installedProgram,
+  installInto,
+  linkPackages,
+  makeProject,
+  neededPackages,
+  optionalPackages,
+  type Packed,
+  packPackage,
+} from "./project.js";
+
+const needs: Need[] = [linux, tool("npm"), tool("tar")];
+const node = process.execPath;
+const yarnHandles = join(repository, "tests", "environments", "yarn-handles.cjs");
+
+let packed: Packed;
+let expected: Buffer;
+let pixels: string;
+/** Laid out as npm does, in a folder whose name has blanks; without optional packages. */
+let project: string;
+
+beforeAll(async () => {
+  packed = await packPackage();
+  project = makeProject(packed, "a project 'of mine'");
+  installInto(join(project, "node_modules"), packed, neededPackages);
+  expected = await drawn({ cwd: packed.folder }, [node, program]);
+  const { data } = decodePng(expected);
+  pixels = createHash("sha256").update(data).digest("hex");
+});
+afterAll(() => packed?.remove());
+
+row("a project of npm's, with blanks and quotes in its path, without optional packages", needs, async () => {
+  const command = [join(project, "node_modules", ".bin", "daybreak")];
+  expect(await drawn({ cwd: project }, command)).toEqual(expected);
+});
+
+row("npx, in that project", needs, async () => {
+  const run = await runIn({ cwd: project }, ["npx", "--offline", "--no", "daybreak", "--version"]);
+  expect([run.status, run.stdout], run.stderr).toEqual([0, expect.stringMatching(/^daybreak \d/)]);
+});
+
+row("the library in a workspace of npm's, whose packages lie in the folder above", needs, async () => {
+  const workspace = join(project, "packages", "drawing");
+  mkdirSync(workspace, { recursive: true });
+  writeFileSync(join(workspace, "package.json"), JSON.stringify({ name: "drawing", type: "module" }));
+  cpSync(join(project, "draw.mjs"), join(workspace, "draw.mjs"));
+  const run = await runIn({ cwd: workspace }, [node, "draw.mjs"]);
+  expect([run.status, run.stdout.trim()], run.stderr).toEqual([0, pixels]);
+});
+
+row("installed for everybody, below a prefix, called through a link from elsewhere", needs, async () => {
+  const prefix = join(packed.folder, "prefix");
+  const modules = join(prefix, "lib", "node_modules");
+  cpSync(packed.contents, join(modules, "daybreak"), { recursive: true });
+  linkPackages(join(modules, "daybreak", "node_modules"), [...neededPackages, ...optionalPackages]);
+  mkdirSync(join(prefix, "bin"));
+  symlinkSync("../lib/node_modules/daybreak/dist/src/cli/main.js", join(prefix, "bin", "daybreak"));
+  const env = { PATH: `${join(prefix, "bin")}:${process.env.PATH}` };
+  expect(await drawn({ cwd: packed.folder, env }, ["daybreak"])).toEqual(expected);
+});
+
+/** Each package in a folder of its own, beside links to what it depends on, and a link to that in the project. */
+function linkedProject(): string {
+  const linked = makeProject(packed, "linked");
+  const store = join(linked, "node_modules", ".pnpm", "daybreak@0.1.0", "node_modules");
+  installInto(store, packed, [...neededPackages, ...optionalPackages]);
+  symlinkSync(join(".pnpm", "daybreak@0.1.0", "node_modules", "daybreak"), join(linked, "node_modules", "daybreak"));
+  return linked;
+}
+
+row("a project of pnpm's: draws, and doctor finds every package", needs, async () => {
+  const linked = linkedProject();
+  expect(await drawn({ cwd: linked }, [node, installedProgram])).toEqual(expected);
+  const { stdout } = await runIn({ cwd: linked }, [node, installedProgram, "doctor", "--json"]);
+  const { packages } = JSON.parse(stdout);
+  expect(Object.keys(packages).toSorted()).toEqual([...neededPackages, ...optionalPackages].toSorted());
+  expect(Object.values(packages)).not.toContain(null);
+});
+
+row("a project of pnpm's with --preserve-symlinks, which hides its packages: says which", needs, async () => {
+  const env = { NODE_OPTIONS: "--preserve-symlinks --preserve-symlinks-main" };
+  const run = await runIn({ cwd: join(packed.folder, "linked"), env }, [node, installedProgram, ...smallPicture]);
+  expect(run.status).toBe(1);
+  expect(run.errors).toEqual([
+    expect.stringMatching(
+      /^error: runtime\.files_missing: got an installation without the package "[\w@/.-]+", expected .*: install anew, and leave out --preserve-symlinks/,
+    ),
+  ]);
+});
+
+row("a flat project with --preserve-symlinks", needs, async () => {
+  const flat = makeProject(packed, "flat");
+  installInto(join(flat, "node_modules"), packed, allPackages());
+  const env = { NODE_OPTIONS: "--preserve-symlinks --preserve-symlinks-main" };
+  expect(await drawn({ cwd: flat, env }, [node, installedProgram])).toEqual(expected);
+});
+
+row("an installation that lost a package: says which", needs, async () => {
+  const pruned = makeProject(packed, "pruned");
+  installInto(
+    join(pruned, "node_modules"),
+    packed,
+    neededPackages.filter((name) => name !== "wgsl_reflect"),
+  );
+  const run = await runIn({ cwd: pruned }, [node, installedProgram, ...smallPicture]);
+  expect([run.status, run.errors]).toEqual([
+    1,
+    [expect.stringMatching(/^error: runtime\.files_missing: .*"wgsl_reflect/)],
+  ]);
+});
+
+const [major = 0] = process.versions.node.split(".").map(Number);
+const permission = major >= 24 ? "--permission" : "--experimental-permission";
+
+row("Node's permissions, reading and writing alone: says what to add", needs, async () => {
+  const options = [permission, "--allow-fs-read=*", "--allow-fs-write=*"];
+  const run = await runIn({ cwd: project }, [node, ...options, installedProgram, ...smallPicture]);
+  expect([run.status, run.errors], run.stderr).toEqual([
+    1,
+    [
+      "error: runtime.denied: got a refusal of Node's permissions (addons), expected to be allowed it: " +
+        "add --allow-addons, or leave out --permission",
+    ],
+  ]);
+});
+
+row("Node's permissions with addons: draws; serve says that it needs processes", needs, async () => {
+  const options = [permission, "--allow-fs-read=*", "--allow-fs-write=*", "--allow-addons"];
+  expect(await drawn({ cwd: project }, [node, ...options, installedProgram])).toEqual(expected);
+  const serve = ["serve", "--port", "0", "--data-dir", "media"];
+  const run = await runIn({ cwd: project }, [node, ...options, installedProgram, ...serve]);
+  expect([run.status, run.errors], run.stderr).toEqual([
+    1,
+    [
+      expect.stringMatching(
+        /^error: runtime\.denied: .*(--allow-child-process|--allow-worker), or leave out --permission$/,
+      ),
+    ],
+  ]);
+});
+
+row("Yarn's file handles, which cannot sync: pictures are written", needs, async () => {
+  const env = { NODE_OPTIONS: `--require "${yarnHandles}"` };
+  expect(await drawn({ cwd: packed.folder, env }, [node, program])).toEqual(expected);
+});
+
+/** A program that has this package's code inside. */
+async function bundle(folder: string): Promise<string> {
+  const build = await rolldown({
+    input: join(folder, "draw.mjs"),
+    platform: "node",
+    external: ["webgpu", "sharp"],
+    logLevel: "silent",
+  });
+  const file = join(folder, "dist", "app.mjs");
+  await build.write({ file, format: "esm", codeSplitting: false });
+  await build.close();
+  return file;
+}
+
+row("a bundle beside the package: finds the package's files", needs, async () => {
+  const run = await runIn({ cwd: project }, [node, await bundle(project)]);
+  expect([run.status, run.stdout.trim()], run.stderr).toEqual([0, pixels]);
+});
+
+row("a bundle without the package: says what is missing", needs, async () => {
+  const bare = makeProject(packed, "bare");
+  cpSync(await bundle(project), join(bare, "app.mjs"));
+  const run = await runIn({ cwd: bare }, [node, "app.mjs"]);
+  expect(run.status).toBe(1);
+  expect(run.stderr).toMatch(
+    /runtime\.files_missing.*|got a bundle without the package "daybreak" beside it, expected the package's own files: keep "daybreak" external/,
+  );
+});
+
+row("the tarball holds what runs, and no tests", needs, async () => {
+  const { stdout } = await runIn({}, ["tar", "-tzf", packed.tarball]);
+  const top = new Set(
+    stdout
+      .trim()
+      .split("\n")
+      .map((path) => path.split("/")[1]),
+  );
+  expect([...top].toSorted()).toEqual(
+    ["CHANGELOG.md", "LICENSE", "README.md", "dist", "kernels", "models", "package.json", "studio"].toSorted(),
+  );
+});
