@@ -284,12 +284,13 @@ export class EngineConnection {
 
 /**
  * How a program is started so that Linux ends it with this process, whatever happens to either: util-linux' setpriv asks for
- * that and becomes the program. Elsewhere, and where setpriv is missing, the program notices by itself that its parent is
- * gone, unless its event loop is stuck.
+ * that and becomes the program. Elsewhere, where setpriv is missing, and under Deno, whose fork starts nothing but Deno, the
+ * program notices by itself that its parent is gone, unless its event loop is stuck.
  */
 function endingWithParent(execPath: string): { execPath: string; execArgv: string[] } {
   const wrap = ["--pdeathsig", "KILL", "--"];
-  canAskKernel ??= platform() === "linux" && spawnSync("setpriv", [...wrap, "true"], { stdio: "ignore" }).status === 0;
+  const canWrap = platform() === "linux" && !process.versions.deno;
+  canAskKernel ??= canWrap && spawnSync("setpriv", [...wrap, "true"], { stdio: "ignore" }).status === 0;
   return canAskKernel ? { execPath: "setpriv", execArgv: [...wrap, execPath] } : { execPath, execArgv: [] };
 }
 

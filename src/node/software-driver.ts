@@ -150,7 +150,7 @@ function unopenable(folder: string, error: unknown): string {
   const remedies: [RegExp, string][] = [
     [/cannot allocate memory/i, "let the process take more memory (ulimit -v)"],
     [
-      /permi(tted|ssion)/i,
+      /failed to map segment|permi(tted|ssion)/i,
       "programs in that folder may not be run (noexec?), so set XDG_CACHE_HOME to one where they may",
     ],
     // by its name alone: a library of the system's
