@@ -37,7 +37,7 @@ beforeAll(async () => {
   project = makeProject(packed, "a project 'of mine'");
   installInto(join(project, "node_modules"), packed, neededPackages);
   expected = await drawn({ cwd: packed.folder }, [node, program]);
-  const { data } = decodePng(expected);
+  const { data } = await decodePng(expected);
   pixels = createHash("sha256").update(data).digest("hex");
 });
 afterAll(() => packed?.remove());

@@ -62,12 +62,12 @@ const managers: readonly Manager[] = [
     name: "Bun",
     tool: "bun",
     install: (tarball) => ["bun", "add", "--ignore-scripts", tarball],
-    run: ["bun", "run", "--bun", "daybreak"],
+    run: ["bun", installedProgram],
   },
   {
-    name: "Deno",
+    name: "npm, for Deno, which installs no tarballs",
     tool: "deno",
-    install: (tarball) => ["deno", "install", "--node-modules-dir=auto", `file:${tarball}`],
+    install: (tarball) => ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", tarball],
     run: ["deno", "run", "-A", installedProgram],
   },
 ];

@@ -49,7 +49,9 @@ for (const { name, needs, command } of others) {
   });
 
   row(`${name}: the library draws Node's picture`, [...packing, ...needs], async () => {
-    const pixels = createHash("sha256").update(decodePng(expected).data).digest("hex");
+    const pixels = createHash("sha256")
+      .update((await decodePng(expected)).data)
+      .digest("hex");
     const run = await runIn({ cwd: project, env }, [...command, "draw.mjs"]);
     expect([run.status, run.stdout.trim()], run.stderr).toEqual([0, pixels]);
   });
