@@ -182,7 +182,7 @@ row("a bundle without the package: says what is missing", needs, async () => {
   const run = await runIn({ cwd: bare }, [node, "app.mjs"]);
   expect(run.status).toBe(1);
   expect(run.stderr).toMatch(
-    /runtime\.files_missing.*|got a bundle without the package "daybreak" beside it, expected the package's own files: keep "daybreak" external/,
+    /DaybreakError: got a bundle without the package "daybreak" beside it, expected the package's own files: keep "daybreak" external/,
   );
 });
 

@@ -3,7 +3,7 @@
 
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { afterAll, beforeAll, expect } from "vitest";
+import { afterAll, expect } from "vitest";
 import { program } from "../cli/program.js";
 import { smallRequest } from "../server/running.js";
 import { serveProgram } from "../server/served-program.js";
@@ -72,14 +72,14 @@ const managers: readonly Manager[] = [
   },
 ];
 
-let packed: Packed;
-let expected: Buffer;
+/** Made by the first row that is not skipped. */
+let made: Promise<{ packed: Packed; expected: Buffer }> | undefined;
 
-beforeAll(async () => {
-  packed = await packPackage();
-  expected = await drawn({ cwd: packed.folder }, [process.execPath, program]);
-});
-afterAll(() => packed?.remove());
+async function make(): Promise<{ packed: Packed; expected: Buffer }> {
+  const packed = await packPackage();
+  return { packed, expected: await drawn({ cwd: packed.folder }, [process.execPath, program]) };
+}
+afterAll(async () => (await made)?.packed.remove());
 
 const needs: Need[] = [linux, tool("npm"), tool("tar")];
 const patience = { timeout: 300_000 };
@@ -89,6 +89,8 @@ for (const { name, tool: manager, settings = {}, install, run } of managers) {
     `${name}: installs, draws, serves`,
     [...needs, installer(manager)],
     async () => {
+      made ??= make();
+      const { packed, expected } = await made;
       const project = makeProject(packed, `by ${name}`);
       for (const [file, text] of Object.entries(settings)) writeFileSync(join(project, file), text);
       const env = { PATH: toolPath, DENO_NO_UPDATE_CHECK: "1", CI: "1", YARN_ENABLE_IMMUTABLE_INSTALLS: "false" };

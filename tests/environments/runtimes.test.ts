@@ -2,12 +2,13 @@
 // rows of a runtime that is neither on PATH nor in the folder that DAYBREAK_TOOLS names are skipped.
 
 import { createHash } from "node:crypto";
-import { mkdirSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
-import { join } from "node:path";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { basename, join } from "node:path";
 import { afterAll, beforeAll, expect } from "vitest";
 import { decodePng } from "../../src/media/png.js";
 import { softwareDriver } from "../../src/node/software-driver.js";
-import { program } from "../cli/program.js";
+import { buildProgram, program } from "../cli/program.js";
 import { smallRequest } from "../server/running.js";
 import { serveProgram } from "../server/served-program.js";
 import { linux, type Need, namespaces, root, row, runIn, smallPicture, tool, toolPath } from "./environment.js";
@@ -31,24 +32,35 @@ const others: readonly Runtime[] = [
   { name: "Deno", needs: [tool("deno")], command: ["deno", "run", "-A"] },
 ];
 
-let packed: Packed;
-let project: string;
-let expected: Buffer;
+type Made = { packed: Packed; project: string; expected: Buffer };
+/** Made by the first row that is not skipped. */
+let made: Promise<Made> | undefined;
 
-beforeAll(async () => {
-  packed = await packPackage();
-  project = makeProject(packed, "project");
-  installInto(join(project, "node_modules"), packed, neededPackages);
-  expected = await drawn({ cwd: packed.folder }, [process.execPath, program]);
+function installed(): Promise<Made> {
+  made ??= (async () => {
+    const packed = await packPackage();
+    const project = makeProject(packed, "project");
+    installInto(join(project, "node_modules"), packed, neededPackages);
+    return { packed, project, expected: await drawn({ cwd: packed.folder }, [process.execPath, program]) };
+  })();
+  return made;
+}
+
+const folder = mkdtempSync(join(tmpdir(), "daybreak-runtimes-"));
+beforeAll(buildProgram);
+afterAll(async () => {
+  rmSync(folder, { recursive: true, force: true });
+  (await made)?.packed.remove();
 });
-afterAll(() => packed?.remove());
 
 for (const { name, needs, command } of others) {
   row(`${name}: draws Node's picture`, [...packing, ...needs], async () => {
+    const { project, expected } = await installed();
     expect(await drawn({ cwd: project, env }, [...command, installedProgram])).toEqual(expected);
   });
 
   row(`${name}: the library draws Node's picture`, [...packing, ...needs], async () => {
+    const { project, expected } = await installed();
     const pixels = createHash("sha256")
       .update((await decodePng(expected)).data)
       .digest("hex");
@@ -57,6 +69,7 @@ for (const { name, needs, command } of others) {
   });
 
   row(`${name}: serves a picture, and stops when it is told to`, [...packing, ...needs], async () => {
+    const { project, packed } = await installed();
     const options = { command: [...command, installedProgram], cwd: project, env };
     const server = await serveProgram(["--no-tune", "--data-dir", join(packed.folder, `media of ${name}`)], options);
     const answer = await fetch(`${server.url}/v1/responses`, {
@@ -70,6 +83,7 @@ for (const { name, needs, command } of others) {
   });
 
   row(`${name}: doctor names it`, [...packing, ...needs], async () => {
+    const { project } = await installed();
     const { stdout, stderr } = await runIn({ cwd: project, env }, [...command, installedProgram, "doctor"]);
     expect(stdout, stderr).toMatch(new RegExp(`^daybreak  [\\d.]+, ${name} [\\d.]+ \\(as Node `));
     expect(stdout).toMatch(/^packages .*webgpu \d.*$/m);
@@ -77,6 +91,7 @@ for (const { name, needs, command } of others) {
 }
 
 row("Deno without -A: says so in one sentence", [...packing, tool("deno")], async () => {
+  const { project } = await installed();
   const run = await runIn({ cwd: project, env }, ["deno", "run", installedProgram, ...smallPicture]);
   expect([run.status, run.errors], run.stderr).toEqual([
     1,
@@ -94,13 +109,13 @@ const usesSoftwareDriver: Need = () =>
 
 /** A copy of set-up's driver in a cache of its own, of links but for the first library. Returns that library's path. */
 function copyDriver(cache: string): string {
-  const { folder } = softwareDriver()!;
-  const copy = join(cache, "daybreak", "software-driver", folder.split("/").at(-1) as string);
+  const from = softwareDriver()!.folder;
+  const copy = join(cache, "daybreak", "software-driver", basename(from));
   mkdirSync(copy, { recursive: true });
-  for (const name of readdirSync(folder)) symlinkSync(join(folder, name), join(copy, name));
-  const [first] = JSON.parse(readFileSync(join(folder, "driver.json"), "utf8")).libraries;
+  for (const name of readdirSync(from)) symlinkSync(join(from, name), join(copy, name));
+  const [first] = JSON.parse(readFileSync(join(from, "driver.json"), "utf8")).libraries;
   rmSync(join(copy, first));
-  writeFileSync(join(copy, first), readFileSync(join(folder, first)), { mode: 0o755 });
+  writeFileSync(join(copy, first), readFileSync(join(from, first)), { mode: 0o755 });
   return join(copy, first);
 }
 
@@ -128,12 +143,12 @@ function replaced(bytes: Buffer, from: string, to: string): Buffer {
 
 for (const { name, needs, command } of [node, ...others]) {
   for (const [fault, change, words] of faults) {
-    row(`${name}, the driver ${fault}: says that`, [...packing, usesSoftwareDriver, ...needs], async () => {
-      const cache = join(packed.folder, `${name} ${fault}`);
+    row(`${name}, the driver ${fault}: says that`, [linux, usesSoftwareDriver, ...needs], async () => {
+      const cache = join(folder, `${name} ${fault}`);
       const library = copyDriver(cache);
       writeFileSync(library, change(readFileSync(library)));
-      const environment = { cwd: project, env: { ...env, XDG_CACHE_HOME: cache } };
-      const run = await runIn(environment, [...command, installedProgram, ...smallPicture]);
+      const environment = { cwd: folder, env: { ...env, XDG_CACHE_HOME: cache } };
+      const run = await runIn(environment, [...command, program, ...smallPicture]);
       expect([run.status, run.errors], run.stderr).toEqual([1, [expect.stringMatching(words)]]);
       expect(run.errors[0]).toMatch(/^error: device\.no_adapter: the software driver in .* cannot be opened: /);
     });
@@ -141,16 +156,16 @@ for (const { name, needs, command } of [node, ...others]) {
 }
 
 const mounting = [root, namespaces("--mount"), usesSoftwareDriver];
-row("a cache from which nothing may be run: says that, not damage", [...packing, ...mounting], async () => {
-  const cache = join(packed.folder, "noexec");
+row("a cache from which nothing may be run: says that, not damage", [linux, ...mounting], async () => {
+  const cache = join(folder, "noexec");
   mkdirSync(cache);
   // what is mounted is filled in from within
   const fill = `mount -t tmpfs -o noexec none "$0" && cp -a "$1"/. "$0" && shift && exec "$@"`;
-  const template = join(packed.folder, "template");
+  const template = join(folder, "template");
   copyDriver(template);
   const prefix = ["unshare", "--mount", "sh", "-c", fill, cache, template];
-  const environment = { cwd: project, env: { ...env, XDG_CACHE_HOME: cache }, prefix };
-  const run = await runIn(environment, [process.execPath, installedProgram, ...smallPicture]);
+  const environment = { cwd: folder, env: { ...env, XDG_CACHE_HOME: cache }, prefix };
+  const run = await runIn(environment, [process.execPath, program, ...smallPicture]);
   expect([run.status, run.errors], run.stderr).toEqual([
     1,
     [expect.stringMatching(/^error: device\.no_adapter: .*programs in that folder may not be run.*XDG_CACHE_HOME/)],
