@@ -48,7 +48,7 @@ row("a project of npm's, with blanks and quotes in its path, without optional pa
 });
 
 row("npx, in that project", needs, async () => {
-  const run = await runIn({ cwd: project }, ["npx", "--offline", "--no", "daybreak", "--version"]);
+  const run = await runIn({ cwd: project }, ["npx", "--offline", "--no", "--", "daybreak", "--version"]);
   expect([run.status, run.stdout], run.stderr).toEqual([0, expect.stringMatching(/^daybreak \d/)]);
 });
 
