@@ -8,8 +8,8 @@ import { join } from "node:path";
 import type { TunedWorkload, TunedWorkloads } from "../engine/tuning/choices.js";
 import type { Candidate } from "../engine/tuning/trials.js";
 import { DaybreakError } from "../errors.js";
-import { makeFolder } from "../make-folder.js";
 import { syncFile } from "../file-sync.js";
+import { makeFolder } from "../make-folder.js";
 import { cacheFolder } from "./cache-folder.js";
 
 export type CachedTuning = {
