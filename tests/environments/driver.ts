@@ -1,7 +1,9 @@
 // How another user's rows come by a driver: what set-up unpacked for this user lies in a cache that others may not enter, so
-// it is mounted into one of theirs. Nothing is mounted where the machine's own driver answers.
+// it is mounted into one of theirs, beside a copy of the shaders that were compiled already, which takes the driver half a
+// minute. Nothing is mounted where the machine's own driver answers.
 
-import { dirname } from "node:path";
+import { dirname, join } from "node:path";
+import { home } from "../../src/node/cache-folder.js";
 import { softwareDriver } from "../../src/node/software-driver.js";
 import { after } from "./environment.js";
 
@@ -10,8 +12,9 @@ export function withDriver(cache: string): string[] {
   const driver = softwareDriver();
   const own = `'${cache}/daybreak'`;
   const mounted = `${own}/software-driver`;
+  const shaders = `cp -r '${join(home(), ".cache")}'/mesa_shader_cache* '${cache}' 2>/dev/null; chmod -R a+rwX '${cache}'`;
   const line = driver
     ? `install -d -m 1777 ${own} ${mounted} && mount --bind '${dirname(driver.folder)}' ${mounted}`
     : `install -d -m 1777 ${own}`;
-  return ["unshare", "--mount", ...after(line), "env", `XDG_CACHE_HOME=${cache}`];
+  return ["unshare", "--mount", ...after(`mkdir -p '${cache}'; ${shaders}; ${line}`), "env", `XDG_CACHE_HOME=${cache}`];
 }
