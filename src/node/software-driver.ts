@@ -132,7 +132,7 @@ function withoutColon(folder: string): string {
 }
 
 /** Makes the driver in `folder` usable in this process; see {@link SoftwareDriver.activate}. */
-export function activateDriver(folder: string, manifest: DriverManifest): void {
+function activateDriver(folder: string, manifest: DriverManifest): void {
   const named = withoutColon(folder);
   try {
     setVariable("VK_ICD_FILENAMES", join(named, manifest.icd));
