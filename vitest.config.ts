@@ -3,6 +3,7 @@
 // a project of their own, for other devices repeat them, and so is the table of environments, which runs the built
 // program. The sources run as they are, so the generated kernel module is refreshed first.
 
+import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
 import { writeKernelModule } from "./src/setup/build.mjs";
 
@@ -27,6 +28,7 @@ export default defineConfig({
           name: "cpu",
           include: ["tests/**/*.test.ts"],
           exclude: [gpuTests, environments, "**/node_modules/**"],
+          maxWorkers: Math.max(2, availableParallelism() - 1),
           testTimeout: 30_000,
           hookTimeout: 30_000,
           sequence: { groupOrder: 0 },
