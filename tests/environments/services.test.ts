@@ -1,14 +1,14 @@
 // What starts the server for good: the unit of systemd, as systemd's own tools judge it, and the Dockerfile's parts that can
 // be judged without building it. The container's command itself is run in stops.test.ts.
 
-import { existsSync, readFileSync } from "node:fs";
+import { existsSync } from "node:fs";
 import { join } from "node:path";
 import { expect } from "vitest";
 import { repository } from "../cli/program.js";
+import { textOf } from "../sources.js";
 import { linux, row, runIn, tool } from "./environment.js";
 
 const unit = join(repository, "deploy", "daybreak.service");
-const textOf = (name: string) => readFileSync(join(repository, name), "utf8");
 
 row("systemd finds nothing wrong with the unit", [linux, tool("systemd-analyze")], async () => {
   const run = await runIn({}, ["systemd-analyze", "verify", "--recursive-errors=no", unit]);
