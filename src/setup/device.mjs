@@ -101,18 +101,11 @@ function fetchDriver() {
   process.stderr.write("daybreak: no GPU answers here; fetching a software driver (about 65 MB, once)\n");
   try {
     removeAbandoned(base);
-    const work = mkdtempSync(join(base, "new-"));
-    try {
-      const folder = join(work, "driver");
-      mkdirSync(folder);
+    const adapter = placeDriver(base, join(base, basename(driverFolders()[0])), (folder, work) => {
       unpackDriver(join(work, "apt"), folder, readOsRelease());
-      const { adapter } = ask(folder);
-      if (!adapter) return explain(`${none}, nor does the software driver of this system's release`, advice);
-      replaceFolder(folder, join(base, basename(driverFolders()[0])));
-      return adapter;
-    } finally {
-      rmSync(work, { recursive: true, force: true });
-    }
+      return ask(folder).adapter;
+    });
+    return adapter || explain(`${none}, nor does the software driver of this system's release`, advice);
   } catch (error) {
     return explain(`${none}, and no software driver can be provided: ${error.message}`, advice);
   }
@@ -142,6 +135,23 @@ function unpackDriver(work, folder, release) {
     folder,
     Object.fromEntries(versions.map(([name, version]) => [name, decodeURIComponent(version)])),
   );
+}
+
+/**
+ * Has `fill` make a driver's folder beside its place, in `base`, and puts it there if that gives something true, which is
+ * returned. `fill` gets that folder and one for its work around it; the work is gone afterwards, also where something fails.
+ */
+function placeDriver(base, target, fill) {
+  const work = mkdtempSync(join(base, "new-"));
+  try {
+    const folder = join(work, "driver");
+    mkdirSync(folder);
+    const result = fill(folder, work);
+    if (result) replaceFolder(folder, target);
+    return result;
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
 }
 
 function replaceFolder(from, to) {
@@ -192,15 +202,10 @@ function offerToOthers() {
   if (process.getuid?.() !== 0 || !own || own === target || packageRoot().startsWith(join(home(), "/"))) return;
   try {
     makeFolder(base);
-    const work = mkdtempSync(join(base, "new-"));
-    try {
-      const copy = join(work, "driver");
-      mkdirSync(copy);
+    placeDriver(base, target, (copy) => {
       for (const name of readdirSync(own)) linkOrCopy(join(own, name), join(copy, name));
-      replaceFolder(copy, target);
-    } finally {
-      rmSync(work, { recursive: true, force: true });
-    }
+      return true;
+    });
     for (const folder of [dirname(base), base, target]) chmodSync(folder, 0o755);
     writeRecord(base, null);
   } catch {
