@@ -50,7 +50,11 @@ export async function provideDevice({ trustRecord }) {
   const choices = deviceChoices();
   const unpacked = driverFolders().find((folder) => readManifest(folder));
   const known = trustRecord && choices.length === 0 ? readMachineRecord() : null;
-  if (known?.dawn === dawnVersion() && (known.adapter || unpacked)) return known.adapter ?? "the software driver";
+  if (known?.dawn === dawnVersion() && (known.adapter || unpacked)) {
+    // It may have been another checkout's set-up that unpacked the driver, and that has none to offer yet.
+    if (!known.adapter && !isOffered()) offerToOthers();
+    return known.adapter ?? "the software driver";
+  }
   const { adapter, failure } = ask();
   if (failure && explainsItself(failure.code)) return explain(failure.message, []);
   if (choices.length > 0) {
@@ -211,6 +215,11 @@ function offerToOthers() {
   } catch {
     // a package that cannot be written to: others have to fetch the driver themselves
   }
+}
+
+function isOffered() {
+  const [, beside] = driverFolders();
+  return readManifest(beside) !== null;
 }
 
 function linkOrCopy(from, to) {

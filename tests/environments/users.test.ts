@@ -2,7 +2,7 @@
 // that root has prepared. What is needed has to be said, what is only a record is left out.
 
 import { chmodSync, cpSync, existsSync, readdirSync, statSync, utimesSync } from "node:fs";
-import { dirname, join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { beforeAll, expect } from "vitest";
 import { driverFolders } from "../../src/node/software-driver.js";
 import { buildProgram, program, repository } from "../cli/program.js";
@@ -31,12 +31,14 @@ const serve = ["serve", "--port", "0", "--no-tune"];
 
 row("a stranger, where the machine's own driver answers: set-up, picture, server", stranger, async () => {
   const env = { ...ownDriver(), ...strangersShaders() };
-  const before = readdirSync(repository);
+  // what root's rows offer in .daybreak comes and goes beside this
+  const entries = () => readdirSync(repository).filter((name) => name !== ".daybreak");
+  const before = entries();
   const prepared = await runIn({ prefix: asStranger, env }, setup);
   expect(prepared.stderr).toMatch(/^daybreak: ready, computing on llvmpipe/m);
   expect(prepared.status).toBe(0);
   expect(prepared.stderr).not.toMatch(/cannot|denied|EACCES|fetching/);
-  expect(readdirSync(repository)).toEqual(before);
+  expect(entries()).toEqual(before);
 
   const output = join(sharedFolder(), "c.png");
   const run = await daybreakIn({ prefix: asStranger, env }, [...smallPicture, "--output", output]);
@@ -97,6 +99,21 @@ row(
     expect(quiet).toMatchObject({ status: 0, stdout: "", stderr: "" });
   },
 );
+
+row("a second checkout of root's offers the driver that the first one's set-up fetched", stranger, async () => {
+  const folder = checkout({ packages: true });
+  const start = [process.execPath, join(folder, "src/setup/setup.mjs"), "--quiet"];
+  expect(await runIn({}, start)).toMatchObject({ status: 0, stdout: "", errors: [] });
+  const run = await runIn({ prefix: asStranger }, [
+    process.execPath,
+    join(folder, "dist/src/cli/main.js"),
+    "doctor",
+    "--json",
+  ]);
+  expect(run).toMatchObject({ status: 0, errors: [] });
+  const beside = join(folder, ".daybreak", "software-driver", basename(driverFolders()[0]!));
+  expect(JSON.parse(run.stdout)).toMatchObject({ driver: { from: "set-up", folder: beside } });
+});
 
 row("files whose times were lost in an image are not built again", stranger, async () => {
   const folder = checkout({ packages: true });
