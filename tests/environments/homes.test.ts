@@ -8,7 +8,7 @@ import { beforeAll, expect } from "vitest";
 import { buildProgram, repository } from "../cli/program.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { daybreakIn, linux, row, runIn, smallPicture } from "./environment.js";
-import { checkout, knownShaders, ownDriver, softwareDriver, withDriver } from "./trees.js";
+import { checkout, homeWithDriver, knownShaders, ownDriver, softwareDriver } from "./trees.js";
 
 beforeAll(buildProgram);
 
@@ -63,7 +63,7 @@ row("HOME empty: nothing is written into the folder where the program was starte
 
 for (const folder of ["a:b", "a b'c\"d\ne$f`g ä🙂"]) {
   row(`a home named ${JSON.stringify(folder)}: the software driver in its cache is found`, needs, async () => {
-    const home = withDriver(join(temporaryFolder().path, folder));
+    const home = homeWithDriver(join(temporaryFolder().path, folder));
     const env = { HOME: home, XDG_CACHE_HOME: undefined };
     const doctor = await daybreakIn({ env }, ["doctor", "--json"]);
     expect(doctor, doctor.stderr).toMatchObject({ status: 0, errors: [] });

@@ -131,9 +131,12 @@ row("npx daybreak serve, whose npm is killed", ofNpx, () =>
   expectGracefulStop(npxServe(newFolder()), kill("SIGKILL"), { statuses: ["SIGKILL"] }),
 );
 
-/** In a terminal of its own: what is written to it is typed there, and when it is killed the terminal is gone. */
+/**
+ * In a terminal of its own: what is written to it is typed there, and when it is killed the terminal is gone. The shell that
+ * `script` takes becomes the command: one that stayed would hear Ctrl-C as well, and some end of it before the command does.
+ */
 const inTerminal = (command: string[], log: string) => [
-  ...["script", "--quiet", "--flush", "--return", "--command", `${command.join(" ")} 2>${log}`, "/dev/null"],
+  ...["script", "--quiet", "--flush", "--return", "--command", `exec ${command.join(" ")} 2>${log}`, "/dev/null"],
 ];
 
 row("npm start, Ctrl-C in its terminal", [linux, tool("script")], async () => {

@@ -39,9 +39,10 @@ export function sharedFolder(): string {
   return path;
 }
 
-/** The driver's files in a new folder; they are links where that can be. */
+/** The driver's files in a new folder, readable by everybody; they are links where that can be. */
 function putDriver(folder: string): void {
   mkdirSync(folder, { recursive: true });
+  chmodSync(folder, 0o755);
   for (const name of readdirSync(providedDriver!)) {
     const [from, to] = [join(providedDriver!, name), join(folder, name)];
     try {
@@ -49,6 +50,7 @@ function putDriver(folder: string): void {
     } catch {
       cpSync(from, to); // another file system
     }
+    chmodSync(to, 0o644);
   }
 }
 
@@ -79,7 +81,7 @@ export function strangersShaders(): Record<string, string> {
 }
 
 /** Makes `home` one whose cache holds the software driver, without a record of who answered. */
-export function withDriver(home: string): string {
+export function homeWithDriver(home: string): string {
   putDriver(join(home, ".cache", "daybreak", "software-driver", basename(driverFolders()[0]!)));
   return home;
 }
