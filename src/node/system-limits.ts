@@ -1,5 +1,5 @@
-// What the system lets this process take: open files, addresses, stack, threads, memory. Knows the limits' names and what
-// raises them, not what files or threads are for. Below these a process dies without a word, or in a place that cannot say
+// What the system lets this process take: files and their sizes, addresses, stack, threads, memory. Knows the limits' names and
+// what raises them, not what files or threads are for. Below these a process dies without a word, or in a place that cannot say
 // why; so they are looked at beforehand. Linux tells them all in one file, other systems begin with enough.
 
 import { readdirSync, readFileSync } from "node:fs";
@@ -13,15 +13,26 @@ import { DaybreakError } from "../errors.js";
  */
 const leastOpenFiles = 256;
 
+type DrawingLimit = {
+  name: string;
+  leastKiB: number;
+  flag: string;
+  /** Of `ulimit`, in the shell that counts in the smallest ones; default 1. */
+  unitsPerKiB?: number;
+  directive: string;
+};
+
 /**
  * Row of /proc/self/limits → the least KiB with which a small picture was drawn by the software driver: with a little less Node
  * or the driver crashes. Its option of `ulimit`, its directive.
  */
-const drawingLimits: readonly { name: string; leastKiB: number; flag: string; directive: string }[] = [
+const drawingLimits: readonly DrawingLimit[] = [
   // Little of it is ever used: code, heaps and stacks of threads are reserved.
   { name: "address space", leastKiB: 2_500_000, flag: "-v", directive: "LimitAS" },
   { name: "data size", leastKiB: 350_000, flag: "-d", directive: "LimitDATA" },
   { name: "stack size", leastKiB: 256, flag: "-s", directive: "LimitSTACK" },
+  // The software driver's memory is files without names.
+  { name: "file size", leastKiB: 65_536, flag: "-f", unitsPerKiB: 2, directive: "LimitFSIZE" },
 ];
 
 /** Throws DaybreakError `server.too_few_files` if the system lets this process open fewer files than a server needs. */
@@ -43,13 +54,13 @@ const mostProcessors = 32;
 /** Throws DaybreakError `system.limit_too_low` if a process that draws would crash for what the system lets it take. */
 export function checkDrawingLimits(): void {
   const limits = readLimits();
-  for (const { name, leastKiB, flag, directive } of drawingLimits) {
+  for (const { name, leastKiB, flag, unitsPerKiB = 1, directive } of drawingLimits) {
     const limit = softLimit(name, limits);
     if (limit >= leastKiB * 1024) continue;
     throw new DaybreakError(
       "system.limit_too_low",
       `got a limit of ${limit} bytes for the ${name}, expected at least ${leastKiB * 1024}: raise it with ` +
-        `\`ulimit ${flag} ${leastKiB}\` or more, or ${directive} of a systemd unit, before the start`,
+        `\`ulimit ${flag} ${leastKiB * unitsPerKiB}\` or more, or ${directive} of a systemd unit, before the start`,
     );
   }
   const least = driverThreads + 2 * Math.min(availableParallelism(), mostProcessors);
@@ -119,7 +130,7 @@ export function limitsBehind(signal: NodeJS.Signals): string {
   }
   const set = drawingLimits
     .map(({ name, flag }) => ({ name, flag, limit: softLimit(name, limits) }))
-    .filter(({ flag, limit }) => "-v -d".includes(flag) && limit < Number.POSITIVE_INFINITY)
+    .filter(({ flag, limit }) => "-v -d -f".includes(flag) && limit < Number.POSITIVE_INFINITY)
     .map(({ name, flag, limit }) => `; the limit of its ${name} is ${limit} bytes (ulimit ${flag})`);
   return set.join("");
 }

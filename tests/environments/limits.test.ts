@@ -24,6 +24,7 @@ const openFiles =
 const addressSpace = tooLow(2_048_000_000, "address space", 2_560_000_000, "`ulimit -v 2500000` or more, or LimitAS");
 const dataSize = tooLow(307_200_000, "data size", 358_400_000, "`ulimit -d 350000` or more, or LimitDATA");
 const stackSize = tooLow(131_072, "stack size", 262_144, "`ulimit -s 256` or more, or LimitSTACK");
+const fileSize = tooLow(8_192_000, "file size", 67_108_864, "`ulimit -f 131072` or more, or LimitFSIZE");
 
 const refused: [line: string, args: () => string[], error: string][] = [
   ["ulimit -n 64", serving, openFiles],
@@ -31,6 +32,7 @@ const refused: [line: string, args: () => string[], error: string][] = [
   ["ulimit -v 2000000", serving, addressSpace],
   ["ulimit -d 300000", picture, dataSize],
   ["ulimit -s 128", picture, stackSize],
+  ["ulimit -f 16000", picture, fileSize],
 ];
 for (const [line, args, error] of refused) {
   row(`${line}, in ${args()[0]}: refused by the limit's name`, [linux], async () => {
@@ -41,7 +43,7 @@ for (const [line, args, error] of refused) {
 }
 
 row("64 open files and limits that are just enough: a picture is drawn", [linux], async () => {
-  const line = "ulimit -n 64; ulimit -v 4000000; ulimit -d 500000; ulimit -s 256";
+  const line = "ulimit -n 64; ulimit -v 4000000; ulimit -d 500000; ulimit -s 256; ulimit -f 131072";
   const run = await daybreakIn({ prefix: after(line) }, picture());
   expect([run.status, run.errors], run.stderr).toEqual([0, []]);
 });
