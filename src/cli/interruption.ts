@@ -71,10 +71,12 @@ export function watchHangUps(): { follow(onReload: () => void): void } {
  * Stops the program when the npm that runs it as a script has ended: killed, or by a signal. Some shells stay between the
  * two; npm hands signals to its shell alone, which ends of them and tells nobody. Nothing else that starts this program is
  * followed: a shell may go, and leave it in the background.
+ *
+ * @returns whether that is no help: process 1 ends the others with itself, half a second after its shell
  */
-export function followNpm(): void {
+export function followNpm(): boolean {
   const script = process.env.npm_lifecycle_script;
-  if (script === undefined || !/daybreak|src\/setup\/start\.mjs/.test(script)) return;
+  if (script === undefined || !/daybreak|src\/setup\/start\.mjs/.test(script)) return false;
   const starter = process.ppid;
   const npm = shellRuns(starter, script) ? parentOf(starter) : undefined;
   const timer = setInterval(() => {
@@ -82,6 +84,7 @@ export function followNpm(): void {
     clearInterval(timer);
     stop("SIGTERM");
   }, starterLook_ms).unref();
+  return npm === 1;
 }
 
 /** Whether a process is a shell that npm gave this script to; where the system does not tell, it is not. */

@@ -91,7 +91,7 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   const progress = progressLine(process.stderr);
   let server: RunningServer;
   const hangUps = watchHangUps();
-  followNpm();
+  if (followNpm()) await remark(cutOffByNpm);
   try {
     server = await startServer({ ...startOptions, signal, onLoading: (event) => progress.show(event) });
   } catch (error) {
@@ -238,6 +238,9 @@ function stateKey(options: ParsedOptions): string | undefined {
 function invalid(name: string, got: string, expected: string): DaybreakError {
   return new DaybreakError("server.option_invalid", `got --${name} ${got}, expected ${expected}`);
 }
+
+const cutOffByNpm =
+  "warning: npm is process 1 here, and ends half a second after it is told to stop, with all jobs that run: start the server with `npm start` or `node` instead\n";
 
 const loopback = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
 

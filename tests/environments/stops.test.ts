@@ -131,6 +131,20 @@ row("npx daybreak serve, whose npm is killed", ofNpx, () =>
   expectGracefulStop(npxServe(newFolder()), kill("SIGKILL"), { statuses: ["SIGKILL"] }),
 );
 
+row("npx daybreak serve as process 1: it says what a stop would do", [...isolated, tool("npx")], async () => {
+  const { child, mark } = start(asProcess1(npxServe(newFolder())));
+  try {
+    const server = await untilServing(child);
+    expect(server.stderr()).toMatch(
+      /^warning: npm is process 1 here, and ends half a second after it is told to stop/m,
+    );
+    process.kill(process1(child), "SIGTERM");
+    await expectGone(mark, server.url);
+  } finally {
+    for (const pid of processesWith(mark)) process.kill(pid, "SIGKILL");
+  }
+});
+
 /**
  * In a terminal of its own: what is written to it is typed there, and when it is killed the terminal is gone. The shell that
  * `script` takes becomes the command: one that stayed would hear Ctrl-C as well, and some end of it before the command does.
