@@ -120,7 +120,12 @@ export class DaybreakError extends Error {
 
 /** Throws `request.cancelled` if the caller has aborted; the reason is the cause. */
 export function throwIfAborted(signal: AbortSignal | undefined, what = "the request"): void {
-  if (signal?.aborted) throw new DaybreakError("request.cancelled", `${what} was cancelled`, { cause: signal.reason });
+  if (signal?.aborted) throw requestCancelled(signal.reason, what);
+}
+
+/** What `what` fails with whose caller has given it up, for this reason. */
+export function requestCancelled(cause: unknown, what = "the request"): DaybreakError {
+  return new DaybreakError("request.cancelled", `${what} was cancelled`, { cause });
 }
 
 /**

@@ -17,7 +17,7 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["missing-package", /^src\/missing-package\.ts$/, 0],
   ["file-sync", /^src\/file-sync\.ts$/, 0],
   ["sampling", /^src\/engine\/sampling\//, 1],
-  ["request", /^src\/engine\/(images|references|request|sha256)\.ts$/, 2],
+  ["request", /^src\/engine\/(images|options|references|request|sha256)\.ts$/, 2],
   ["gpu", /^src\/engine\/gpu\//, 2],
   ["weights", /^src\/engine\/weights\//, 3],
   ["ops", /^src\/engine\/ops\//, 4],

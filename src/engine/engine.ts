@@ -2,7 +2,7 @@
 // Requests run one after the other in the order of their calls; a failed request leaves the engine usable, a failed
 // device does not. Knows models by family.ts alone.
 
-import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
+import { DaybreakError, requestCancelled, throwIfAborted, unlessAborted } from "../errors.js";
 import {
   allResident,
   type Checkpoint,
@@ -22,7 +22,9 @@ import type { Device } from "./gpu/device.js";
 import type { DeviceFacts, DeviceLimits, Tuning } from "./gpu/facts.js";
 import { Readback } from "./gpu/readback.js";
 import { choosePlan, decodings, type MemoryOptions } from "./memory.js";
+import { checkNames, type NamesOf } from "./options.js";
 import {
+  checkRequestNames,
   type ExpectedPicture,
   expectedShape,
   type GenerateHooks,
@@ -39,6 +41,7 @@ import {
   shapeOf,
 } from "./request.js";
 import { type OwnedTensors, ownedTensors, type Plan, recordPlan, sum } from "./stages.js";
+import { Turns } from "./turns.js";
 import { type CheckpointSource, readCancelled } from "./weights/source.js";
 
 export type EngineOptions = {
@@ -73,6 +76,11 @@ export type EngineOptions = {
   onProgress?: (event: ProgressEvent) => void;
   /** Stops the loading. */
   signal?: AbortSignal;
+};
+
+export const engineOptionNames: NamesOf<EngineOptions> = {
+  ...{ gpu: true, source: true, precision: true, memoryBudgetBytes: true, expected: true, limits: true, tuning: true },
+  ...{ fillWeights: true, families: true, onClosed: true, onProgress: true, signal: true },
 };
 
 export type EngineInfo = {
@@ -123,7 +131,7 @@ export class Engine {
   readonly #most: Residencies;
   readonly #plans = new Map<string, Plan>();
   #fingerprint: string | null = null;
-  #queue: Promise<unknown> = Promise.resolve();
+  readonly #turns = new Turns();
   #closing: Promise<void> | undefined;
 
   private constructor(parts: EngineParts) {
@@ -137,8 +145,10 @@ export class Engine {
    * Errors: `device.*`, `model.*`, `safetensors.*`, `weights.*`, `request.cancelled`; nothing stays open after one.
    */
   static async open(options: EngineOptions): Promise<Engine> {
+    checkNames("Engine.open", options, engineOptionNames);
     const { precision = "auto", signal, onProgress, fillWeights } = options;
     checkPrecision(precision);
+    checkGpu(options.gpu);
     throwIfAborted(signal, "loading");
     const device = await openDeviceFor(precision, options);
     try {
@@ -197,16 +207,19 @@ export class Engine {
    * Errors: `request.*`, `reference.*`.
    */
   judge(request: GenerateRequest): JudgedRequest {
+    checkRequestNames(request);
     return judgeRequest(request, this.#parts.opened.model);
   }
 
   /**
-   * Generates what one request asks for; several calls wait for each other. A request that {@link judge} has judged
+   * Generates what one request asks for; several calls wait for each other, and one whose signal is aborted fails at once,
+   * also while it waits. A request that {@link judge} has judged
    * already is not judged again, only checked for what could harm.
    * Errors: `request.*`, `reference.*`, `numerics.*`, `device.*`, `engine.closed`.
    */
-  generate(request: GenerateRequest | (JudgedRequest & GenerateHooks)): Promise<GenerateResult> {
-    return this.#inTurn(() => this.#generate(request));
+  async generate(request: GenerateRequest | (JudgedRequest & GenerateHooks)): Promise<GenerateResult> {
+    checkRequestNames(request);
+    return this.#inTurn(request.signal, () => this.#generate(request));
   }
 
   /**
@@ -215,7 +228,7 @@ export class Engine {
    * Errors: `device.feature_missing` without timestamp-query; those of {@link generate}.
    */
   profile(size: Pick<GenerateRequest, "width" | "height">): Promise<StageTiming[]> {
-    return this.#inTurn(() => this.#profile(size));
+    return this.#inTurn(undefined, () => this.#profile(size));
   }
 
   /** Waits for the requests that were made, then frees the device. Every call resolves when that is done. */
@@ -224,19 +237,15 @@ export class Engine {
     return this.#closing;
   }
 
-  #inTurn<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#closing) {
-      return Promise.reject(new DaybreakError("engine.closed", "the engine was closed; open it anew"));
-    }
-    const result = this.#queue.then(work);
-    this.#queue = result.catch(() => undefined);
-    return result;
+  async #inTurn<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
+    if (this.#closing) throw new DaybreakError("engine.closed", "the engine was closed; open it anew");
+    return this.#turns.take((turn) => unlessAborted(turn, signal, requestCancelled), work);
   }
 
   async #close(): Promise<void> {
     const { device, readback, checkpoint, kept, options } = this.#parts;
     try {
-      await this.#queue;
+      await this.#turns.idle;
       for (const plan of this.#plans.values()) plan.close();
       kept.close(device);
       checkpoint.close();
@@ -381,6 +390,21 @@ async function firstResidencies(
   const side = bounds.sizeMultiple;
   const plan = choose({}).catch(() => choose({ width: side, height: side }));
   return (await plan).residencies;
+}
+
+/** Pages often pass on a `navigator.gpu` that is not there. */
+function checkGpu(gpu: unknown): void {
+  if (gpu === undefined || gpu === null) {
+    throw new DaybreakError(
+      "device.no_adapter",
+      `got ${gpu} as gpu, expected navigator.gpu, which needs a browser with WebGPU and a page from https: or localhost, or Dawn's GPU`,
+    );
+  }
+  if (typeof (gpu as Partial<GPU>).requestAdapter === "function") return;
+  throw new DaybreakError(
+    "request.option_invalid",
+    `got a gpu of type ${typeof gpu}, expected navigator.gpu or Dawn's`,
+  );
 }
 
 export function checkPrecision(precision: Precision): void {

@@ -3,6 +3,7 @@
 
 import { DaybreakError, type ErrorCode } from "../errors.js";
 import type { RgbImage, Size } from "./images.js";
+import { checkNames, type NamesOf } from "./options.js";
 import { checkReference, checkReferenceSize, type ReferenceLimits } from "./references.js";
 import { checkSeed, randomSeed } from "./sampling/noise.js";
 
@@ -244,6 +245,27 @@ function inField<T>(field: keyof GenerateRequest, read: () => T): T {
     if (!(error instanceof DaybreakError)) throw error;
     throw new DaybreakError(error.code, error.message, { cause: error.cause, field });
   }
+}
+
+const hookNames: NamesOf<GenerateHooks> = {
+  ...{ signal: true, onProgress: true, onImage: true, onFrame: true, onPartialImage: true, trace: true },
+};
+const requestNames: NamesOf<GenerateRequest> = {
+  ...{ prompt: true, negativePrompt: true, width: true, height: true, steps: true, seed: true, guidance: true },
+  ...{ numImages: true, walk: true, references: true, latents: true, partialImages: true },
+  ...hookNames,
+};
+const judgedNames: NamesOf<JudgedRequest & GenerateHooks> = {
+  ...{ prompt: true, negativePrompt: true, width: true, height: true, steps: true, seed: true, guidance: true },
+  ...{ numImages: true, firstImage: true, isWalk: true, partialImages: true, references: true, latents: true },
+  ...{ warnings: true },
+  ...hookNames,
+};
+
+/** Checks that a request, judged or not, is an object and has nothing but what it may have. Errors: `request.option_invalid`. */
+export function checkRequestNames(request: GenerateRequest | JudgedRequest): void {
+  const isObject = typeof request === "object" && request !== null;
+  checkNames("generate", request, isObject && isJudged(request) ? judgedNames : requestNames);
 }
 
 /** Whether a request was judged already, perhaps in another process. */

@@ -4,8 +4,10 @@
 
 import { setTimeout as sleep } from "node:timers/promises";
 import type { EngineInfo } from "../engine/engine.js";
+import { checkNames, type NamesOf } from "../engine/options.js";
 import type { ProgressEvent } from "../engine/request.js";
-import { DaybreakError, unlessAborted } from "../errors.js";
+import { Turns } from "../engine/turns.js";
+import { DaybreakError, requestCancelled, unlessAborted } from "../errors.js";
 import { type ConnectionOptions, EngineConnection, type ProcessHooks } from "./engine-connection.js";
 import { type EngineMemory, type ProcessRequest, type ProcessResult, probeRequest } from "./engine-messages.js";
 
@@ -14,6 +16,11 @@ export type EngineProcessOptions = ConnectionOptions & {
   onRestart?: (reason: DaybreakError) => void;
   /** Aborted while the first process starts: it is ended. Later it means nothing. */
   signal?: AbortSignal;
+};
+
+const optionNames: NamesOf<EngineProcessOptions> = {
+  ...{ model: true, precision: true, memoryBudgetBytes: true, tune: true, expected: true, tuneSeconds: true },
+  ...{ onProgress: true, onLog: true, execPath: true, silenceLimit_ms: true, onRestart: true, signal: true },
 };
 
 export type ProbeResult = {
@@ -49,8 +56,7 @@ export class EngineProcess {
   /** Of the weights that were loaded first: all processes have to have the same. */
   #fingerprint: string | null = null;
   #lastProbe: ProbeResult | undefined;
-  /** Settles when the last request that was made is over. */
-  #lastTurn: Promise<void> = Promise.resolve();
+  readonly #turns = new Turns();
   #replacing: Promise<void> = Promise.resolve();
 
   private constructor(options: EngineProcessOptions) {
@@ -64,6 +70,7 @@ export class EngineProcess {
    * `signal` is aborted.
    */
   static async open(options: EngineProcessOptions = {}): Promise<EngineProcess> {
+    checkNames("EngineProcess.open", options, optionNames);
     const engine = new EngineProcess(options);
     const giveUp = () => void engine.close();
     options.signal?.addEventListener("abort", giveUp);
@@ -115,7 +122,10 @@ export class EngineProcess {
    * the reason, while the state is `failed`; `engine.closed`; what a hook throws, after which the request is cancelled.
    */
   generate(request: ProcessRequest, hooks: ProcessHooks): Promise<ProcessResult> {
-    return this.#inTurn(hooks.signal, () => this.#generate(request, hooks));
+    return this.#turns.take(
+      (turn) => this.#until(turn, hooks.signal),
+      () => this.#generate(request, hooks),
+    );
   }
 
   /** Draws a tiny picture, in its turn, which proves that the device works. Errors: as {@link generate}. */
@@ -236,27 +246,10 @@ export class EngineProcess {
     return { resolve, reject };
   }
 
-  /** Runs `work` after all that was asked for before; whoever is cancelled while waiting does not wait on. */
-  async #inTurn<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-    const before = this.#lastTurn;
-    let pass: () => void = () => undefined;
-    this.#lastTurn = new Promise((resolve) => {
-      pass = resolve;
-    });
-    try {
-      await this.#until(before, signal);
-      return await work();
-    } finally {
-      void before.then(pass);
-    }
-  }
-
   /** Waits for `work`, but no longer than the caller or this lives. */
   #until<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
     const closed = () => new DaybreakError("engine.closed", "the engine was closed; open it anew");
-    const cancelled = (cause: unknown) =>
-      new DaybreakError("request.cancelled", "the request was cancelled", { cause });
-    return unlessAborted(unlessAborted(work, this.#life.signal, closed), signal, cancelled);
+    return unlessAborted(unlessAborted(work, this.#life.signal, closed), signal, requestCancelled);
   }
 }
 

@@ -2,7 +2,8 @@
 // live as long as the engine: rows of the embedding table are read for each prompt. Knows nothing of what is computed.
 
 import { join } from "node:path";
-import { Engine, type EngineOptions } from "../engine/engine.js";
+import { Engine, type EngineOptions, engineOptionNames } from "../engine/engine.js";
+import { checkNames, type NamesOf } from "../engine/options.js";
 import { folderSource } from "./checkpoint-folder.js";
 import { createGpu } from "./dawn.js";
 import { blameChoices, deviceChoices } from "./device-advice.js";
@@ -23,6 +24,9 @@ export type OpenEngineOptions = Omit<EngineOptions, "gpu" | "source"> & {
   tuneSeconds?: number;
 };
 
+const { source: _madeHere, ...shared } = engineOptionNames;
+const openEngineNames: NamesOf<OpenEngineOptions> = { ...shared, model: true, tune: true, tuneSeconds: true };
+
 /** The folder of the model that comes with this package. */
 export function embeddedModel(): string {
   return join(packageRoot(), "models", "tiny-shapes");
@@ -34,6 +38,7 @@ export function embeddedModel(): string {
  * `request.cancelled` if `signal` is aborted.
  */
 export async function openEngine(opened: OpenEngineOptions = {}): Promise<Engine> {
+  checkNames("openEngine", opened, openEngineNames);
   const { model, gpu, tune, tuneSeconds, ...options } = opened;
   const { width, height } = options.expected ?? {};
   const mode = options.tuning ? "off" : tuneMode(tune);

@@ -58,13 +58,19 @@ describe("a request that is cancelled", () => {
     expect(events).toBe(0);
   });
 
-  it("while it waits for another does not disturb that one", async () => {
+  it("while it waits for another is told at once, and does not disturb that one", async () => {
     const controller = new AbortController();
     const alone = await draw(engine);
     const first = engine.generate({ ...small, onProgress: () => controller.abort() });
     const second = engine.generate({ ...small, seed: 8n, signal: controller.signal });
     const third = engine.generate(small);
+    let isOver = false;
+    const ended = first.then(() => {
+      isOver = true;
+    });
     await failure(second, "request.cancelled");
+    expect(isOver).toBe(false);
+    await ended;
     for (const { images } of [await first, await third]) expect(sameBytes(images[0]!.data, alone.data)).toBe(true);
   });
 

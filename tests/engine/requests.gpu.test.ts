@@ -29,6 +29,17 @@ it("a request may be judged before it is generated, once for several pictures", 
   );
 });
 
+it("what is no request is refused with a code, and so is a judged one with something else in it", async () => {
+  const nothing = await failure(engine.generate(undefined as never), "request.option_invalid");
+  expect(nothing.message).toBe("got undefined for generate, expected an object with its options");
+  const judged = engine.judge({ ...small, step: undefined } as GenerateRequest);
+  const { message } = await failure(
+    engine.generate({ ...judged, walk: { frames: 2 } } as never),
+    "request.option_invalid",
+  );
+  expect(message).toMatch(/^got an option "walk" for generate, expected prompt, /);
+});
+
 describe("a refused request does nothing on the device", () => {
   const longPrompt = "a red circle on a blue background ".repeat(100);
   const cases: [what: string, request: Record<string, unknown>, code: ErrorCode, message: RegExp][] = [
@@ -55,6 +66,12 @@ describe("a refused request does nothing on the device", () => {
     ],
     ["a reference too small", { references: [pattern(64, 63)] }, "reference.too_small", /64×63/],
     ["a size", { width: 15 }, "request.size_invalid", /15×32/],
+    [
+      "a misspelt option",
+      { step: 4 },
+      "request.option_invalid",
+      /^got an option "step" for generate, expected prompt, /,
+    ],
     ["latents", { latents: { shape: [1, 2], data: new Float32Array(2) } }, "request.latents_invalid", /\[1,32,2,2\]/],
   ];
   it.each(cases)("%s", async (_, request, code, message) => {

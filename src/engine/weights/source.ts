@@ -3,7 +3,7 @@
 // A source may be someone else's code: the engine reads only through `readRange`, which checks what it gives.
 
 import { firstAborted } from "../../abort.js";
-import { assert, DaybreakError, type ErrorCode, unlessAborted } from "../../errors.js";
+import { assert, DaybreakError, type ErrorCode, requestCancelled, unlessAborted } from "../../errors.js";
 
 /**
  * A checkpoint as a set of files that can be read by range. Paths are relative, with `/` between names
@@ -309,7 +309,7 @@ async function answer<T>(path: string, signal: AbortSignal | undefined, read: ()
 
 /** What a read that was aborted for a reason ends with. */
 export function readCancelled(cause: unknown): DaybreakError {
-  return new DaybreakError("request.cancelled", "reading the checkpoint was cancelled", { cause });
+  return requestCancelled(cause, "reading the checkpoint");
 }
 
 /** An error's message without line breaks and of bounded length, to be quoted in another message. */
