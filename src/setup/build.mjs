@@ -44,6 +44,7 @@ export function build() {
   demandWritable(existsSync(dist) ? dist : root, "the program is not built from these sources");
   rmSync(stampFile, { force: true });
   const compiler = join(root, "node_modules", "typescript", "bin", "tsc");
+  if (!existsSync(compiler)) throw new Error("the compiler is not installed: run `npm run setup`, or `npm ci`, first");
   const run = spawnSync(process.execPath, [compiler, "-p", root], { cwd: root, encoding: "utf8" });
   if (run.error) throw run.error;
   if (run.status !== 0) throw new Error(`the TypeScript compiler reports\n${(run.stdout + run.stderr).trim()}`);

@@ -2,7 +2,7 @@
 // it missing or denied, and inside a bundle. What draws has to draw the checkout's picture, to the byte.
 
 import { createHash } from "node:crypto";
-import { cpSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { rolldown } from "rolldown";
 import { afterAll, beforeAll, expect } from "vitest";
@@ -184,6 +184,58 @@ row("a bundle without the package: says what is missing", needs, async () => {
   expect(run.stderr).toMatch(
     /DaybreakError: got a bundle without the package "daybreak" beside it, expected the package's own files: keep "daybreak" external/,
   );
+});
+
+row("a page's bundle has what it imports and no more", needs, async () => {
+  const sizeOf = async (name: string) => {
+    const input = join(project, "page.mjs");
+    writeFileSync(input, `import { ${name} } from "daybreak"; console.log(${name});`);
+    const build = await rolldown({ input, platform: "browser", logLevel: "silent" });
+    const { output } = await build.generate({ format: "esm", minify: true });
+    await build.close();
+    return output.reduce((sum, part) => sum + (part.type === "chunk" ? part.code.length : 0), 0);
+  };
+  expect(await sizeOf("urlSource")).toBeLessThan(8_000);
+  expect(await sizeOf("DaybreakError")).toBeLessThan(1_000);
+  expect(await sizeOf("Engine")).toBeLessThan(800_000);
+});
+
+row("the package's own description can be imported", needs, async () => {
+  const line = 'import("daybreak/package.json", { with: { type: "json" } }).then((m) => console.log(m.default.name))';
+  const run = await runIn({ cwd: project }, [node, "--input-type=module", "--eval", line]);
+  expect([run.status, run.stdout], run.stderr).toEqual([0, "daybreak\n"]);
+});
+
+row(
+  "a clone that nobody has built: packing it builds it, or says what is missing",
+  [...needs, tool("git")],
+  async () => {
+    const clone = join(packed.folder, "clone");
+    const files = await runIn({}, ["git", "ls-files", "-z"]);
+    for (const name of files.stdout.split("\0").filter((path) => /^(src|bench|kernels|studio|[^/]+$)/.test(path))) {
+      cpSync(join(repository, name), join(clone, name));
+    }
+    const pack = ["npm", "pack", "--json"];
+    const without = await runIn({ cwd: clone }, pack);
+    expect([without.status === 0, without.stderr]).toEqual([
+      false,
+      expect.stringMatching(
+        /^daybreak: build failed: the compiler is not installed: run `npm run setup`, or `npm ci`, first$/m,
+      ),
+    ]);
+    symlinkSync(join(repository, "node_modules"), join(clone, "node_modules"));
+    const packing = await runIn({ cwd: clone }, pack);
+    expect(packing.status, packing.stderr).toBe(0);
+    const [{ files: packedFiles }] = JSON.parse(packing.stdout) as { files: { path: string }[] }[];
+    expect(packedFiles.map(({ path }) => path)).toEqual(
+      expect.arrayContaining(["dist/src/cli/main.js", "dist/src/index.js", "dist/src/index.d.ts"]),
+    );
+  },
+);
+
+row("maps of the package hold the sources that it does not ship", needs, async () => {
+  const map = JSON.parse(readFileSync(join(packed.contents, "dist/src/index.js.map"), "utf8"));
+  expect(map.sourcesContent).toEqual([readFileSync(join(repository, "src/index.ts"), "utf8")]);
 });
 
 row("the tarball holds what runs, and no tests", needs, async () => {
