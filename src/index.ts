@@ -1,3 +1,5 @@
+/// <reference lib="dom" preserve="true" />
+
 // The public API for any platform with WebGPU: a web page, an Electron renderer, Node. Everything reachable from here
 // is web standard; files and Dawn come with `daybreak/node`. Exports only what callers need; tensors, kernels and the
 // device stay inside.

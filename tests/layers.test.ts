@@ -25,7 +25,7 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["trials", /^src\/engine\/(tuning|device)\//, 5],
   ["models", /^src\/engine\/models\//, 6],
   ["engine", /^src\/engine\/[^/]+\.ts$/, 7],
-  ["index", /^src\/index\.ts$/, 8],
+  ["index", /^src\/(index|typescript-5)\.ts$/, 8],
   ["setup", /^src\/setup\//, 8],
   ["node", /^src\/node\//, 9],
   ["media", /^src\/media\//, 9],
@@ -45,7 +45,9 @@ const webPackages = ["wgsl_reflect/wgsl_reflect.module.js", "@huggingface/tokeni
 const sources = sourcesOf(["src", "bench"], /\.ts$/);
 /** As the files are; {@link kernelSources} has them linked. */
 const kernels = readShaders(join(root, "kernels"));
-const webFiles = [...sources.keys()].filter((path) => /^src\/(engine\/|(errors|text|abort|index)\.ts$)/.test(path));
+const webFiles = [...sources.keys()].filter((path) =>
+  /^src\/(engine\/|(errors|text|abort|index|typescript-5)\.ts$)/.test(path),
+);
 
 function roomOf(path: string) {
   const found = rooms.find(([, pattern]) => pattern.test(path));

@@ -2,7 +2,7 @@
 // it missing or denied, and inside a bundle. What draws has to draw the checkout's picture, to the byte.
 
 import { createHash } from "node:crypto";
-import { cpSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
+import { cpSync, existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { rolldown } from "rolldown";
 import { afterAll, beforeAll, expect } from "vitest";
@@ -232,6 +232,43 @@ row(
     );
   },
 );
+
+/** Types of a program: a GPU of the page, one that is none, and what only Node has. */
+const typedProgram = `
+import { Engine, type GenerateRequest, urlSource } from "daybreak";
+import { EngineProcess, openEngine } from "daybreak/node";
+const request: GenerateRequest = { prompt: "a cat" };
+const engine = await openEngine({ memoryBudgetBytes: 1e9 });
+export const width: number = (await engine.generate(request)).images[0]!.width;
+export const onPage = async (gpu: GPU) => Engine.open({ gpu, source: await urlSource("https://example.org/", []) });
+// @ts-expect-error a number is no GPU
+export const wrong = () => openEngine({ gpu: 42 });
+export const started = EngineProcess.open();
+`;
+
+/** An older one is none of this package's: it would take its place among the programs of node_modules. */
+const compilers: [version: string, folder: string][] = [
+  ["7", join(repository, "node_modules", "typescript")],
+  ["5.9", join(process.env.DAYBREAK_TOOLS ?? "", "typescript-5")],
+];
+for (const [version, compilerFolder] of compilers) {
+  const compiler = join(compilerFolder, "bin", "tsc");
+  const isThere: Need = () => (existsSync(compiler) ? undefined : `needs TypeScript in ${compilerFolder}`);
+  row(`TypeScript ${version}, strict, libraries checked: types need nothing else`, [...needs, isThere], async () => {
+    const folder = makeProject(packed, `typed-${version}`);
+    installInto(join(folder, "node_modules"), packed, [...neededPackages, "@types/node", "undici-types"]);
+    writeFileSync(join(folder, "program.ts"), typedProgram);
+    const strict = ["--noEmit", "--strict", "--skipLibCheck", "false", "--target", "es2022", "--types", "node"];
+    const resolutions = { node16: "node16", nodenext: "nodenext", bundler: "esnext" };
+    for (const [resolution, module] of Object.entries(resolutions)) {
+      for (const lib of ["es2022", "es2022,dom"]) {
+        const options = [...strict, "--lib", lib, "--module", module, "--moduleResolution", resolution];
+        const run = await runIn({ cwd: folder }, [node, compiler, ...options, "program.ts"]);
+        expect([run.status, run.stdout], `${resolution} ${lib}`).toEqual([0, ""]);
+      }
+    }
+  });
+}
 
 row("maps of the package hold the sources that it does not ship", needs, async () => {
   const map = JSON.parse(readFileSync(join(packed.contents, "dist/src/index.js.map"), "utf8"));
