@@ -1,0 +1,90 @@
+// Mesa 26's Vulkan drivers in a folder of their own, beside the machine's: lavapipe with matrix units, and the drivers of
+// AMD's, Intel's and NVIDIA's GPUs, whose compilers run without hardware. Fetches them from Debian 13 and its backports, at
+// the archive that the machine's own apt sources name, without root. Knows not what they are for. Drivers are loaded into
+// node's process and these need a newer C library than Debian 12 has, so node is started by the dynamic loader that came
+// with them.
+
+import { spawnSync } from "node:child_process";
+import {
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from "node:fs";
+import { basename, join } from "node:path";
+import { downloadPackages, hasApt } from "./apt.mjs";
+
+const packages = ["mesa-vulkan-drivers", "libvulkan1", "libc6", "libstdc++6"];
+const suites = ["trixie", "trixie-backports"];
+const triplets = { x64: "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" };
+
+/** @param {string} base the folder for drivers */
+function folderIn(base) {
+  return join(base, `mesa-26-${process.arch}`);
+}
+
+/**
+ * The drivers, if {@link fetchMesa26} has fetched them.
+ *
+ * @param {string} base the folder for drivers, the first of software-driver.ts's `baseFolders`
+ * @returns {{ folder: string, loader: string, libraries: string, icd: string } | undefined} their folder, and in it the
+ * dynamic loader, the folder of libraries and lavapipe's description: absolute paths
+ */
+export function readMesa26(base) {
+  const folder = folderIn(base);
+  const path = join(folder, "mesa-26.json");
+  if (!existsSync(path)) return undefined;
+  const { loader, libraries, icd } = JSON.parse(readFileSync(path, "utf8"));
+  return { folder, loader: join(folder, loader), libraries: join(folder, libraries), icd: join(folder, icd) };
+}
+
+/**
+ * Fetches the drivers, replacing those that are there. Throws an Error that says what could not be had.
+ *
+ * @param {string} base as {@link readMesa26}'s
+ * @returns {string} the name of the package's file
+ */
+export function fetchMesa26(base) {
+  const triplet = triplets[/** @type {keyof typeof triplets} */ (process.arch)];
+  if (process.platform !== "linux" || !triplet || !hasApt()) throw new Error("this needs Linux with apt");
+  mkdirSync(base, { recursive: true });
+  const work = mkdtempSync(join(base, "new-"));
+  try {
+    const apt = join(work, "apt");
+    mkdirSync(apt);
+    const codename = /^VERSION_CODENAME=(\w+)$/m.exec(readFileSync("/etc/os-release", "utf8"))?.[1] ?? "";
+    const archives = downloadPackages(apt, { packages, codename, extraSuites: suites, targetSuite: suites[1] });
+    const tree = join(work, "tree");
+    for (const archive of archives) unpack(archive, tree);
+    describe(tree, join("usr/lib", triplet));
+    rmSync(folderIn(base), { recursive: true, force: true });
+    renameSync(tree, folderIn(base));
+    return archives.map((path) => basename(path)).find((name) => name.startsWith(packages[0])) ?? packages[0];
+  } finally {
+    rmSync(work, { recursive: true, force: true });
+  }
+}
+
+/** Writes the manifest into a tree of unpacked packages, and the driver's description with a path that can be moved. */
+function describe(/** @type {string} */ tree, /** @type {string} */ libraries) {
+  const named = (/** @type {string} */ folder, /** @type {RegExp} */ pattern) => {
+    const found = readdirSync(join(tree, folder)).find((name) => pattern.test(name));
+    if (!found) throw new Error(`the packages hold no ${pattern.source} in ${folder}`);
+    return join(folder, found);
+  };
+  const icds = "usr/share/vulkan/icd.d";
+  const description = JSON.parse(readFileSync(join(tree, named(icds, /^lvp_icd.*\.json$/)), "utf8"));
+  description.ICD.library_path = `./${named(libraries, /^libvulkan_lvp\.so$/)}`;
+  writeFileSync(join(tree, "lvp_icd.json"), JSON.stringify(description));
+  const loader = named(libraries, /^ld-linux-.*\.so\.\d+$/);
+  writeFileSync(join(tree, "mesa-26.json"), JSON.stringify({ loader, libraries, icd: "lvp_icd.json" }));
+}
+
+function unpack(/** @type {string} */ archive, /** @type {string} */ tree) {
+  const { status, error, stderr } = spawnSync("dpkg-deb", ["-x", archive, tree], { encoding: "utf8" });
+  if (status !== 0) throw new Error(`${basename(archive)} cannot be unpacked: ${(error?.message ?? stderr).trim()}`);
+}
