@@ -45,6 +45,8 @@ export type MemoryOptions = {
   facts?: DeviceFacts;
   /** Is told every workload, each time that it is posed, and how often the list runs that poses it. */
   onWorkload?: PlanOptions["onWorkload"];
+  /** Is told every dispatch, after the workload that it belongs to. */
+  onDispatch?: PlanOptions["onDispatch"];
 };
 
 /** What stays on the device, and how decoding goes about. */
@@ -125,7 +127,7 @@ function keepsMore(a: Residencies, b: Residencies): boolean {
 export function planMemory(
   { model, components }: OpenCheckpoint,
   shape: PictureShape,
-  { operands = "f32", facts = ordinaryGpu, onWorkload }: MemoryOptions = {},
+  { operands = "f32", facts = ordinaryGpu, onWorkload, onDispatch }: MemoryOptions = {},
   { residencies, decoding }: Strategy = { residencies: allResident(components), decoding: whole },
 ): MemoryPlan {
   const kept = ownedTensors();
@@ -133,7 +135,7 @@ export function planMemory(
     (component) => [component.table.name, plannedWeights(component, residencies, facts.limits.bufferBytes)] as const,
   );
   const recorded = recordPlan({
-    ...{ facts, shape, operands, decoding, onWorkload },
+    ...{ facts, shape, operands, decoding, onWorkload, onDispatch },
     record: model.recording(kept),
     weights: Object.fromEntries(sets),
   });

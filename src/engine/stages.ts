@@ -7,7 +7,7 @@ import type { CommandList } from "./gpu/command-list.js";
 import type { Device } from "./gpu/device.js";
 import type { DeviceFacts } from "./gpu/facts.js";
 import type { Readback } from "./gpu/readback.js";
-import { Recorder } from "./gpu/recorder.js";
+import { Recorder, type RecorderOptions } from "./gpu/recorder.js";
 import { byteLength, destroyTensor, ownTensor, realizeTensor, rowBytes, type Tensor } from "./gpu/tensor.js";
 import { healthWords, judgeHealth } from "./ops/health.js";
 import type { Workload } from "./ops/variants.js";
@@ -61,6 +61,8 @@ export type PlanOptions = {
   trace?: StageRecorder["trace"];
   /** Is told every workload, each time that it is posed, and how often the list runs that poses it. */
   onWorkload?: (workload: Workload, per: UsedPer) => void;
+  /** Is told every dispatch, after the workload that it belongs to. */
+  onDispatch?: RecorderOptions["onDispatch"];
 };
 
 /** The stages of one picture shape on a device: built once, then run any number of times; nothing is allocated in between. */
@@ -76,7 +78,7 @@ export type RecordedPlan = {
 };
 
 /** Records everything for one picture shape. */
-export function recordPlan({ record, weights, shape, onWorkload, ...options }: PlanOptions): RecordedPlan {
+export function recordPlan({ record, weights, shape, onWorkload, onDispatch, ...options }: PlanOptions): RecordedPlan {
   const { facts, operands, decoding, trace } = options;
   const owned = ownedTensors();
   const places = new BufferPlan();
@@ -84,6 +86,7 @@ export function recordPlan({ record, weights, shape, onWorkload, ...options }: P
   const list: StageRecorder["list"] = (label, per, body) => {
     const recorder = new Recorder(facts, {
       onWorkload: onWorkload && ((workload: Workload) => onWorkload(workload, per)),
+      onDispatch,
     });
     body(recorder);
     const recorded = recorder.finish(label, places);

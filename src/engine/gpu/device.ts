@@ -222,6 +222,18 @@ export class Device implements DeviceFacts {
  * device.lost.
  */
 export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
+  const opened = await openUnproven(options);
+  try {
+    await probe(opened);
+  } catch (error) {
+    opened.close();
+    throw error;
+  }
+  return opened;
+}
+
+/** {@link openDevice} without the proof: of a device that is there to compile and never to compute. */
+export async function openUnproven(options: OpenDeviceOptions): Promise<Device> {
   const { gpu, limits, tuning = new Map(), withoutFeatures = [] } = options;
   const adapter = await gpu.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) {
@@ -244,14 +256,7 @@ export async function openDevice(options: OpenDeviceOptions): Promise<Device> {
     matrixRows: isSoftware ? Number.POSITIVE_INFINITY : gpuMatrixRows,
     ...limits,
   };
-  const opened = new Device(device, adapter.info, cutting, isSoftware, tuning);
-  try {
-    await probe(opened);
-  } catch (error) {
-    opened.close();
-    throw error;
-  }
-  return opened;
+  return new Device(device, adapter.info, cutting, isSoftware, tuning);
 }
 
 async function requestDevice(adapter: GPUAdapter, requiredFeatures: GPUFeatureName[]): Promise<GPUDevice> {

@@ -15,6 +15,8 @@ export type RecorderOptions = {
    * whole `Workload` of ops/variants.ts, which this room does not know.
    */
   onWorkload?(workload: { name: string }): void;
+  /** Is told of every dispatch, after the workload that it belongs to. */
+  onDispatch?(dispatch: Dispatch): void;
 };
 
 /** Collects dispatches; {@link finish} makes them a list that can be run again and again. */
@@ -22,12 +24,14 @@ export class Recorder {
   /** Of the device that the list is for. */
   readonly facts: DeviceFacts;
   readonly onWorkload: RecorderOptions["onWorkload"];
+  readonly #onDispatch: RecorderOptions["onDispatch"];
   #commands: Command[] = [];
   #kept = new Set<Storage>();
 
-  constructor(facts: DeviceFacts, { onWorkload }: RecorderOptions = {}) {
+  constructor(facts: DeviceFacts, { onWorkload, onDispatch }: RecorderOptions = {}) {
     this.facts = facts;
     this.onWorkload = onWorkload;
+    this.#onDispatch = onDispatch;
   }
 
   /** A tensor whose place is assigned by the plan; it lives from the first to the last dispatch that uses it. */
@@ -58,6 +62,7 @@ export class Recorder {
     for (const n of workgroups)
       assert(n > 0 && n <= 65535, () => `${label}: ${workgroups} workgroups of ${stem}, expected 1 to 65535 a side`);
     this.#commands.push({ dispatch });
+    this.#onDispatch?.(dispatch);
   }
 
   /** Copies all rows of one tensor to another of the same shape and pitch. */
