@@ -5,7 +5,8 @@
 import { z } from "zod";
 import { DaybreakError } from "../src/errors.js";
 import { rowName } from "./look.js";
-import { type ResultKind, storedResult } from "./stored.js";
+import { compareShaders, type ShaderComparison } from "./shaders/compare.js";
+import { type ResultKind, type StoredResult, storedResult } from "./stored.js";
 
 /** One figure of a result; `median` and `min` in milliseconds. */
 type Figure = { name: string; median: number; min?: number };
@@ -20,8 +21,11 @@ export type ComparedFigure = {
   ratio_min?: number;
 };
 
+/** Results of times; others are compared by shaders/compare.ts. */
+type TimedKind = Exclude<ResultKind, "shaders">;
+
 export type Comparison = {
-  kind: ResultKind;
+  kind: TimedKind;
   /** How the machines or the settings differ, one line each. */
   warnings: string[];
   figures: ComparedFigure[];
@@ -73,15 +77,10 @@ const serverResult = z.object({
   healthz_while_drawing_ms: z.object({ max: z.number(), median: z.number() }),
 });
 
-type ReadResult = Machine & { kind: ResultKind; settings: Settings; figures: Figure[] };
+type ReadResult = Machine & { kind: TimedKind; settings: Settings; figures: Figure[] };
 
-/**
- * Reads a result that a benchmark has kept.
- * @param name stands in errors, such as the file's path
- * Errors: `request.option_invalid` for anything else.
- */
-function readResult(value: unknown, name: string): ReadResult {
-  const { kind, check } = storedResult(value, name);
+/** Reads a result that a benchmark has kept. Errors: `request.option_invalid` for anything else. */
+function readResult(kind: TimedKind, check: StoredResult["check"]): ReadResult {
   const described = check(machine);
   switch (kind) {
     case "kernels":
@@ -139,14 +138,21 @@ function serverFigures(result: z.infer<typeof serverResult>): Figure[] {
  * @param names of the two, for errors
  * Errors: `request.option_invalid` where one is no result, or they are of different kinds.
  */
-export function compareResults(a: unknown, b: unknown, names: [string, string] = ["A", "B"]): Comparison {
-  const [readA, readB] = [readResult(a, names[0]), readResult(b, names[1])];
-  if (readA.kind !== readB.kind) {
+export function compareResults(
+  a: unknown,
+  b: unknown,
+  names: [string, string] = ["A", "B"],
+): Comparison | ShaderComparison {
+  const [storedA, storedB] = [storedResult(a, names[0]), storedResult(b, names[1])];
+  const { kind } = storedA;
+  if (kind !== storedB.kind) {
     throw new DaybreakError(
       "request.option_invalid",
-      `${names[0]} is a result of bench ${readA.kind} and ${names[1]} one of bench ${readB.kind}: expected two of one kind`,
+      `${names[0]} is a result of bench ${kind} and ${names[1]} one of bench ${storedB.kind}: expected two of one kind`,
     );
   }
+  if (kind === "shaders") return compareShaders(storedA, storedB);
+  const [readA, readB] = [readResult(kind, storedA.check), readResult(kind, storedB.check)];
   const inB = new Map(readB.figures.map((figure) => [figure.name, figure]));
   const inA = new Set(readA.figures.map((figure) => figure.name));
   const comparison: Comparison = {

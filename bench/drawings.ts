@@ -79,6 +79,7 @@ export function storedDrawings(value: unknown, name: string): Drawings {
       return generateDrawings(check(generateResult));
     case "load":
     case "server":
+    case "shaders":
       throw new DaybreakError(
         "request.option_invalid",
         `${name} is a result of bench ${kind}, which has no report: expected one of bench kernels or bench generate`,

@@ -64,17 +64,20 @@ export async function describeDevice(gpu: GPU): Promise<DeviceBlock> {
   const { vendor, architecture, device, description, subgroupMinSize, subgroupMaxSize } = adapter.info;
   const { version, dependencies } = packageManifest();
   const limits = shownLimits.map((name): [string, number] => [name, adapter.limits[name]]);
-  const [cpu] = cpus();
   return {
     adapter: [vendor, architecture, device].filter(Boolean).join(" ") || "unknown",
     driver: description || "unknown",
     features: [...adapter.features].sort(),
     versions: { daybreak: version, node: process.version, webgpu: dependencies.webgpu ?? "unknown" },
     limits: { ...Object.fromEntries(limits), subgroupMinSize, subgroupMaxSize },
-    cpu: cpu?.model ?? process.arch,
-    cores: cpus().length,
-    load: Number(loadavg()[0]!.toFixed(2)),
+    ...describeProcessor(),
   };
+}
+
+/** What every benchmark says of the machine; call it before anything is measured, because of the load. */
+export function describeProcessor(): Pick<DeviceBlock, "cpu" | "cores" | "load"> {
+  const [cpu] = cpus();
+  return { cpu: cpu?.model ?? process.arch, cores: cpus().length, load: Number(loadavg()[0]!.toFixed(2)) };
 }
 
 /** Why times of a machine that was busy are not to be quoted; undefined where it was not. */

@@ -4,7 +4,7 @@
 import type { z } from "zod";
 import { DaybreakError } from "../src/errors.js";
 
-export type ResultKind = "kernels" | "generate" | "load" | "server";
+export type ResultKind = "kernels" | "generate" | "load" | "server" | "shaders";
 
 export type StoredResult = {
   kind: ResultKind;
@@ -34,7 +34,9 @@ export function storedResult(value: unknown, name: string): StoredResult {
           ? "load"
           : "healthz" in value
             ? "server"
-            : refuse("unknown kind");
+            : "shaders" in value
+              ? "shaders"
+              : refuse("unknown kind");
   return {
     kind,
     check: (schema) => {

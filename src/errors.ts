@@ -50,6 +50,8 @@ export const errorCodes = [
   "reference.aspect_ratio",
   "reference.too_large",
   "reference.too_many",
+  // benchmarks
+  "bench.compilers_missing", // the GPUs' compilers are not here and cannot be fetched, or there is nothing to build their stub
   // files written
   "output.unwritable",
   "output.format_unsupported",

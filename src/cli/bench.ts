@@ -12,6 +12,7 @@ import { kernelsBenchmark } from "./bench-kernels.js";
 import { loadBenchmark } from "./bench-load.js";
 import { reportHelp, runReport } from "./bench-report.js";
 import { serverBenchmark } from "./bench-server.js";
+import { shadersBenchmark } from "./bench-shaders.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { print, remark } from "./print.js";
 
@@ -30,6 +31,8 @@ type Measured = {
 /** One kind of benchmark. */
 export type Benchmark = {
   options: { values: readonly string[]; flags: readonly string[] };
+  /** It times nothing, so that it takes no number of runs. */
+  isUntimed?: boolean;
   /** Its part of the help text. */
   help: string;
   run(options: ParsedOptions, runs: number, signal: AbortSignal): Promise<Measured>;
@@ -40,6 +43,7 @@ const benchmarks: Record<string, Benchmark> = {
   kernels: kernelsBenchmark,
   load: loadBenchmark,
   server: serverBenchmark,
+  shaders: shadersBenchmark,
 };
 /** What reads results instead of measuring. */
 const readers: Record<string, (files: readonly string[], json: boolean) => Promise<number>> = {
@@ -54,7 +58,7 @@ const help = `${Object.values(benchmarks)
 ${compareHelp}
 ${reportHelp}
 All that measure take:
-  --runs N           timed runs after a warm-up, default 5
+  --runs N           timed runs after a warm-up, default 5; not shaders
   --output FILE.json keep the result, and beside it of kernels and generate a report, FILE.html, and of kernels with
                      peers a plot of the ratios, FILE.svg
   --json             print one JSON object instead of tables
@@ -88,6 +92,9 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   }
   if (files.length > 0) throw new UsageError(`unexpected argument "${files[0]}": bench ${what} takes no files`);
   refuseForeign(what, benchmark.options, options);
+  if (benchmark.isUntimed && options.text("runs") !== undefined) {
+    throw new UsageError(`bench ${what} takes no option '--runs'`);
+  }
   const runs = timedRuns(options);
   const output = outputPath(options);
   const { result, text, remarks = "", failed = false, drawings } = await benchmark.run(options, runs, signal);
