@@ -6,7 +6,6 @@
 import { existsSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { fetchMesa26, readMesa26 } from "../src/setup/mesa-26.mjs";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
 
@@ -19,7 +18,7 @@ export const howToGet = "node tests/mesa-26.mjs (Debian 12 or 13)";
  * @returns {Promise<{ node: string, env: Record<string, string> } | undefined>} what to start as node, with which variables
  */
 export async function mesa26() {
-  const found = readMesa26(await baseFolder());
+  const found = (await drivers()).mesa26();
   if (!found) return undefined;
   const { folder, loader, libraries, icd } = found;
   const node = join(folder, "node");
@@ -32,14 +31,12 @@ export async function mesa26() {
   return { node, env };
 }
 
-/** Beside the driver that set-up provides. */
-async function baseFolder() {
-  const module = join(root, "dist/src/node/software-driver.js");
+async function drivers() {
+  const module = join(root, "dist/bench/shaders/mesa-26.js");
   if (!existsSync(module)) throw new Error("there is no build: run `npm run setup` first");
-  const { baseFolders } = await import(pathToFileURL(module).href);
-  return baseFolders()[0];
+  return import(pathToFileURL(module).href);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
-  console.log((await mesa26()) ? "Mesa 26 is there" : `unpacked ${fetchMesa26(await baseFolder())}`);
+  console.log((await mesa26()) ? "Mesa 26 is there" : `unpacked ${(await drivers()).fetchMesa26().folder}`);
 }

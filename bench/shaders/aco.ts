@@ -1,7 +1,7 @@
 // Reads what RADV prints of a kernel for AMD's GPUs (RADV_DEBUG=cs,asm,shaderstats): ACO's statistics and LLVM's
 // disassembly, blocks "BBn:" of lines that begin with a tab. GFX10 and 11 count memory in s_waitcnt, GFX12 in s_wait_….
 
-import type { Instruction, InstructionKind, Listing, Loop } from "./listing.js";
+import { type Instruction, type InstructionKind, type Listing, type Loop, loopBetween } from "./listing.js";
 
 /** @param gpu such as navi31 */
 export function readAco(listing: string, gpu: string): Listing {
@@ -51,7 +51,7 @@ function codeOf(listing: string): { lines: string[]; loops: Loop[] } {
     const begin = target === undefined ? undefined : blocks.get(target);
     if (begin !== undefined && begin <= at) ends.set(begin, Math.max(at, ends.get(begin) ?? 0));
   }
-  return { lines, loops: [...ends].map(([begin, end]) => ({ begin, end })) };
+  return { lines, loops: [...ends].map(([begin, end]) => loopBetween(begin, end)) };
 }
 
 /** The first pattern that fits counts. */
@@ -63,9 +63,12 @@ const kindsByName: readonly [RegExp, InstructionKind][] = [
   [/^(buffer|global|flat)_(load|atomic)/, "load"],
   [/^(buffer|global|flat)_store/, "store"],
   [/^s_barrier(_wait)?\b/, "barrier"],
-  [/^s_wait(?!_alu)/, "wait"],
+  [/^s_wait(?!_alu|cnt_depctr)/, "wait"],
   [/^s_c?branch/, "branch"],
-  [/^(s_delay|s_clause|s_nop|v_nop|s_wait_alu|s_barrier_signal|s_set_inst_prefetch|s_endpgm|s_sendmsg)/, "other"],
+  [
+    /^(s_delay|s_clause|s_nop|v_nop|s_wait_alu|s_waitcnt_depctr|s_barrier_signal|s_set_inst_prefetch|s_endpgm|s_sendmsg)/,
+    "other",
+  ],
   [/^v_/, "alu"],
   [/^s_/, "scalar"],
 ];

@@ -2,7 +2,7 @@
 // instruction takes two lines, "send" and what it sends. Tokens "$n" are set by what runs out of order and waited for as
 // "$n.dst"; "ss" marks the surface for registers that have no room.
 
-import type { Instruction, InstructionKind, Listing, Loop } from "./listing.js";
+import { type Instruction, type InstructionKind, type Listing, type Loop, loopBetween } from "./listing.js";
 
 /** @param gpu such as bmg */
 export function readBrw(listing: string, gpu: string): Listing {
@@ -49,7 +49,7 @@ function codeOf(native: string): { statements: string[]; loops: Loop[] } {
     else if (/^(\([^)]*\)\s*)?[a-z][\w.]*(\(| )/.test(line)) statements.push(line);
     const target = /\bwhile\(\d+\)\s+JIP:\s+(LABEL\d+)/.exec(line)?.[1];
     const begin = target === undefined ? undefined : labels.get(target);
-    if (begin !== undefined) loops.push({ begin, end: statements.length - 1 });
+    if (begin !== undefined) loops.push(loopBetween(begin, statements.length - 1));
   }
   return { statements, loops };
 }

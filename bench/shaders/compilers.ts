@@ -6,17 +6,17 @@ import { spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { existsSync, readdirSync, readFileSync, renameSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { pathToFileURL } from "node:url";
 import { DaybreakError } from "../../src/errors.js";
 import { makeFolder } from "../../src/make-folder.js";
 import { packageRoot } from "../../src/node/package.js";
 import { baseFolders } from "../../src/node/software-driver.js";
+import { fetchMesa26, type Mesa26, mesa26 } from "./mesa-26.js";
 
 /** A compiler: AMD's ACO, Intel's BRW, NVIDIA's NAK. */
 export type CompilerName = "aco" | "brw" | "nak";
 
 /** What a process is started with. */
-export type Compilers = { loader: string; libraries: string; stub: string; folder: string };
+export type Compilers = Mesa26 & { stub: string };
 
 /** GPUs that the stub knows; those of NVIDIA by their chip set, such as nv172. */
 const amdGpus = ["navi21", "navi31", "navi33", "navi44", "navi48", "gfx1150", "gfx1151"];
@@ -44,37 +44,25 @@ export function driverOf(gpu: string): GpuDriver {
   );
 }
 
-/** What of src/setup/mesa-26.mjs is used; it is not built. */
-type Mesa26 = {
-  readMesa26(base: string): Omit<Compilers, "stub"> | undefined;
-  fetchMesa26(base: string): string;
-};
-
 /**
  * The compilers, fetched and built if they are not there.
  * @param onWork is told what is done that takes a while
  * Errors: `bench.compilers_missing`.
  */
-export async function provideCompilers(onWork?: (what: string) => void): Promise<Compilers> {
-  const { href } = pathToFileURL(join(packageRoot(), "src", "setup", "mesa-26.mjs"));
-  const { readMesa26, fetchMesa26 } = (await import(href)) as Mesa26;
-  const [base] = baseFolders() as [string];
-  const stub = provideStub(base);
-  let mesa = readMesa26(base);
-  if (!mesa) {
-    onWork?.("fetching Mesa 26 (about 120 MB, once)");
-    try {
-      fetchMesa26(base);
-    } catch (cause) {
-      const { message } = cause as Error;
-      throw missing(
-        `Mesa 26's drivers cannot be fetched: ${message}; they come from Debian 13, for Debian 12 and 13`,
-        cause,
-      );
-    }
-    mesa = readMesa26(base) as Omit<Compilers, "stub">;
+export function provideCompilers(onWork?: (what: string) => void): Compilers {
+  const stub = provideStub(baseFolders()[0] as string);
+  const found = mesa26();
+  if (found) return { ...found, stub };
+  onWork?.("fetching Mesa 26 (about 120 MB, once)");
+  try {
+    return { ...fetchMesa26(), stub };
+  } catch (cause) {
+    const { message } = cause as Error;
+    throw missing(
+      `Mesa 26's drivers cannot be fetched: ${message}; they come from Debian 13, for Debian 12 and 13`,
+      cause,
+    );
   }
-  return { ...mesa, stub };
 }
 
 /** Builds the stub unless one of these sources is there. Needs a C compiler and the C library's headers, nothing else. */

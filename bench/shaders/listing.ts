@@ -29,8 +29,13 @@ export type Instruction = {
   waitsFor?: (load: string | number | undefined, laterLoads: number) => boolean;
 };
 
-/** Instructions [begin, end], which are repeated. */
-export type Loop = { begin: number; end: number };
+/** Where the instructions stand that are repeated, in their order. */
+export type Loop = readonly number[];
+
+/** A loop of all instructions from one to another. */
+export function loopBetween(begin: number, end: number): Loop {
+  return Array.from({ length: end - begin + 1 }, (_, i) => begin + i);
+}
 
 /** What a compiler says of a kernel; null where it does not say it. */
 export type Statistics = {
@@ -94,9 +99,8 @@ const kinds = [
 
 /** Reads the loop that does most of the work. */
 export function readLoop({ code, loops, units }: Listing): LoopReading {
-  const hot = hotLoop(code, loops);
-  if (!hot) return { loop: null, prefetchLoads: 0, prefetchStalled: 0, bound: null };
-  const body = code.slice(hot.begin, hot.end + 1);
+  const body = hotLoop(loops.map((loop) => loop.map((at) => code[at] as Instruction)));
+  if (!body) return { loop: null, prefetchLoads: 0, prefetchStalled: 0, bound: null };
   const counts = Object.fromEntries(kinds.map((kind) => [kind, 0])) as LoopCounts;
   for (const { kind, isWaiting } of body) {
     counts[kind] += 1;
@@ -112,18 +116,17 @@ export function readLoop({ code, loops, units }: Listing): LoopReading {
  * The loop with most matrix instructions, or without those most multiply-adds, or most of anything; of those with as many
  * the one that loads, then the shortest: what is around an inner loop is not hot.
  */
-function hotLoop(code: readonly Instruction[], loops: readonly Loop[]): Loop | undefined {
-  const rated = loops.map((loop) => {
-    const body = code.slice(loop.begin, loop.end + 1);
+function hotLoop(bodies: readonly (readonly Instruction[])[]): readonly Instruction[] | undefined {
+  const rated = bodies.map((body) => {
     const count = (kind: InstructionKind) => body.filter((i) => i.kind === kind).length;
     const isLoading = count("load") > 0 ? 1 : 0;
-    return { loop, rating: [count("matrix"), count("fma"), isLoading, -body.length] };
+    return { body, rating: [count("matrix"), count("fma"), isLoading, -body.length] };
   });
   const withMost = rated.sort((a, b) => {
     const at = a.rating.findIndex((value, i) => value !== b.rating[i]);
     return at < 0 ? 0 : (b.rating[at] as number) - (a.rating[at] as number);
   })[0];
-  return withMost?.loop;
+  return withMost?.body;
 }
 
 function isStalled(body: readonly Instruction[], at: number): boolean {

@@ -28,23 +28,35 @@ export function readNak(listing: string, gpu: string): Listing {
   };
 }
 
-/** The instructions, and the jumps backwards; those to one block are one loop. */
+type Block = { at: number[]; from: number[] };
+
+/** The instructions, and the loops: blocks may stand in any order, so they are found by where blocks are entered from. */
 function codeOf(listing: string): { statements: string[]; loops: Loop[] } {
   const statements: string[] = [];
-  const blocks = new Map<string, number>();
+  const blocks: Block[] = [];
   for (const line of listing.split("\n")) {
-    const block = /^block\S* \d+ (L\d+)/.exec(line)?.[1];
-    if (block) blocks.set(block, statements.length);
+    const from = /^block\S* \d+ .*\[([\d, ]*)\] -> \{/.exec(line)?.[1];
+    if (from !== undefined) blocks.push({ at: [], from: from.split(",").filter(Boolean).map(Number) });
     else if (/^Stage:/.test(line)) break;
-    else if (/^(\s|@).*\/\/ delay=/.test(line)) statements.push(line);
+    else if (/^(\s|@).*\/\/ delay=/.test(line)) blocks.at(-1)?.at.push(statements.push(line) - 1);
   }
-  const ends = new Map<number, number>();
-  for (const [at, statement] of statements.entries()) {
-    const target = /\bbra .*?(L\d+)\b/.exec(statement)?.[1];
-    const begin = target === undefined ? undefined : blocks.get(target);
-    if (begin !== undefined && begin <= at) ends.set(begin, at);
+  const loops = blocks.flatMap(({ from }, head) => {
+    const ends = from.filter((end) => end >= head);
+    return ends.length > 0 ? [loopOf(blocks, head, ends)] : [];
+  });
+  return { statements, loops };
+}
+
+/** The instructions of a block and of all from which it is reached again. */
+function loopOf(blocks: readonly Block[], head: number, ends: readonly number[]): Loop {
+  const inside = new Set([head]);
+  const open = [...ends];
+  for (let block = open.pop(); block !== undefined; block = open.pop()) {
+    if (inside.has(block)) continue;
+    inside.add(block);
+    open.push(...(blocks[block]?.from ?? []));
   }
-  return { statements, loops: [...ends].map(([begin, end]) => ({ begin, end })) };
+  return [...inside].sort((a, b) => a - b).flatMap((block) => blocks[block]?.at ?? []);
 }
 
 /** The first pattern that fits counts. */

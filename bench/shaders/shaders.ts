@@ -70,7 +70,7 @@ export async function benchShaders(options: BenchShadersOptions): Promise<BenchS
   const { gpus, asm, kernels, onWork, signal, model } = options;
   for (const gpu of gpus) driverOf(gpu);
   const machine = describeProcessor();
-  const compilers = await provideCompilers(onWork);
+  const compilers = provideCompilers(onWork);
   const folder = mkdtempSync(join(tmpdir(), "daybreak-kernels-"));
   try {
     const { width, height, precisions, filter } = options;

@@ -23,6 +23,8 @@ are fetched into the user's cache, without root, and the stub is built by a C co
   --filter TEXT      only kernels whose file or case holds TEXT
   --kernels-from DIR kernels to try: DIR/*.wgsl and DIR/parts/*.wgsl in the place of this package's
   --asm DIR          keep the compilers' listings
+  --check            exit status 1 if a built-in choice does not compile within 10 s, spills, keeps anything in memory in its
+                     hot loop, or waits at once for loads that were to come early
 `;
 
 const defaultGpus = "navi21,navi31,navi48,bmg,dg2,nv172";
@@ -30,7 +32,7 @@ const defaultGpus = "navi21,navi31,navi48,bmg,dg2,nv172";
 export const shadersBenchmark: Benchmark = {
   options: {
     values: ["gpu", "model", "synthetic", "width", "height", "precision", "filter", "kernels-from", "asm"],
-    flags: [],
+    flags: ["check"],
   },
   isUntimed: true,
   help,
@@ -47,7 +49,9 @@ export const shadersBenchmark: Benchmark = {
       onWork: (what) => void remark(`${what}\n`),
       signal,
     });
-    return { result, text: describe(result) };
+    const found = findings(result.shaders);
+    const failed = options.flag("check") && found !== "";
+    return { result, text: describe(result), failed, remarks: failed ? found : "" };
   },
 };
 
@@ -97,7 +101,10 @@ function cells(row: ShaderRow): string[] {
   ];
 }
 
-/** What is wrong with the built-in choices of one GPU. */
+/** A matrix trial waits no longer for a compiler, see device/trial.ts. */
+const mostCompile_ms = 10_000;
+
+/** What is wrong with built-in choices. */
 function findings(rows: readonly ShaderRow[]): string {
   const builtIn = rows.filter((row) => row.builtIn);
   const of = (what: string, found: readonly ShaderRow[]) => {
@@ -106,8 +113,8 @@ function findings(rows: readonly ShaderRow[]): string {
   };
   return [
     of(
-      "do not compile",
-      builtIn.filter(({ error }) => error !== undefined),
+      "do not compile in time",
+      builtIn.filter(({ error, compileMs }) => error !== undefined || (compileMs ?? 0) > mostCompile_ms),
     ),
     of(
       "spill",

@@ -2,57 +2,25 @@
 // AMD's, Intel's and NVIDIA's GPUs, whose compilers run without hardware. Fetches them from Debian 13 and its backports, at
 // the archive that the machine's own apt sources name, without root. Knows not what they are for. Drivers are loaded into
 // node's process and these need a newer C library than Debian 12 has, so node is started by the dynamic loader that came
-// with them.
+// with them. bench/shaders/mesa-26.ts knows where they lie.
+// Usage: node mesa-26.mjs FOLDER; exit status 1 and one line on stderr if they cannot be had.
 
 import { spawnSync } from "node:child_process";
-import {
-  existsSync,
-  mkdirSync,
-  mkdtempSync,
-  readdirSync,
-  readFileSync,
-  renameSync,
-  rmSync,
-  writeFileSync,
-} from "node:fs";
-import { basename, join } from "node:path";
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
+import { basename, dirname, join, resolve } from "node:path";
+import { fileURLToPath } from "node:url";
 import { downloadPackages, hasApt } from "./apt.mjs";
 
 const packages = ["mesa-vulkan-drivers", "libvulkan1", "libc6", "libstdc++6"];
 const suites = ["trixie", "trixie-backports"];
 const triplets = { x64: "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" };
 
-/** @param {string} base the folder for drivers */
-function folderIn(base) {
-  return join(base, `mesa-26-${process.arch}`);
-}
-
-/**
- * The drivers, if {@link fetchMesa26} has fetched them.
- *
- * @param {string} base the folder for drivers, the first of software-driver.ts's `baseFolders`
- * @returns {{ folder: string, loader: string, libraries: string, icd: string } | undefined} their folder, and in it the
- * dynamic loader, the folder of libraries and lavapipe's description: absolute paths
- */
-export function readMesa26(base) {
-  const folder = folderIn(base);
-  const path = join(folder, "mesa-26.json");
-  if (!existsSync(path)) return undefined;
-  const { loader, libraries, icd } = JSON.parse(readFileSync(path, "utf8"));
-  return { folder, loader: join(folder, loader), libraries: join(folder, libraries), icd: join(folder, icd) };
-}
-
-/**
- * Fetches the drivers, replacing those that are there. Throws an Error that says what could not be had.
- *
- * @param {string} base as {@link readMesa26}'s
- * @returns {string} the name of the package's file
- */
-export function fetchMesa26(base) {
+/** Fetches the drivers into a folder, replacing what is there; returns the name of the package's file. */
+function fetchMesa26(/** @type {string} */ folder) {
   const triplet = triplets[/** @type {keyof typeof triplets} */ (process.arch)];
   if (process.platform !== "linux" || !triplet || !hasApt()) throw new Error("this needs Linux with apt");
-  mkdirSync(base, { recursive: true });
-  const work = mkdtempSync(join(base, "new-"));
+  mkdirSync(dirname(folder), { recursive: true });
+  const work = mkdtempSync(join(dirname(folder), "new-"));
   try {
     const apt = join(work, "apt");
     mkdirSync(apt);
@@ -61,8 +29,8 @@ export function fetchMesa26(base) {
     const tree = join(work, "tree");
     for (const archive of archives) unpack(archive, tree);
     describe(tree, join("usr/lib", triplet));
-    rmSync(folderIn(base), { recursive: true, force: true });
-    renameSync(tree, folderIn(base));
+    rmSync(folder, { recursive: true, force: true });
+    renameSync(tree, folder);
     return archives.map((path) => basename(path)).find((name) => name.startsWith(packages[0])) ?? packages[0];
   } finally {
     rmSync(work, { recursive: true, force: true });
@@ -87,4 +55,13 @@ function describe(/** @type {string} */ tree, /** @type {string} */ libraries) {
 function unpack(/** @type {string} */ archive, /** @type {string} */ tree) {
   const { status, error, stderr } = spawnSync("dpkg-deb", ["-x", archive, tree], { encoding: "utf8" });
   if (status !== 0) throw new Error(`${basename(archive)} cannot be unpacked: ${(error?.message ?? stderr).trim()}`);
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  try {
+    console.log(fetchMesa26(resolve(process.argv[2] ?? "mesa-26")));
+  } catch (error) {
+    process.stderr.write(`${/** @type {Error} */ (error).message}\n`);
+    process.exitCode = 1;
+  }
 }

@@ -10,9 +10,14 @@ import { generate, kernels } from "./results.js";
 beforeAll(buildProgram);
 
 test.each([
-  [["bench"], /bench measures "generate", "kernels", "load", "server", or does "compare" or "report", got nothing/],
+  [
+    ["bench"],
+    /bench measures "generate", "kernels", "load", "server", "shaders", or does "compare" or "report", got nothing/,
+  ],
   [["bench", "speed"], /got "speed"/],
   [["bench", "kernels", "--model", "x"], /bench kernels takes no option '--model'/],
+  [["bench", "shaders", "--runs", "3"], /bench shaders takes no option '--runs'/],
+  [["bench", "shaders", "--model", "x", "--synthetic", "tiny"], /--model and --synthetic exclude each other/],
   [["bench", "load", "--model", "x", "--size", "1GiB"], /--model and --size exclude each other/],
   [["bench", "load", "--size", "large"], /option '--size'/],
   [["bench", "generate", "--peers"], /bench generate takes no option '--peers'/],
