@@ -10,6 +10,7 @@ import type { DeviceFacts } from "../../src/engine/gpu/facts.js";
 import { kernelSources } from "../../src/engine/gpu/kernel-sources.js";
 import { compileKernels } from "../../src/engine/gpu/pipelines.js";
 import { expectedShape } from "../../src/engine/request.js";
+import type { DaybreakError, ErrorCode } from "../../src/errors.js";
 import { folderSource } from "../../src/node/checkpoint-folder.js";
 import { createGpuBeside } from "../../src/node/dawn.js";
 import { syntheticModel, syntheticSource } from "../synthetic.js";
@@ -39,6 +40,9 @@ export type ChildOpening = { driver: string; kernels: number; size: { width: num
 
 const sampleReference = { width: 512, height: 512 };
 
+/** Instead of all that: why there is nothing to compile. */
+export type ChildFailure = { code: ErrorCode; message: string };
+
 /** A task's kernels, with a reference in the picture and guided where it can be: nothing that the model does is left out. */
 async function poseTask(
   task: ChildTask,
@@ -63,7 +67,7 @@ async function poseTask(
   }
 }
 
-function say(mark: string, value: ChildOpening | ChildHead | ChildTail): void {
+function say(mark: string, value: ChildOpening | ChildHead | ChildTail | ChildFailure): void {
   writeSync(2, `\n${mark}${JSON.stringify(value)}\n`);
 }
 
@@ -87,5 +91,11 @@ async function compileAll(task: ChildTask): Promise<void> {
   }
 }
 
-await compileAll(JSON.parse(process.argv[2] as string) as ChildTask);
-process.exit(0);
+try {
+  await compileAll(JSON.parse(process.argv[2] as string) as ChildTask);
+  process.exit(0);
+} catch (error) {
+  const { code = "engine.internal", message } = error as Partial<DaybreakError> & Error;
+  say("!!!", { code, message });
+  process.exit(1);
+}

@@ -8,7 +8,7 @@ import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { DaybreakError } from "../../src/errors.js";
 import { packageRoot } from "../../src/node/package.js";
-import type { ChildHead, ChildOpening, ChildTail, ChildTask } from "./child.js";
+import type { ChildFailure, ChildHead, ChildOpening, ChildTail, ChildTask } from "./child.js";
 import { type Compilers, describeDriver, driverOf } from "./compilers.js";
 
 /** A kernel with what the compiler printed while it made it. */
@@ -39,6 +39,7 @@ export async function compileFor(
       signal?.throwIfAborted();
       const rest: string[] = [];
       for await (const part of partsOf(said)) {
+        if ("failure" in part) throw new DaybreakError(part.failure.code, `${gpu}: ${part.failure.message}`);
         if ("opening" in part) opening = part.opening;
         else if ("kernel" in part) {
           done += 1;
@@ -87,14 +88,15 @@ function runChild(
   });
 }
 
-type Part = { opening: ChildOpening } | { kernel: CompiledKernel } | { line: string };
+type Part = { failure: ChildFailure } | { opening: ChildOpening } | { kernel: CompiledKernel } | { line: string };
 
 /** What a process said, kernel by kernel; one without an end crashed the compiler. */
 async function* partsOf(path: string): AsyncGenerator<Part> {
   let head: ChildHead | undefined;
   let listing: string[] = [];
   for await (const line of createInterface({ input: createReadStream(path), crlfDelay: Number.POSITIVE_INFINITY })) {
-    if (line.startsWith("***{")) yield { opening: JSON.parse(line.slice(3)) as ChildOpening };
+    if (line.startsWith("!!!{")) yield { failure: JSON.parse(line.slice(3)) as ChildFailure };
+    else if (line.startsWith("***{")) yield { opening: JSON.parse(line.slice(3)) as ChildOpening };
     else if (line.startsWith("<<<{")) {
       head = JSON.parse(line.slice(3)) as ChildHead;
       listing = [];
