@@ -6,7 +6,7 @@ import { closeSync, createReadStream, mkdtempSync, openSync, rmSync } from "node
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
-import { DaybreakError } from "../../src/errors.js";
+import { DaybreakError, throwIfAborted } from "../../src/errors.js";
 import { packageRoot } from "../../src/node/package.js";
 import type { ChildFailure, ChildHead, ChildOpening, ChildTail, ChildTask } from "./child.js";
 import { type Compilers, describeDriver, driverOf } from "./compilers.js";
@@ -20,7 +20,7 @@ const mostCrashes = 10;
 /**
  * Compiles a task's kernels for a GPU, in their order.
  * Errors: `device.no_adapter` where the driver does not open, `request.option_invalid` for an unknown GPU; those of
- * opening the checkpoint; what `signal` was aborted with.
+ * opening the checkpoint; `request.cancelled`.
  */
 export async function compileFor(
   compilers: Compilers,
@@ -36,7 +36,7 @@ export async function compileFor(
     for (let starts = 0; starts <= mostCrashes; starts++) {
       const said = join(folder, `said-${starts}.txt`);
       const status = await runChild(compilers, gpu, { ...task, skip: done }, { folder, said, signal });
-      signal?.throwIfAborted();
+      throwIfAborted(signal, "reading kernels");
       const rest: string[] = [];
       for await (const part of partsOf(said)) {
         if ("failure" in part) throw new DaybreakError(part.failure.code, `${gpu}: ${part.failure.message}`);
