@@ -58,7 +58,7 @@ function readStatement(statement: string, width: number): Instruction {
   const [, mnemonic = "", lanes = "1"] = /^(?:\([^)]*\)\s*)?([a-z][\w.]*)(?:\((\d+)\))?/.exec(statement) ?? [];
   const kind = kindOf(statement, mnemonic, Number(lanes));
   const waitsFor: Instruction["waitsFor"] = (load) =>
-    /^sync allwr/.test(statement) || (load !== undefined && new RegExp(`\\${load}\\.dst\\b`).test(statement));
+    /\bsync allwr\b/.test(statement) || (load !== undefined && new RegExp(`\\${load}\\.dst\\b`).test(statement));
   const token = /(\$\d+)(?!\.|\d)/.exec(statement.slice(statement.lastIndexOf("{")))?.[1];
   // 8 rows of a product by 8 steps of 32 bits; the matrix unit works beside the vector units
   const cycles = kind === "matrix" ? 16 : Math.max(1, Number(lanes) / width);
@@ -70,7 +70,7 @@ function kindOf(statement: string, mnemonic: string, lanes: number): Instruction
   const operation = mnemonic.split(".")[0] as string;
   if (operation === "dpas") return "matrix";
   if (/^sends?c?$/.test(operation)) return messageKind(statement, lanes);
-  if (operation === "sync") return /^sync bar/.test(statement) ? "barrier" : "wait";
+  if (operation === "sync") return /\bsync bar\b/.test(statement) ? "barrier" : "wait";
   if (/^(if|else|endif|while|break|continue|jmpi|goto|join|halt|call|ret|brd|brc)$/.test(operation)) return "branch";
   if (operation === "nop") return "other";
   if (lanes === 1) return "scalar";

@@ -21,7 +21,7 @@ export type Compilers = Mesa26 & { stub: string };
 /** GPUs that the stub knows; those of NVIDIA by their chip set, such as nv172. */
 const amdGpus = ["navi21", "navi31", "navi33", "navi44", "navi48", "gfx1150", "gfx1151"];
 const intelGpus = ["tgl", "adl", "dg2", "mtl", "arl", "lnl", "bmg", "ptl"];
-const nvidiaGpu = /^nv1[346-79][0-9a-f]$/;
+const nvidiaGpu = /^nv1[679][0-9a-f]$/;
 
 /** How a GPU is opened: its compiler, Mesa's driver, and the variables for stub and compiler. */
 export type GpuDriver = { compiler: CompilerName; driver: string; env: Record<string, string> };

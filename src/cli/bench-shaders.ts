@@ -15,7 +15,7 @@ consists of, loads in it that are waited for at once, and a bound on the share o
 are fetched into the user's cache, without root, and the stub is built by a C compiler; Linux with apt only.
 
   --gpu NAME,…       default navi21,navi31,navi48,bmg,dg2,nv172; also navi33, navi44, gfx1150, gfx1151, tgl, adl, mtl, arl,
-                     lnl, ptl, and NVIDIA's chip sets from nv132 on
+                     lnl, ptl, and NVIDIA's chip sets of Turing, Ampere and Ada: nv162 to nv197
   --model DIR        checkpoint folder; default: --synthetic flux2-klein-4b
   --synthetic NAME   instead: the sizes of flux2-klein-4b, flux2-klein-9b or tiny
   --width W --height H   pixels; default: the checkpoint's, 1024×1024 for klein

@@ -3,7 +3,7 @@
 import { readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { compareResults } from "../../bench/compare.js";
+import { type Comparison, compareResults } from "../../bench/compare.js";
 import { repository } from "../cli/program.js";
 import { device, generate, kernelRow, kernels } from "./results.js";
 
@@ -121,10 +121,20 @@ test.each([
 });
 
 const folder = join(repository, "bench/results");
-test.each(readdirSync(folder).filter((name) => name.endsWith(".json")))("%s can be compared", (name) => {
-  const result = JSON.parse(readFileSync(join(folder, name), "utf8"));
-  const { figures, warnings, only_a } = compareResults(result, result);
+const stored = readdirSync(folder).filter((name) => name.endsWith(".json"));
+const read = (name: string) => JSON.parse(readFileSync(join(folder, name), "utf8"));
+
+test.each(stored.filter((name) => !name.endsWith("-shaders.json")))("%s can be compared", (name) => {
+  const result = read(name);
+  const { figures, warnings, only_a } = compareResults(result, result) as Comparison;
   expect(figures.length).toBeGreaterThan(3);
   expect(figures.every(({ ratio }) => ratio === 1)).toBe(true);
   expect([warnings, only_a]).toEqual([[], []]);
+});
+
+test.each(stored.filter((name) => name.endsWith("-shaders.json")))("%s can be compared", (name) => {
+  const result = read(name);
+  expect(compareResults(result, result)).toEqual({
+    ...{ kind: "shaders", warnings: [], changed: [], same: result.shaders.length, only_a: [], only_b: [] },
+  });
 });

@@ -87,6 +87,17 @@ test("Intel's", () => {
   expect(found).toMatchObject({ prefetchLoads: 2, prefetchStalled: 1, bound: 1 });
 });
 
+test("Intel's instructions behind a condition", () => {
+  const text = `Native code for unnamed compute shader
+SIMD8 shader: 3 instructions. 1 loops. 9 cycles. 0:0 spills:fills, 0 sends. GRF registers: 128.
+LABEL1:
+(+f0.0.any8h) sync bar(8)       null<0,1,0>UB                   { align1 WE_all 1Q };
+(+f0.0) mad(8)  g1<1>F          g2<8,8,1>F      g3<8,8,1>F      g4<1,1,1>F { align1 1Q };
+while(8)        JIP:  LABEL1                                    { align1 1Q };
+`;
+  expect(readLoop(readBrw(text, "dg2")).loop).toMatchObject({ instructions: 3, barrier: 1, fma: 1, branch: 1 });
+});
+
 test("NVIDIA's", () => {
   const read = readNak(listing("nv172"), "nv172");
   expect(read.statistics).toEqual({
