@@ -1,4 +1,5 @@
 // Two servers on one folder, of which neither can see the other's process: containers with one volume, or two machines.
+// Nearly all of it is waiting until a lock has stood still for long enough, so the tests wait side by side.
 
 import { type ChildProcess, spawn, spawnSync } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync, utimesSync, writeFileSync } from "node:fs";
@@ -6,7 +7,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
-import { afterEach, beforeAll, beforeEach, expect, it } from "vitest";
+import { beforeAll, expect, it, type TestContext } from "vitest";
 import type { DaybreakError } from "../../src/errors.js";
 import { lockFolder } from "../../src/media/folder-lock.js";
 import { buildProgram } from "../cli/program.js";
@@ -15,21 +16,17 @@ const inUse = { code: "media.folder_in_use" };
 const built = fileURLToPath(new URL("../../dist/src/media/folder-lock.js", import.meta.url));
 const elsewhere = JSON.stringify({ pid: 1, began: null, where: "another boot pid:[1]" }).padEnd(512);
 
-let folder: string;
-let lock: string;
-
 beforeAll(buildProgram, 120_000);
 
-beforeEach(() => {
-  folder = mkdtempSync(join(tmpdir(), "daybreak-lock-"));
-  lock = join(folder, "lock");
-});
+/** An empty folder for a test, and where its lock lies. */
+function newFolder({ onTestFinished }: TestContext): { folder: string; lock: string } {
+  const folder = mkdtempSync(join(tmpdir(), "daybreak-lock-"));
+  onTestFinished(() => rmSync(folder, { recursive: true, force: true }));
+  return { folder, lock: join(folder, "lock") };
+}
 
-afterEach(() => {
-  rmSync(folder, { recursive: true, force: true });
-});
-
-it("a lock from elsewhere that is written meanwhile is another server's", async () => {
+it.concurrent("a lock from elsewhere that is written meanwhile is another server's", async (context) => {
+  const { folder, lock } = newFolder(context);
   writeFileSync(lock, elsewhere);
   const beating = setInterval(() => utimesSync(lock, new Date(), new Date()), 300);
   try {
@@ -40,7 +37,8 @@ it("a lock from elsewhere that is written meanwhile is another server's", async 
   }
 });
 
-it("one that stands still is taken over after 15 s, however young it is", async () => {
+it.concurrent("one that stands still is taken over after 15 s, however young it is", async (context) => {
+  const { folder, lock } = newFolder(context);
   writeFileSync(lock, elsewhere);
   const began = performance.now();
   const unlock = await lockFolder(folder);
@@ -50,14 +48,16 @@ it("one that stands still is taken over after 15 s, however young it is", async 
   expect(() => readFileSync(lock)).toThrow(/ENOENT/);
 }, 30_000);
 
-it("one that its holder gives back meanwhile is free at once", async () => {
+it.concurrent("one that its holder gives back meanwhile is free at once", async (context) => {
+  const { folder, lock } = newFolder(context);
   writeFileSync(lock, elsewhere);
   const [unlock] = await Promise.all([lockFolder(folder), sleep(500).then(() => rmSync(lock))]);
   expect(JSON.parse(readFileSync(lock, "utf8")).pid).toBe(process.pid);
   await unlock();
 });
 
-it("whoever held it and stood still for too long learns that it is another's now, and leaves it alone", async () => {
+it.concurrent("whoever held it and stood still for too long learns that it is another's now, and leaves it alone", async (context) => {
+  const { folder, lock } = newFolder(context);
   let lost: DaybreakError | undefined;
   const unlock = await lockFolder(folder, (error) => {
     lost = error;
@@ -69,7 +69,7 @@ it("whoever held it and stood still for too long learns that it is another's now
 }, 15_000);
 
 /** A program that holds the lock in a process namespace of its own, as a container does, where it is process 1. */
-async function holdInNamespace(): Promise<ChildProcess> {
+async function holdInNamespace(folder: string): Promise<ChildProcess> {
   const program = `const { lockFolder } = await import(${JSON.stringify(built)});
     await lockFolder(${JSON.stringify(folder)});
     process.stdout.write("held");
@@ -92,13 +92,14 @@ async function holdInNamespace(): Promise<ChildProcess> {
   return child;
 }
 
-it("a server in a process namespace of its own is seen while it lives, and not when it was killed", async (context) => {
+it.concurrent("a server in a process namespace of its own is seen while it lives, and not when it was killed", async (context) => {
+  const { folder, lock } = newFolder(context);
   const canUnshare = spawnSync("unshare", ["--pid", "--fork", "--mount-proc", "true"]).status === 0;
   if (!canUnshare) return context.skip();
-  const holder = await holdInNamespace();
+  const holder = await holdInNamespace(folder);
   expect(JSON.parse(readFileSync(lock, "utf8")).pid).toBe(1);
   await expect(lockFolder(folder)).rejects.toMatchObject(inUse);
-  await expect(holdInNamespace()).rejects.toThrow("the holder ended");
+  await expect(holdInNamespace(folder)).rejects.toThrow("the holder ended");
   const ended = new Promise((resolve) => holder.once("exit", resolve));
   holder.kill("SIGKILL");
   await ended;
