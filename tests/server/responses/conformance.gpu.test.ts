@@ -4,7 +4,7 @@
 
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
 import { encodePng } from "../../../src/media/png.js";
-import { listeners, openServer, parseEvents, postJson, type TestServer } from "../running.js";
+import { listeners, openServer, parseEvents, postJson, smallImage, type TestServer } from "../running.js";
 import { officialErrors, officialEventErrors } from "../schemas.js";
 import { connect, type Frame } from "../sockets.js";
 
@@ -14,14 +14,16 @@ type Json = Record<string, any>;
 describe.each(listeners)("%s", (listener) => {
   let server: TestServer;
   let base: { model: string };
+  /** Of requests that draw. */
+  let quick: { model: string; provider_options: object };
 
   beforeAll(async () => {
     server = await openServer({
       listener,
       modelName: "black-forest-labs/FLUX.2-klein-4B",
-      defaultSize: { width: 128, height: 128 },
     });
     base = { model: server.modelName };
+    quick = { ...base, provider_options: { image: smallImage } };
   });
   afterAll(() => server.end());
 
@@ -29,7 +31,7 @@ describe.each(listeners)("%s", (listener) => {
 
   /** A whole answer that fits the document. */
   async function respond(body: Json): Promise<Json> {
-    const response = await postJson(`${server.url}/v1/responses`, { ...base, ...body });
+    const response = await postJson(`${server.url}/v1/responses`, { ...quick, ...body });
     const value = (await response.json()) as Json;
     expect(response.status, JSON.stringify(value.error)).toBe(200);
     expect(officialErrors("ResponseResource", value)).toEqual([]);
@@ -76,7 +78,7 @@ describe.each(listeners)("%s", (listener) => {
     },
     "streaming-response": async () => {
       const response = await postJson(`${server.url}/v1/responses`, {
-        ...base,
+        ...quick,
         input: [user("Count to 5.")],
         stream: true,
       });
@@ -86,51 +88,51 @@ describe.each(listeners)("%s", (listener) => {
     },
     "websocket-response": async () => {
       const client = await connect(server.url);
-      completed(await client.ask({ ...base, input: [user("a red circle")] }));
+      completed(await client.ask({ ...quick, input: [user("a red circle")] }));
       client.close();
     },
     "websocket-sequential-responses": async () => {
       const client = await connect(server.url);
-      const first = completed(await client.ask({ ...base, input: [user("a red circle")] }));
-      const second = completed(await client.ask({ ...base, input: [user("a blue circle")] }));
+      const first = completed(await client.ask({ ...quick, input: [user("a red circle")] }));
+      const second = completed(await client.ask({ ...quick, input: [user("a blue circle")] }));
       expect(first.id).not.toBe(second.id);
       client.close();
     },
     "websocket-continuation": async () => {
       const client = await connect(server.url);
-      const first = completed(await client.ask({ ...base, store: false, input: [user("a red circle")] }));
-      const next = { ...base, store: false, previous_response_id: first.id, input: [user("now blue")] };
+      const first = completed(await client.ask({ ...quick, store: false, input: [user("a red circle")] }));
+      const next = { ...quick, store: false, previous_response_id: first.id, input: [user("now blue")] };
       expect(completed(await client.ask(next)).previous_response_id).toBe(first.id);
       client.close();
     },
     "websocket-reconnect-store-false-recovery": async () => {
       const client = await connect(server.url);
-      const first = completed(await client.ask({ ...base, store: false, input: [user("a red circle")] }));
+      const first = completed(await client.ask({ ...quick, store: false, input: [user("a red circle")] }));
       client.close();
       const again = await connect(server.url);
-      notFound(await again.ask({ ...base, store: false, previous_response_id: first.id, input: [user("now blue")] }));
+      notFound(await again.ask({ ...quick, store: false, previous_response_id: first.id, input: [user("now blue")] }));
       completed(
-        await again.ask({ ...base, store: false, input: [user("a red circle"), ...first.output, user("now blue")] }),
+        await again.ask({ ...quick, store: false, input: [user("a red circle"), ...first.output, user("now blue")] }),
       );
       again.close();
     },
     "websocket-previous-response-not-found": async () => {
       const client = await connect(server.url);
-      notFound(await client.ask({ ...base, previous_response_id: "resp_unknown", input: [user("a red circle")] }));
+      notFound(await client.ask({ ...quick, previous_response_id: "resp_unknown", input: [user("a red circle")] }));
       client.close();
     },
     "websocket-failed-continuation-evicts-cache": async () => {
       const client = await connect(server.url);
-      const first = completed(await client.ask({ ...base, store: false, input: [user("a red circle")] }));
+      const first = completed(await client.ask({ ...quick, store: false, input: [user("a red circle")] }));
       const output = { type: "function_call_output", call_id: "call_unknown", output: "1" };
-      const failed = await client.ask({ ...base, store: false, previous_response_id: first.id, input: [output] });
+      const failed = await client.ask({ ...quick, store: false, previous_response_id: first.id, input: [output] });
       expect(failed).toMatchObject([{ type: "error", status: 400 }]);
-      notFound(await client.ask({ ...base, store: false, previous_response_id: first.id, input: [user("now blue")] }));
+      notFound(await client.ask({ ...quick, store: false, previous_response_id: first.id, input: [user("now blue")] }));
       client.close();
     },
     "websocket-compact-new-chain": async () => {
       const client = await connect(server.url);
-      const first = completed(await client.ask({ ...base, store: true, input: [user("a red circle")] }));
+      const first = completed(await client.ask({ ...quick, store: true, input: [user("a red circle")] }));
       const compacted = await compact({ ...base, input: [user("a red circle"), ...first.output] });
       completed(await client.ask({ ...base, store: false, input: [...compacted.output, user("now blue")] }));
       client.close();
@@ -142,7 +144,7 @@ describe.each(listeners)("%s", (listener) => {
       const parameters = { type: "object", properties: { location: { type: "string" } }, required: ["location"] };
       const tools = [{ type: "function", name: "get_weather", description: "Get the weather", parameters }];
       const response = await postJson(`${server.url}/v1/responses`, {
-        ...base,
+        ...quick,
         input: [user("What's the weather?")],
         tools,
       });
