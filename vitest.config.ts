@@ -5,6 +5,7 @@
 
 import { availableParallelism } from "node:os";
 import { defineConfig } from "vitest/config";
+import { BaseSequencer, type TestSpecification } from "vitest/node";
 import { writeKernelModule } from "./src/setup/build.mjs";
 
 writeKernelModule();
@@ -15,8 +16,22 @@ const tables = ["tests/kernels/*.gpu.test.ts", "tests/golden/*.gpu.test.ts"];
 // without a GPU the kernels run on the processor
 const patience = { testTimeout: 120_000, hookTimeout: 120_000 };
 
+/**
+ * Tables before what shares their group: they hold the files that take the longest, so none of those runs alone at the
+ * end; and a driver's cache knows the kernels of the embedded model before two workers would compile them at once.
+ */
+class TablesFirst extends BaseSequencer {
+  override async sort(files: TestSpecification[]): Promise<TestSpecification[]> {
+    const sorted = await super.sort(files);
+    const rank = ({ project }: TestSpecification) =>
+      2 * project.config.sequence.groupOrder + (project.name === "tables" ? 0 : 1);
+    return sorted.sort((a, b) => rank(a) - rank(b));
+  }
+}
+
 export default defineConfig({
   test: {
+    sequence: { sequencer: TablesFirst },
     // worker threads cannot set the environment variables that drivers read
     pool: "forks",
     // A choice of kernels that depends on what this machine measured before would make tests depend on it.
