@@ -160,7 +160,7 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
     expect(followed.events.at(-1)?.type).toBe("response.completed");
     const done = await call("POST", "/v1/responses/{id}/cancel", { id: value.id });
     expect(done.value.status).toBe("completed");
-    const long = smallRequest({ width: 512, height: 512, steps: 8, num_images: 10 }, { background: true });
+    const long = smallRequest({ width: 256, height: 256, steps: 8, num_images: 10 }, { background: true });
     const { value: running } = await call("POST", "/v1/responses", { body: long });
     const cancelled = await call("POST", "/v1/responses/{id}/cancel", { id: running.id });
     expect(cancelled.value).toMatchObject({
@@ -246,7 +246,7 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
 
   test("OpenAI's images routes", async () => {
     const drawn = await call("POST", "/v1/images/generations", {
-      body: { prompt: "a red circle", size: "128x128", n: 2, seed: 7 },
+      body: { prompt: "a red circle", size: "128x128", steps: 1, n: 2, seed: 7 },
     });
     expect(drawn.value.data.map(({ seed }: { seed: number }) => seed)).toEqual([7, 8]);
     const events = await call("POST", "/v1/images/generations", {
@@ -262,6 +262,7 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
     form.append("prompt", "make it blue");
     form.append("size", "128x128");
     form.append("n", "2");
+    form.append("steps", "1");
     form.append("stream", "false");
     const edited = await call("POST", "/v1/images/edits", { body: form });
     expect(edited.value.data).toHaveLength(2);
@@ -272,7 +273,7 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
     const file =
       "Content-Type: image/png\r\nContent-Disposition: form-data; name=image; filename=a.png; filename*=utf-8''a.png";
     const written = [
-      `${field("prompt", "a red circle")}${field("size", "128x128")}--b\r\n${file}\r\n\r\n`,
+      `${field("prompt", "a red circle")}${field("size", "128x128")}${field("steps", "1")}--b\r\n${file}\r\n\r\n`,
       png,
       "\r\n--b--\r\n",
     ];
@@ -283,7 +284,7 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
     expect([dotnet.status, ((await dotnet.json()) as { data: unknown[] }).data.length]).toEqual([200, 1]);
     const image_url = `data:image/png;base64,${png.toString("base64")}`;
     const asJson = await call("POST", "/v1/images/edits", {
-      body: { prompt: "make it blue", size: "128x128", images: [{ image_url }], response_format: "url" },
+      body: { prompt: "make it blue", size: "128x128", steps: 1, images: [{ image_url }], response_format: "url" },
     });
     expect(asJson.value.data[0].url).toMatch(/\/v1\/images\/img_[0-9a-f]{32}\/content$/);
     expect((await call("POST", "/v1/images/variations")).value.error.code).toBe("variations_not_offered");
