@@ -22,12 +22,14 @@ type Case = {
   magnitude?: number;
 };
 
+// Drivers for processors compile the portable kernel for a quarter of a minute, for each number of groups of eight
+// channels, dtype, mask and limit anew: what other cases have compiled already costs next to nothing.
 const cases: Case[] = [
   { shape: [1, 1, 1, 2] },
   { shape: [4, 4, 100, 32] },
   { shape: [5, 1, 61, 16], causal: true, limit: 17 },
   { shape: [7, 1, 130, 16], causal: true, limit: 130 },
-  { shape: [4, 2, 75, 32], causal: true, limit: 1 },
+  { shape: [4, 2, 75, 16], causal: true, limit: 1 },
   { shape: [3, 3, 40, 10], more: 22 },
   // The padding of a row of y is wider than a head's own.
   { shape: [3, 3, 20, 14] },
@@ -141,7 +143,7 @@ describe.each(configurations)("attention on %s", (_, open) => {
   );
 
   it("shows a value that is infinite to every query that sees it", async () => {
-    const [tokens, size] = [40, 16];
+    const [tokens, size] = [40, 32];
     const [q, k, v] = [1, 2, 3].map((seed) => normal(seed, tokens * size)) as [
       Float32Array,
       Float32Array,
