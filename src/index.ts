@@ -43,3 +43,11 @@ export {
   urlSource,
 } from "./engine/weights/source.js";
 export { DaybreakError, type ErrorCode, errorCodes } from "./errors.js";
+export {
+  type FindOptions,
+  type FoundWatermark,
+  findWatermark,
+  findWatermarkInFrames,
+} from "./watermark/find-watermark.js";
+export type { WatermarkKind, WatermarkPayload } from "./watermark/payload.js";
+export { embedWatermark, type WatermarkOptions } from "./watermark/watermark.js";

@@ -22,6 +22,7 @@ const importMap = {
     daybreak: "/dist/src/index.js",
     "wgsl_reflect/wgsl_reflect.module.js": "/node_modules/wgsl_reflect/wgsl_reflect.module.js",
     "@huggingface/tokenizers": "/node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
+    "fourier-transform": "/node_modules/fourier-transform/index.js",
   },
 };
 

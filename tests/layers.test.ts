@@ -19,6 +19,7 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["sampling", /^src\/engine\/sampling\//, 1],
   ["request", /^src\/engine\/(images|options|references|request|sha256)\.ts$/, 2],
   ["gpu", /^src\/engine\/gpu\//, 2],
+  ["watermark", /^src\/watermark\//, 3],
   ["weights", /^src\/engine\/weights\//, 3],
   ["ops", /^src\/engine\/ops\//, 4],
   ["stages", /^src\/engine\/(family|stages|recent-prompts)\.ts$/, 5],
@@ -40,13 +41,13 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
 ];
 
 /** What the web-standard half may import besides itself; both run in browsers. */
-const webPackages = ["wgsl_reflect/wgsl_reflect.module.js", "@huggingface/tokenizers"];
+const webPackages = ["wgsl_reflect/wgsl_reflect.module.js", "@huggingface/tokenizers", "fourier-transform"];
 
 const sources = sourcesOf(["src", "bench"], /\.ts$/);
 /** As the files are; {@link kernelSources} has them linked. */
 const kernels = readShaders(join(root, "kernels"));
 const webFiles = [...sources.keys()].filter((path) =>
-  /^src\/(engine\/|(errors|text|abort|index|typescript-5)\.ts$)/.test(path),
+  /^src\/(engine\/|watermark\/|(errors|text|abort|index|typescript-5)\.ts$)/.test(path),
 );
 
 function roomOf(path: string) {

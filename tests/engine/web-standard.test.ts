@@ -15,6 +15,7 @@ const built = join(root, "dist/src/index.js");
 const packageFiles: Record<string, string> = {
   "wgsl_reflect/wgsl_reflect.module.js": "node_modules/wgsl_reflect/wgsl_reflect.module.js",
   "@huggingface/tokenizers": "node_modules/@huggingface/tokenizers/dist/tokenizers.mjs",
+  "fourier-transform": "node_modules/fourier-transform/index.js",
 };
 
 /** Everything that a module imports while it loads or later, types left out. */
@@ -54,6 +55,7 @@ it.each([join(root, "src/index.ts"), built])("%s reaches no module of Node's and
     "engine/models/flux2/family",
     "engine/gpu/kernel-sources",
     "engine/weights/source",
+    "watermark/find-watermark",
   ]) {
     expect(
       [...files].some((file) => file.endsWith(`src/${part}.${kind}`)),
