@@ -1,6 +1,6 @@
 // The vectors of the watermark and the pictures that they speak of: pictures, the same ones marked by another implementation,
 // and the marked ones treated as pictures are on their way. cases/ holds those that are found soon: searching everywhere takes
-// seconds, so that only one unmarked picture and one whose watermark was lost are among them.
+// seconds.
 
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";

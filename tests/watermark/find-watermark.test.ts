@@ -154,8 +154,8 @@ describe("a video", patience, () => {
 
   it("of different sizes, or of no frame, is refused", async () => {
     await expect(findWatermarkInFrames([])).rejects.toThrow("got no frame");
-    const frames = [solidImage(64, 64, [9, 9, 9]), solidImage(64, 65, [9, 9, 9])];
-    await expect(findWatermarkInFrames(frames)).rejects.toThrow("got frames of 64×64 and 64×65 pixels");
+    const frames = [solidImage(400, 8, [9, 9, 9]), solidImage(400, 9, [9, 9, 9])];
+    await expect(findWatermarkInFrames(frames)).rejects.toThrow("got frames of 400×8 and 400×9 pixels");
   });
 });
 
@@ -163,26 +163,22 @@ describe("a picture without a watermark", patience, () => {
   it("is not one that has one: crops of pictures, as they are and as JPEG", async () => {
     const next = numbersFrom(15);
     const between = (least: number, most: number) => Math.floor(least + next() * (most - least + 1));
-    for (const file of ["cat-256.png", "person-300x219.png", "flat-256.png"]) {
+    for (const [file, quality] of [["person-300x219.png"], ["flat-256.png", between(30, 95)]] as const) {
       const image = await picture(file);
-      for (const quality of file === "person-300x219.png" ? [undefined] : [between(30, 95)]) {
-        const [width, height] = [between(128, 150), between(128, 150)];
-        const at = { left: between(0, image.width - width), top: between(0, image.height - height), width, height };
-        const crop = await treated(image, (pixels) => pixels.extract(at));
-        const { found, z, payload } = findWatermark(quality ? await asJpeg(crop, quality) : crop);
-        expect({ file, at, quality, found, payload }).toEqual({ file, at, quality, found: false, payload: undefined });
-        expect(z).toBeLessThan(8);
-      }
+      const [width, height] = [between(128, 150), between(128, 150)];
+      const at = { left: between(0, image.width - width), top: between(0, image.height - height), width, height };
+      const crop = await treated(image, (pixels) => pixels.extract(at));
+      const { found, z, payload } = findWatermark(quality ? await asJpeg(crop, quality) : crop);
+      expect({ file, at, quality, found, payload }).toEqual({ file, at, quality, found: false, payload: undefined });
+      expect(z).toBeLessThan(8);
     }
   });
 
   it.each([
     [1, 1],
-    [2, 2],
     [1, 600],
     [600, 1],
     [7, 5],
-    [330, 40],
   ])("of %d×%d pixels, of one colour or not, is none", (width, height) => {
     for (const image of [solidImage(width, height, [200, 30, 90]), syntheticImage(width, height)]) {
       const { found, z } = findWatermark(image);
