@@ -19,14 +19,16 @@ import {
   type Precision,
   type TraceTensor,
 } from "../index.js";
+import { encodeImage } from "../media/encode.js";
+import { marksOf } from "../media/marks/mark.js";
 import { type PictureParameters, parameterTexts } from "../media/parameters.js";
-import { encodePng } from "../media/png.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { modelName } from "../node/model-name.js";
 import { embeddedModel, type OpenEngineOptions, openEngine } from "../node/open-engine.js";
 import { packageManifest } from "../node/package.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { readLatents, readReferences } from "./input-files.js";
+import { markHelp, markOptions, readMarkLevel } from "./mark-options.js";
 import { checkOutput, writeFiles } from "./output-files.js";
 import { print, remark } from "./print.js";
 import { progressLine } from "./progress.js";
@@ -51,17 +53,17 @@ Makes a picture and writes it as a PNG file.
   --memory-budget SIZE     most memory to take on the GPU, such as 6GiB; what does not fit is read whenever it is used;
                            default: no limit
   --no-tune                do not measure kernels at the first use of a device and size, which takes about 10 s
-  --json                   print one JSON object a picture: {path, seed, seconds, timings}
+${markHelp}  --json                   print one JSON object a picture: {path, seed, seconds, timings}
 
 Prints a line "path seed seconds" a picture. The PNG file holds the parameters as text.
 `;
 
 export const generate: Command = {
   options: {
-    values:
-      "prompt model width height steps seed guidance negative-prompt num-images latents trace output precision memory-budget".split(
-        " ",
-      ),
+    values: [
+      ...["prompt", "model", "width", "height", "steps", "seed", "guidance", "negative-prompt", "num-images"],
+      ...["latents", "trace", "output", "precision", "memory-budget", ...markOptions],
+    ],
     mayBeEmpty: ["prompt", "negative-prompt"],
     lists: ["image"],
     flags: ["json", "no-tune"],
@@ -75,6 +77,7 @@ type Picture = { path: string; seed: bigint };
 async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
   const { request, seed } = readRequest(options);
   const precision = readPrecision(options);
+  const mark = readMarkLevel(options, "request.option_invalid");
   const pictures = pictureFiles(options, request.numImages ?? 1, seed);
   const trace = options.text("trace");
   for (const { path } of pictures) await checkOutput("output", path, ".png");
@@ -103,10 +106,12 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
 
   const parameters = pictureParameters(judged, info, name);
   const { version } = packageManifest();
-  const files = result.images.map((image, i) => ({
-    path: pictures[i]!.path,
-    bytes: encodePng(image, parameterTexts({ ...parameters, seed: image.seed }, version)),
-  }));
+  const marks = marksOf(mark === "none" ? undefined : { model: name, version }, references.length > 0);
+  const files: { path: string; bytes: Uint8Array }[] = [];
+  for (const [i, image] of result.images.entries()) {
+    const text = parameterTexts({ ...parameters, seed: image.seed }, version);
+    files.push({ path: pictures[i]!.path, bytes: await encodeImage(image, { format: "png", quality: 100, text, marks }) });
+  }
   if (trace !== undefined) {
     const metadata = traceMetadata(parameters, options.list("image"));
     files.push({ path: trace, bytes: encodeSafetensors(tensors, metadata) });

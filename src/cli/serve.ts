@@ -13,6 +13,7 @@ import { type OutputProfile, outputProfiles } from "../server/responses/request-
 import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { followNpm, watchHangUps } from "./interruption.js";
+import { markHelp, markOptions, readMarkLevel } from "./mark-options.js";
 import { print, remark } from "./print.js";
 import { progressLine } from "./progress.js";
 
@@ -57,7 +58,7 @@ Serves pictures over the OpenResponses API (POST /v1/responses), OpenAI's images
                            several times; default: none but the server's own
   --state-key TEXT         seals compacted conversations; default: a random key, which ends with the process
   --no-metadata            leave prompt, seed and settings out of PNG files
-  --log-level LEVEL        trace, debug, info, warn, error, fatal or silent; JSON lines on stderr; default info
+${markHelp}  --log-level LEVEL        trace, debug, info, warn, error, fatal or silent; JSON lines on stderr; default info
   --log-prompts            write prompts to the log
   --grace TIME             how long running jobs may finish after SIGTERM; default 30s
 
@@ -70,7 +71,7 @@ export const serve: Command = {
     values: [
       ...["host", "port", "model", "model-name", "default-size", "precision", "memory-budget", "listener", "data-dir"],
       ...["media-budget", "media-ttl", "public-url", "api-key-file", "state-key", "log-level", "grace", "output-item"],
-      "keep-alive",
+      ...["keep-alive", ...markOptions],
     ],
     lists: ["model-alias", "allow-host", "allow-image-host", "cors"],
     flags: ["any-model", "trust-proxy", "protect-media", "no-metadata", "log-prompts", "demo", "no-tune"],
@@ -140,6 +141,7 @@ function readOptions(options: ParsedOptions): StartOptions {
     apiKeyFile: options.text("api-key-file"),
     protectMedia: options.flag("protect-media"),
     metadata: !options.flag("no-metadata"),
+    mark: readMarkLevel(options, "server.option_invalid"),
     logPrompts: options.flag("log-prompts"),
     stateKey: stateKey(options),
     logLevel: choice(options, "log-level", ["trace", "debug", "info", "warn", "error", "fatal", "silent"]),

@@ -35,6 +35,8 @@ export type Asset = {
   seed?: string;
   promptHash?: string;
   format?: string;
+  /** By which the file says that a machine made it. */
+  marks?: string[];
   /** Further JSON facts, such as frames_per_second and num_frames. */
   facts?: Record<string, unknown>;
 };
@@ -96,6 +98,7 @@ const sideCar = z.object({
   seed: z.string().regex(/^\d+$/).optional(),
   promptHash: z.string().optional(),
   format: z.string().optional(),
+  marks: z.array(z.string()).optional(),
   facts: z.record(z.string(), z.unknown()).optional(),
   content: z.string().regex(storedPattern),
 });

@@ -4,6 +4,8 @@
 
 import type { RgbImage } from "../engine/request.js";
 import { assert, DaybreakError } from "../errors.js";
+import { type FileMarks, mark } from "./marks/mark.js";
+import { xmpKeyword } from "./marks/xmp.js";
 import { encodePng } from "./png.js";
 import { loadSharp } from "./sharp.js";
 
@@ -15,6 +17,8 @@ export type EncodeOptions = {
   quality: number;
   /** Text chunks of a PNG, keyword → value; other formats carry none. */
   text?: Readonly<Record<string, string>>;
+  /** That a machine made it; by default the file does not say so. */
+  marks?: FileMarks;
 };
 
 const encodeTimeoutSeconds = 60;
@@ -23,9 +27,13 @@ const encodeTimeoutSeconds = 60;
  * An RGB image as a file.
  * Errors: `output.format_unsupported` where sharp is missing, `media.encoder_failed`.
  */
-export async function encodeImage(image: RgbImage, options: EncodeOptions): Promise<Uint8Array> {
+export function encodeImage(image: RgbImage, options: EncodeOptions): Promise<Uint8Array> {
+  return mark(image, options.marks, (pixels, xmp) => encodeFile(pixels, options, xmp));
+}
+
+async function encodeFile(image: RgbImage, options: EncodeOptions, xmp: string | undefined): Promise<Uint8Array> {
   const { format, text } = options;
-  if (format === "png") return encodePng(image, text);
+  if (format === "png") return encodePng(image, xmp === undefined ? text : { ...text, [xmpKeyword]: xmp });
   const { width, height, data } = image;
   assert(data.length === width * height * 3, `got ${data.length} bytes for ${width}×${height} pixels, expected RGB`);
   const sharp = await loadSharp("output.format_unsupported", `the output format ${format}`, "ask for png");
@@ -36,7 +44,7 @@ export async function encodeImage(image: RgbImage, options: EncodeOptions): Prom
       format === "jpeg"
         ? pixels.jpeg({ quality, chromaSubsampling: "4:4:4", mozjpeg: false })
         : pixels.webp({ quality, smartSubsample: true }); // WebP has 4:2:0 only; this keeps edges of colour sharp
-    const bytes = await file.toBuffer();
+    const bytes = await (xmp === undefined ? file : file.withXmp(xmp)).toBuffer();
     return new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
   } catch (cause) {
     const reason = (cause instanceof Error ? cause.message : String(cause)).replace(/\s+/g, " ").trim();

@@ -5,6 +5,7 @@
 import { writeFile } from "node:fs/promises";
 import { ArrayBufferTarget, Muxer } from "mp4-muxer";
 import type { RgbImage } from "../engine/request.js";
+import type { FileMarks } from "./marks/mark.js";
 import { videoColours } from "./yuv.js";
 
 export type VideoEncoderName = "webcodecs" | "ffmpeg" | "wasm";
@@ -19,6 +20,8 @@ export type VideoOptions = {
   framesPerSecond: number;
   /** By default the first that is available. */
   encoder?: VideoEncoderName;
+  /** That a machine made it; by default the file does not say so. */
+  marks?: FileMarks;
 };
 
 /** A video being made; frames in their order, one call at a time. */

@@ -4,6 +4,7 @@
 import { rm } from "node:fs/promises";
 import { assert, DaybreakError } from "../errors.js";
 import { writeError } from "./asset-files.js";
+import { markVideo } from "./marks/mark.js";
 import { ffmpeg } from "./mp4-ffmpeg.js";
 import type { VideoEncoderKind, VideoOptions, VideoWriter } from "./mp4-file.js";
 import { wasm } from "./mp4-wasm.js";
@@ -44,7 +45,7 @@ async function choose(wanted: VideoOptions["encoder"]): Promise<VideoEncoderKind
  *   `media.unwritable`. After any of them the file is gone.
  */
 export async function openVideo(options: VideoOptions): Promise<VideoWriter> {
-  const { path, width, height, framesPerSecond } = options;
+  const { width, height, framesPerSecond } = options;
   const isSide = (side: number) => Number.isInteger(side) && side > 0 && side % 16 === 0;
   assert(isSide(width) && isSide(height), `got a video of ${width}×${height} pixels, expected multiples of 16`);
   assert(
@@ -55,20 +56,21 @@ export async function openVideo(options: VideoOptions): Promise<VideoWriter> {
   const writer = await kind.open(options).catch((error) => {
     throw videoError(error, kind.name);
   });
-  return guarded(writer, { path, width, height });
+  return guarded(writer, options);
 }
 
-/** The writer with its order of calls checked, its errors named and its file removed when it fails. */
-function guarded(
-  writer: VideoWriter,
-  { path, width, height }: { path: string; width: number; height: number },
-): VideoWriter {
+/** The writer with its order of calls checked, its file marked, its errors named and its file removed when it fails. */
+function guarded(writer: VideoWriter, { path, width, height, marks }: VideoOptions): VideoWriter {
   let frames = 0;
   let isOver = false;
   const remove = async () => {
     isOver = true;
     await writer.abort();
     await rm(path, { force: true });
+  };
+  const complete = async () => {
+    await writer.finish();
+    await markVideo(path, marks);
   };
   const orRemove = async (work: Promise<void>) => {
     try {
@@ -91,7 +93,7 @@ function guarded(
     },
     finish: async () => {
       assert(!isOver && frames > 0, "got the end of a video that is over or has no frames");
-      await orRemove(writer.finish());
+      await orRemove(complete());
       isOver = true;
     },
     abort: async () => {

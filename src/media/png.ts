@@ -6,6 +6,7 @@
 import { constants, crc32, createInflate, deflateSync } from "node:zlib";
 import type { RgbImage } from "../engine/request.js";
 import { assert, DaybreakError } from "../errors.js";
+import { xmpKeyword } from "./marks/xmp.js";
 
 export const pngSignature = Uint8Array.of(0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a);
 /** One byte in so many of a row is tried to choose its filter; coprime to 3, so that all channels take part. */
@@ -13,8 +14,8 @@ const filterSample = 7;
 
 /**
  * An RGB image as a PNG file.
- * @param text written before the pixels, keyword → value: tEXt where Latin-1 suffices, iTXt (UTF-8) otherwise. A
- *   keyword has 1 to 79 Latin-1 characters; U+0000, which text chunks cannot hold, becomes U+FFFD
+ * @param text written before the pixels, keyword → value: tEXt where Latin-1 suffices, iTXt (UTF-8) otherwise and for
+ *   XMP. A keyword has 1 to 79 Latin-1 characters; U+0000, which text chunks cannot hold, becomes U+FFFD
  */
 export function encodePng(image: RgbImage, text: Readonly<Record<string, string>> = {}): Uint8Array {
   const { width, height, data } = image;
@@ -93,7 +94,7 @@ function textChunk(keyword: string, value: string): Buffer {
     `got the PNG keyword ${JSON.stringify(keyword)}, expected 1 to 79 Latin-1 characters`,
   );
   const name = Buffer.from(`${keyword}\0`, "latin1");
-  if (/^[\n\x20-\x7e\xa1-\xff]*$/.test(value)) {
+  if (keyword !== xmpKeyword && /^[\n\x20-\x7e\xa1-\xff]*$/.test(value)) {
     return chunk("tEXt", Buffer.concat([name, Buffer.from(value, "latin1")]));
   }
   // after the keyword: not compressed, method 0, no language, no translated keyword

@@ -8,6 +8,7 @@ import { type DestinationStream, type Logger, pino } from "pino";
 import { openModel } from "../engine/checkpoint.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
 import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
+import type { MarkLevel } from "../media/marks/mark.js";
 import { MediaStore } from "../media/store.js";
 import { MediaWorkers } from "../media/workers.js";
 import { folderSource } from "../node/checkpoint-folder.js";
@@ -66,6 +67,8 @@ export type StartOptions = {
   apiKeyFile?: string;
   protectMedia?: boolean;
   metadata?: boolean;
+  /** Whether files say that a machine made them; default `metadata`. */
+  mark?: MarkLevel;
   logPrompts?: boolean;
   /** Any text; compacted conversations outlive the process only with it. */
   stateKey?: string;
@@ -237,6 +240,7 @@ function serverOptions(
   known: Pick<ServerOptions, "modelName" | "defaultSize" | "keys">,
 ): ServerOptions {
   const { stateKey } = options;
+  const { version } = packageManifest();
   return {
     ...known,
     modelAliases: [...new Set(options.modelAliases)].filter((name) => name !== known.modelName),
@@ -250,9 +254,10 @@ function serverOptions(
     imageHosts: options.imageHosts ?? [],
     protectMedia: options.protectMedia ?? false,
     metadata: options.metadata ?? true,
+    marking: options.mark === "none" ? undefined : { model: known.modelName, version },
     logPrompts: options.logPrompts ?? false,
     stateKey: stateKey === undefined ? randomBytes(32) : createHash("sha256").update(stateKey).digest(),
-    version: packageManifest().version,
+    version,
   };
 }
 

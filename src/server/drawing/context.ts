@@ -2,6 +2,7 @@
 
 import type { Logger } from "pino";
 import type { Judge } from "../../engine/request.js";
+import type { Marking } from "../../media/marks/mark.js";
 import type { MediaStore } from "../../media/store.js";
 import type { MediaWorkers } from "../../media/workers.js";
 import type { EngineProcess } from "../../node/engine-process.js";
@@ -17,6 +18,8 @@ export type DrawingOptions = ServedNames & {
   protectMedia: boolean;
   /** Whether PNG files say how they were made. */
   metadata: boolean;
+  /** By which files say that a machine made them; none. */
+  marking: Marking | undefined;
   logPrompts: boolean;
   /** This program's. */
   version: string;

@@ -6,6 +6,7 @@ import type { JudgedRequest, ProgressEvent, RgbImage, Timings } from "../../engi
 import { imageSeed } from "../../engine/sampling/noise.js";
 import { DaybreakError } from "../../errors.js";
 import type { ImageFormat } from "../../media/encode.js";
+import { markNames, marksOf } from "../../media/marks/mark.js";
 import { parameterTexts } from "../../media/parameters.js";
 import type { ProcessHooks } from "../../node/engine-connection.js";
 import type { Caller } from "../http/caller.js";
@@ -34,8 +35,8 @@ export type DrawingHooks = {
   onStep?: (at: { image: number; step: number; steps: number; eta_ms: number }) => void;
   onPartial?: (file: ImageFile, at: { image: number; index: number }) => void;
   onImage?: (file: ImageFile, index: number) => Promise<void>;
-  /** A finished MP4 file at a temporary path of the store, which the callee takes over. */
-  onVideo?: (path: string) => Promise<void>;
+  /** A finished MP4 file at a temporary path of the store, which the callee takes over, and the names of its marks. */
+  onVideo?: (path: string, marks: string[]) => Promise<void>;
 };
 
 /**
@@ -98,15 +99,16 @@ async function drawImages(
   hooks: RunningHooks,
 ): Promise<Drawn> {
   const { workers } = context;
+  const marks = fileMarks(context, drawing);
   const failure = new AbortController();
   const { signal, release } = firstAborted(hooks.signal, failure.signal);
   let encode_file = 0;
   const encode = async (image: RgbImage, seed: bigint): Promise<ImageFile> => {
     const { width, height } = image;
     const began = performance.now();
-    const bytes = await workers.encodeImage(image, { format, quality, text: texts(context, drawing, seed) });
+    const bytes = await workers.encodeImage(image, { format, quality, text: texts(context, drawing, seed), marks });
     encode_file += performance.now() - began;
-    return { bytes, format, width, height, seed: Number(seed) };
+    return { bytes, format, width, height, seed: Number(seed), marks: markNames(marks) };
   };
   const pending: Promise<void>[] = [];
   const keep = (work: Promise<void>) => {
@@ -143,7 +145,8 @@ async function drawVideo(
   const { workers, store } = context;
   const { width, height } = drawing.request;
   const path = store.temporaryPath("mp4");
-  const writer = await workers.openVideo({ path, width, height, framesPerSecond });
+  const marks = fileMarks(context, drawing);
+  const writer = await workers.openVideo({ path, width, height, framesPerSecond, marks });
   let encode_file = 0;
   const timed = async (work: Promise<void>) => {
     const began = performance.now();
@@ -158,7 +161,7 @@ async function drawVideo(
       onImage: (frame) => timed(writer.write(frame)),
     });
     await timed(writer.finish());
-    await hooks.onVideo?.(path);
+    await hooks.onVideo?.(path, markNames(marks));
     return { engine, encode_file };
   } catch (error) {
     await writer.abort();
@@ -261,6 +264,10 @@ function stepWatcher({ onStep }: DrawingHooks) {
     const eta_ms = ((performance.now() - began) / finished) * (numImages * total - finished);
     onStep?.({ image, step: done, steps: total, eta_ms: Math.round(eta_ms) });
   };
+}
+
+function fileMarks({ options }: DrawingContext, { references }: Drawing) {
+  return marksOf(options.marking, references.length > 0);
 }
 
 function texts(context: DrawingContext, drawing: Drawing, seed: bigint): Record<string, string> | undefined {

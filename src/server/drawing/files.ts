@@ -6,10 +6,26 @@ import type { Asset, AssetFacts } from "../../media/store.js";
 import { maxUrlLength } from "./limits.js";
 
 /** A finished picture. */
-export type ImageFile = { bytes: Uint8Array; format: ImageFormat; width: number; height: number; seed: number };
+export type ImageFile = {
+  bytes: Uint8Array;
+  format: ImageFormat;
+  width: number;
+  height: number;
+  seed: number;
+  /** The names of its marks. */
+  marks: string[];
+};
 
 /** A finished video, in MP4. */
-export type VideoFile = { width: number; height: number; seed: number; frames: number; framesPerSecond: number };
+export type VideoFile = {
+  width: number;
+  height: number;
+  seed: number;
+  frames: number;
+  framesPerSecond: number;
+  /** The names of its marks. */
+  marks: string[];
+};
 
 /** How the path of a picture ends, whatever a proxy has put before it. */
 const assetPath = /\/v1\/images\/(img_[0-9a-f]{32})\/content\/?$/;
@@ -33,16 +49,16 @@ export function assetOfUrl(url: string): string | undefined {
 
 /** @param owner the key of whoever asked for it */
 export function imageFacts(file: ImageFile, prompt: string, owner: string | undefined): AssetFacts {
-  const { format, width, height, seed } = file;
+  const { format, width, height, seed, marks } = file;
   const facts = { mime: `image/${format}`, isPublic: true, seed: String(seed), promptHash: promptHash(prompt) };
-  return { ...facts, owner, width, height, format };
+  return { ...facts, owner, width, height, format, marks };
 }
 
 /** @param owner the key of whoever asked for it */
 export function videoFacts(file: VideoFile, prompt: string, owner: string | undefined): AssetFacts {
-  const { width, height, seed, frames, framesPerSecond } = file;
+  const { width, height, seed, frames, framesPerSecond, marks } = file;
   const facts = { mime: "video/mp4", isPublic: true, owner, seed: String(seed), promptHash: promptHash(prompt) };
-  return { ...facts, width, height, format: "mp4", facts: { frames, framesPerSecond } };
+  return { ...facts, width, height, format: "mp4", marks, facts: { frames, framesPerSecond } };
 }
 
 /** Stands for a prompt where the prompt itself has no place. */

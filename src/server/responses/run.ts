@@ -72,7 +72,7 @@ export class ResponseRun {
       onStep: presentation.progress && this.#callIds.length === 0 ? (at) => this.#addStep(at) : undefined,
       onPartial: (file, at) => this.#addPartial(file, at),
       onImage: (file, index) => this.#keepImage(file, index),
-      onVideo: (path) => this.#keepVideo(path),
+      onVideo: (path, marks) => this.#keepVideo(path, marks),
     });
     this.#resource = { ...this.#resource, status: isWaiting ? "queued" : "in_progress" };
     this.#add({ type: "response.created", response: this.#resource });
@@ -200,7 +200,7 @@ export class ResponseRun {
     return this.#place(asset);
   }
 
-  async #keepVideo(path: string): Promise<void> {
+  async #keepVideo(path: string, marks: string[]): Promise<void> {
     const { request, output, seeds } = this.#judged.drawing;
     const { prompt, width, height } = request;
     if (output.type !== "video") return;
@@ -212,7 +212,8 @@ export class ResponseRun {
       place = { base64: (await readFile(path)).toString("base64") };
       await rm(path);
     } else {
-      place = this.#place(await this.#context.store.putFile("vid", path, videoFacts(file, prompt.text, this.owner)));
+      const facts = videoFacts({ ...file, marks }, prompt.text, this.owner);
+      place = this.#place(await this.#context.store.putFile("vid", path, facts));
     }
     this.#results[0] = { type: "video", ...file, place };
   }
