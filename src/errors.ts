@@ -66,6 +66,10 @@ export const errorCodes = [
   // encoding pictures and videos
   "media.encoder_missing",
   "media.encoder_failed",
+  // what says of files that a machine made them
+  "marks.credentials_invalid", // certificates or key with which nothing can be signed
+  "marks.unavailable", // what writes them is not installed
+  "marks.failed",
   // the device
   "device.no_adapter",
   "device.dawn_missing", // the package that brings WebGPU to Node is absent, or has nothing that runs on this system

@@ -128,6 +128,11 @@ async function examine(): Promise<Report> {
     ...(sharpFault
       ? [`JPEG and WebP need the optional package sharp, which ${sharpFault} (PNG works without it).`]
       : []),
+    ...(packages["@contentauth/c2pa-wasm"] === null
+      ? [
+          'Content credentials need the optional package @contentauth/c2pa-wasm: run "npm install @contentauth/c2pa-wasm".',
+        ]
+      : []),
   ];
   const unloadable = [
     ...(failure?.code === "device.dawn_missing" && packages.webgpu ? ["webgpu"] : []),

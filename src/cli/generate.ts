@@ -21,6 +21,7 @@ import {
 } from "../index.js";
 import { encodeImage } from "../media/encode.js";
 import { marksOf } from "../media/marks/mark.js";
+import { openMarks } from "../media/marks/open.js";
 import { type PictureParameters, parameterTexts } from "../media/parameters.js";
 import { folderSource } from "../node/checkpoint-folder.js";
 import { modelName } from "../node/model-name.js";
@@ -28,7 +29,7 @@ import { embeddedModel, type OpenEngineOptions, openEngine } from "../node/open-
 import { packageManifest } from "../node/package.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { readLatents, readReferences } from "./input-files.js";
-import { markHelp, markOptions, readMarkLevel } from "./mark-options.js";
+import { markHelp, markOptions, readMarkChoice } from "./mark-options.js";
 import { checkOutput, writeFiles } from "./output-files.js";
 import { print, remark } from "./print.js";
 import { progressLine } from "./progress.js";
@@ -77,13 +78,16 @@ type Picture = { path: string; seed: bigint };
 async function run(options: ParsedOptions, signal: AbortSignal): Promise<number> {
   const { request, seed } = readRequest(options);
   const precision = readPrecision(options);
-  const mark = readMarkLevel(options, "request.option_invalid");
+  const markChoice = readMarkChoice(options, "request.option_invalid");
   const pictures = pictureFiles(options, request.numImages ?? 1, seed);
   const trace = options.text("trace");
   for (const { path } of pictures) await checkOutput("output", path, ".png");
   if (trace !== undefined) await checkOutput("trace", trace, ".safetensors");
   const model = options.text("model") ?? embeddedModel();
-  const { judged, name } = await judgeEarly(model, request, options);
+  const { judged, name, referenceFiles } = await judgeEarly(model, request, options);
+  const { version } = packageManifest();
+  const { marking, warnings } = await openMarks(markChoice, { model: name, version }, encodeImage);
+  await warn(warnings);
 
   const tensors = new Map<string, TraceTensor>();
   const hooks: GenerateHooks = {};
@@ -102,15 +106,17 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
     },
     { ...judged, ...hooks },
   );
-  for (const warning of new Set(result.warnings)) await remark(`warning: ${warning}\n`);
+  await warn(result.warnings);
 
   const parameters = pictureParameters(judged, info, name);
-  const { version } = packageManifest();
-  const marks = marksOf(mark === "none" ? undefined : { model: name, version }, references.length > 0);
+  const marks = marksOf(marking, referenceFiles);
   const files: { path: string; bytes: Uint8Array }[] = [];
   for (const [i, image] of result.images.entries()) {
     const text = parameterTexts({ ...parameters, seed: image.seed }, version);
-    files.push({ path: pictures[i]!.path, bytes: await encodeImage(image, { format: "png", quality: 100, text, marks }) });
+    files.push({
+      path: pictures[i]!.path,
+      bytes: await encodeImage(image, { format: "png", quality: 100, text, marks }),
+    });
   }
   if (trace !== undefined) {
     const metadata = traceMetadata(parameters, options.list("image"));
@@ -119,6 +125,10 @@ async function run(options: ParsedOptions, signal: AbortSignal): Promise<number>
   await writeFiles(files);
   await print(pictureLines(result, pictures, options.flag("json")));
   return 0;
+}
+
+async function warn(warnings: readonly string[]): Promise<void> {
+  for (const warning of new Set(warnings)) await remark(`warning: ${warning}\n`);
 }
 
 type EngineChoice = Pick<OpenEngineOptions, "model" | "precision" | "memoryBudgetBytes" | "tune" | "expected"> & {
@@ -213,12 +223,12 @@ async function judgeEarly(
   model: string,
   request: GenerateRequest,
   options: ParsedOptions,
-): Promise<{ judged: JudgedRequest; name: string }> {
+): Promise<{ judged: JudgedRequest; name: string; referenceFiles: Uint8Array[] }> {
   const { opened, name } = await readModel(model);
-  const references = await readReferences(options.list("image"), opened.bounds.references.limits);
+  const { images: references, files } = await readReferences(options.list("image"), opened.bounds.references.limits);
   const latents = options.text("latents");
   const whole = { ...request, references, latents: latents ? await readLatents(latents) : undefined };
-  return { judged: judgeRequest(whole, opened), name };
+  return { judged: judgeRequest(whole, opened), name, referenceFiles: files };
 }
 
 /** The model, and what it is called: a hub's folders have names of their own. */

@@ -15,10 +15,13 @@ const maxReferenceBytes = 512 * 1024 * 1024;
 const maxLatentValues = maxPixels * 64;
 
 /**
- * Decodes reference pictures of sizes that the model takes.
+ * Decodes reference pictures of sizes that the model takes; `files` are their bytes.
  * Errors: `file.unreadable`, `reference.*`, with the file's name.
  */
-export async function readReferences(paths: readonly string[], limits: ReferenceLimits): Promise<RgbImage[]> {
+export async function readReferences(
+  paths: readonly string[],
+  limits: ReferenceLimits,
+): Promise<{ images: RgbImage[]; files: Uint8Array[] }> {
   if (paths.length > maxReferences) {
     throw new DaybreakError(
       "reference.too_many",
@@ -26,6 +29,7 @@ export async function readReferences(paths: readonly string[], limits: Reference
     );
   }
   const images: RgbImage[] = [];
+  const files: Uint8Array[] = [];
   for (const path of paths) {
     const size = await fileSize(path);
     if (size > maxReferenceBytes) {
@@ -35,9 +39,10 @@ export async function readReferences(paths: readonly string[], limits: Reference
       );
     }
     const bytes = await readWhole(path);
+    files.push(bytes);
     images.push(await decodeReference(bytes, limits).catch((error) => Promise.reject(named(path, error))));
   }
-  return images;
+  return { images, files };
 }
 
 /**

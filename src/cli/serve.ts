@@ -13,7 +13,7 @@ import { type OutputProfile, outputProfiles } from "../server/responses/request-
 import { type RunningServer, type StartOptions, startServer } from "../server/server.js";
 import { type Command, type ParsedOptions, UsageError } from "./command.js";
 import { followNpm, watchHangUps } from "./interruption.js";
-import { markHelp, markOptions, readMarkLevel } from "./mark-options.js";
+import { markHelp, markOptions, readMarkChoice } from "./mark-options.js";
 import { print, remark } from "./print.js";
 import { progressLine } from "./progress.js";
 
@@ -141,7 +141,7 @@ function readOptions(options: ParsedOptions): StartOptions {
     apiKeyFile: options.text("api-key-file"),
     protectMedia: options.flag("protect-media"),
     metadata: !options.flag("no-metadata"),
-    mark: readMarkLevel(options, "server.option_invalid"),
+    marks: readMarkChoice(options, "server.option_invalid"),
     logPrompts: options.flag("log-prompts"),
     stateKey: stateKey(options),
     logLevel: choice(options, "log-level", ["trace", "debug", "info", "warn", "error", "fatal", "silent"]),

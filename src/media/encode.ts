@@ -25,10 +25,10 @@ const encodeTimeoutSeconds = 60;
 
 /**
  * An RGB image as a file.
- * Errors: `output.format_unsupported` where sharp is missing, `media.encoder_failed`.
+ * Errors: `output.format_unsupported` where sharp is missing, `media.encoder_failed`, `marks.failed`.
  */
 export function encodeImage(image: RgbImage, options: EncodeOptions): Promise<Uint8Array> {
-  return mark(image, options.marks, (pixels, xmp) => encodeFile(pixels, options, xmp));
+  return mark(image, `image/${options.format}`, options.marks, (pixels, xmp) => encodeFile(pixels, options, xmp));
 }
 
 async function encodeFile(image: RgbImage, options: EncodeOptions, xmp: string | undefined): Promise<Uint8Array> {

@@ -42,7 +42,7 @@ async function choose(wanted: VideoOptions["encoder"]): Promise<VideoEncoderKind
 /**
  * Begins an MP4 file: H.264, BT.709, its index before its pictures.
  * Errors, of this and of the writer: `media.encoder_missing`, `media.encoder_failed`, `media.storage_full`,
- *   `media.unwritable`. After any of them the file is gone.
+ *   `media.unwritable`, `marks.failed`. After any of them the file is gone.
  */
 export async function openVideo(options: VideoOptions): Promise<VideoWriter> {
   const { width, height, framesPerSecond } = options;

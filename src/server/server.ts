@@ -8,7 +8,8 @@ import { type DestinationStream, type Logger, pino } from "pino";
 import { openModel } from "../engine/checkpoint.js";
 import type { Precision, ProgressEvent } from "../engine/request.js";
 import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
-import type { MarkLevel } from "../media/marks/mark.js";
+import { type Marking, markNames } from "../media/marks/mark.js";
+import { type MarkChoice, openMarks } from "../media/marks/open.js";
 import { MediaStore } from "../media/store.js";
 import { MediaWorkers } from "../media/workers.js";
 import { folderSource } from "../node/checkpoint-folder.js";
@@ -67,8 +68,8 @@ export type StartOptions = {
   apiKeyFile?: string;
   protectMedia?: boolean;
   metadata?: boolean;
-  /** Whether files say that a machine made them; default `metadata`. */
-  mark?: MarkLevel;
+  /** By which files say that a machine made them; default: their metadata. */
+  marks?: MarkChoice;
   logPrompts?: boolean;
   /** Any text; compacted conversations outlive the process only with it. */
   stateKey?: string;
@@ -153,6 +154,8 @@ async function start(
   const responses = await ResponseStore.open(store);
   const workers = MediaWorkers.open();
   closers.push(() => workers.close());
+  const knownAs = options.modelName ?? name;
+  const marking = await readMarks(options, knownAs, workers, log); // tried before a model is loaded for nothing
   throwIfAborted(signal, starting);
   const engine = await openEngine(options, { model: checkpoint, expected: defaultSize }, log);
   closers.push(() => engine.close());
@@ -164,7 +167,7 @@ async function start(
 
   const jobs = new JobQueue();
   const context: ServerContext = {
-    options: serverOptions(options, { modelName: options.modelName ?? name, defaultSize, keys }),
+    options: serverOptions(options, { modelName: knownAs, defaultSize, keys, marking }),
     ...{ engine, model, store, workers, jobs, responses, log },
     heldBytes: { count: 0 },
     idempotency: new IdempotencyKeys(),
@@ -221,6 +224,22 @@ function openEngine(
   });
 }
 
+/** The marks of what this server draws; says which, once. */
+async function readMarks(
+  { marks = { level: "metadata" } }: StartOptions,
+  model: string,
+  workers: MediaWorkers,
+  log: Logger,
+): Promise<Marking | undefined> {
+  const { version } = packageManifest();
+  const { marking, said, warnings } = await openMarks(marks, { model, version }, (image, options) =>
+    workers.encodeImage(image, options),
+  );
+  for (const warning of warnings) log.warn(warning);
+  log.info({ marks: markNames(marking) }, said);
+  return marking;
+}
+
 async function reloadKeys(path: string | undefined, keys: ApiKeys | undefined, log: Logger): Promise<void> {
   if (path === undefined || !keys) {
     log.warn("asked to read the keys again, but there is no key file: nothing has changed");
@@ -237,10 +256,9 @@ async function reloadKeys(path: string | undefined, keys: ApiKeys | undefined, l
 /** What was asked for, with everything filled in. */
 function serverOptions(
   options: StartOptions,
-  known: Pick<ServerOptions, "modelName" | "defaultSize" | "keys">,
+  known: Pick<ServerOptions, "modelName" | "defaultSize" | "keys" | "marking">,
 ): ServerOptions {
   const { stateKey } = options;
-  const { version } = packageManifest();
   return {
     ...known,
     modelAliases: [...new Set(options.modelAliases)].filter((name) => name !== known.modelName),
@@ -254,10 +272,9 @@ function serverOptions(
     imageHosts: options.imageHosts ?? [],
     protectMedia: options.protectMedia ?? false,
     metadata: options.metadata ?? true,
-    marking: options.mark === "none" ? undefined : { model: known.modelName, version },
     logPrompts: options.logPrompts ?? false,
     stateKey: stateKey === undefined ? randomBytes(32) : createHash("sha256").update(stateKey).digest(),
-    version,
+    version: packageManifest().version,
   };
 }
 

@@ -5,9 +5,13 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { beforeAll, describe, expect, it } from "vitest";
 import type { RgbImage } from "../../src/index.js";
+import { xmpPacket } from "../../src/media/marks/xmp.js";
 import { decodePng, encodePng } from "../../src/media/png.js";
 import { relativeL2 } from "../difference.js";
 import { sameBytes, tinyFingerprint } from "../engine/weights/fixtures.js";
+import { manifestsOf, signatureOf } from "../media/marks/manifest.js";
+import { xmpOf } from "../media/marks/parts.js";
+import signers from "../media/marks/signers.json" with { type: "json" };
 import { readPngText } from "../media/png-text.js";
 import { readSafetensors } from "../safetensors.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
@@ -20,7 +24,7 @@ const size = ["--width", "64", "--height", "64", "--steps", "1"];
 const small = ["generate", "--prompt", prompt, ...size, "--precision", "f32"];
 
 /** `daybreak generate` of {@link small} with seed 1, which other runs are compared with. */
-let plain: { run: Run; names: string[]; image: RgbImage };
+let plain: { run: Run; names: string[]; image: RgbImage; file: Uint8Array };
 
 beforeAll(async () => {
   await buildProgram();
@@ -28,7 +32,12 @@ beforeAll(async () => {
   try {
     const run = daybreak([...small, "--seed", "1"], { cwd });
     expect(run, run.stderr).toMatchObject({ status: 0, errors: [] });
-    plain = { run, names: readdirSync(cwd), image: await pixelsOf(cwd, "daybreak-1.png") };
+    plain = {
+      run,
+      names: readdirSync(cwd),
+      image: await pixelsOf(cwd, "daybreak-1.png"),
+      file: fileBytes(cwd, "daybreak-1.png"),
+    };
   } finally {
     rmSync(cwd, { recursive: true });
   }
@@ -101,6 +110,42 @@ describe("files and what is printed", () => {
       ...{ prompt: text, width: 64, height: 80, steps: 4, guidance: 1, seed: "5" },
       ...{ model: "org/tiny", precision: "f32", references: 0, version, fingerprint: tinyFingerprint },
     });
+  });
+});
+
+describe("marks", () => {
+  const { version } = JSON.parse(readFileSync(join(repository, "package.json"), "utf8"));
+  const maker = { model: "tiny-shapes", version };
+
+  it("are metadata, and with none the bare file; two drawings of one seed are one file", async () => {
+    const cwd = temporaryFolder().path;
+    for (const [name, ...options] of [["again"], ["none", "--mark", "none"]]) {
+      const run = daybreak([...small, "--seed", "1", ...options, "--output", `${name}.png`], { cwd });
+      expect(run, run.stderr).toMatchObject({ status: 0, errors: [] });
+    }
+    const none = fileBytes(cwd, "none.png");
+    expect(sameBytes(plain.file, fileBytes(cwd, "again.png"))).toBe(true);
+    expect(xmpOf(plain.file)).toBe(xmpPacket({ ...maker, hasReferences: false }));
+    expect(xmpOf(plain.file)).not.toContain("red circle");
+    // what was written before there were marks
+    expect(sameBytes(none, encodePng(await decodePng(none), readPngText(none)))).toBe(true);
+    expect(Object.keys(readPngText(none))).toEqual(["parameters", "daybreak", "Software"]);
+    expect(sameBytes(plain.image.data, (await decodePng(none)).data)).toBe(true);
+  });
+
+  it("are a signature as well, with credentials of one's own, and a reference stays known", () => {
+    const cwd = temporaryFolder().path;
+    writeFileSync(join(cwd, "chain.pem"), signers.p384.chain);
+    writeFileSync(join(cwd, "key.pem"), signers.p384.key, { mode: 0o600 });
+    writeFileSync(join(cwd, "a.png"), plain.file);
+    const options = ["--content-credentials", "chain.pem,key.pem", "--image", "a.png", "--output", "b.png"];
+    const run = daybreak([...small, "--seed", "1", ...options], { cwd });
+    expect(run, run.stderr).toMatchObject({ status: 0, errors: [] });
+    const b = fileBytes(cwd, "b.png");
+    const [manifest] = manifestsOf(b);
+    expect(signatureOf(manifest!).isRight).toBe(true);
+    expect([...manifest!.keys()].some((label) => label.startsWith("c2pa.ingredient"))).toBe(true);
+    expect(xmpOf(b)).toBe(xmpPacket({ ...maker, hasReferences: true }));
   });
 });
 

@@ -58,6 +58,8 @@ describe("wrong options", () => {
     }
     bad(["--model-alias", "{id}"], "server.option_invalid", /without braces/);
     bad(["--log-level", "loud"], "server.option_invalid", /expected trace, debug/);
+    bad(["--mark", "all"], "server.option_invalid", /got --mark all, expected none, metadata/);
+    bad(["--content-credentials", "nowhere,key"], "marks.credentials_invalid", /nowhere cannot be read/);
     bad(["--model", join(folder, "nowhere")], "model.not_found", /nowhere/);
     bad(["--api-key-file", join(folder, "nowhere")], "file.unreadable", /key file/);
     writeFileSync(join(folder, "no-keys"), "# none\n\n");

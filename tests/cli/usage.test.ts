@@ -37,7 +37,7 @@ describe("help and version", () => {
     const { stdout } = daybreak(["generate", "--help"], { cwd: repository });
     for (const option of [
       ...["prompt", "model", "width", "height", "steps", "seed", "guidance", "negative-prompt", "image"],
-      ...["num-images", "latents", "trace", "output", "precision", "no-tune", "json"],
+      ...["num-images", "latents", "trace", "output", "precision", "no-tune", "json", "mark", "content-credentials"],
     ]) {
       expect(stdout).toContain(`--${option}`);
     }
@@ -95,6 +95,11 @@ describe("values that are refused: status 1, one line with a code, nothing writt
     ["--num-images", "1.5", "request.num_images_invalid", /got 1.5 images/],
     ["--num-images", "65", "request.num_images_invalid", /got 65 images/],
     ["--precision", "f8", "request.option_invalid", /got --precision f8, expected auto, f32 or f16/],
+    ["--mark", "Metadata", "request.option_invalid", /got --mark Metadata, expected none, metadata/],
+    ["--content-credentials", "a.pem", "marks.credentials_invalid", /got .* a\.pem, expected none or the paths of two/],
+    ["--content-credentials", "a.pem,", "marks.credentials_invalid", /expected none or the paths of two PEM files/],
+    ["--content-credentials", "a,b,c", "marks.credentials_invalid", /expected none or the paths of two PEM files/],
+    ["--content-credentials", "nowhere.pem,b", "marks.credentials_invalid", /nowhere\.pem cannot be read/],
   ])("%s %s", (option, value, code, message) => {
     const cwd = temporaryFolder().path;
     expectFailure(daybreak([...prompt, option, value], { cwd }), code, message, cwd);
@@ -110,6 +115,12 @@ describe("values that are refused: status 1, one line with a code, nothing writt
     const cwd = temporaryFolder().path;
     const run = daybreak([...prompt, "--num-images", "2", option, "x.safetensors"], { cwd });
     expectFailure(run, "request.option_invalid", /expected a single picture/, cwd);
+  });
+
+  it("credentials where nothing is to be marked", () => {
+    const cwd = temporaryFolder().path;
+    const run = daybreak([...prompt, "--mark", "none", "--content-credentials", "a.pem,b.pem"], { cwd });
+    expectFailure(run, "request.option_invalid", /got --mark none with --content-credentials/, cwd);
   });
 
   it("a size above 4 megapixels", () => {

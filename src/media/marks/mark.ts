@@ -1,45 +1,76 @@
-// The marks of one file, put on in their order: metadata while it is encoded, then whatever needs the finished bytes.
-// What encodes calls it: encode.ts for pictures, mp4.ts for videos. Knows no request; which marks there are is decided
-// once, where the program starts. The engine's pixels are never marked before they come here.
+// The marks of one file, put on in their order: metadata while it is encoded, the signature over the finished bytes,
+// after which none changes. What encodes calls it: encode.ts for pictures, mp4.ts for videos. Knows no request; which
+// marks there are is decided once, where the program starts. The engine's pixels are never marked before they come here.
 
-import { appendFile } from "node:fs/promises";
+import { appendFile, readFile, writeFile } from "node:fs/promises";
 import type { RgbImage } from "../../engine/request.js";
+import { ownBytes } from "../transfer.js";
+import type { Credentials, FileType } from "./credentials.js";
 import { type Maker, xmpBox, xmpPacket } from "./xmp.js";
 
 export const markLevels = ["none", "metadata"] as const;
 /** How much is marked. */
 export type MarkLevel = (typeof markLevels)[number];
 
-/** The marks of all files that a program writes. Plain values, which cross to threads. */
-export type Marking = Omit<Maker, "hasReferences">;
+/** The marks of all files that a program writes. Crosses to threads. */
+export type Marking = Omit<Maker, "hasReferences"> & {
+  /** With which files are signed; default: they are not. */
+  credentials?: Credentials;
+};
 
 /** The marks of one file; where it may be undefined that means none. */
-export type FileMarks = Marking & Maker;
+export type FileMarks = Marking &
+  Maker & {
+    /** What was used for it, as it was received; empty where nothing is signed. */
+    references: Uint8Array[];
+  };
 
-/** The marks of one file. */
-export function marksOf(marking: Marking | undefined, hasReferences: boolean): FileMarks | undefined {
-  return marking && { ...marking, hasReferences };
+/** The marks of a file for which these pictures, as they were received, were used. */
+export function marksOf(marking: Marking | undefined, references: readonly Uint8Array[]): FileMarks | undefined {
+  if (!marking) return undefined;
+  // A view of a part would take all of its memory along to a thread.
+  const files = marking.credentials ? references.map(ownBytes) : [];
+  return { ...marking, references: files, hasReferences: references.length > 0 };
+}
+
+/** The marks of what is not the finished file yet. */
+export function unsigned(marks: FileMarks | undefined): FileMarks | undefined {
+  return marks && { ...marks, credentials: undefined, references: [] };
 }
 
 /** The names of the marks that a file carries. */
-export function markNames(marks: FileMarks | undefined): string[] {
-  return marks ? ["metadata"] : [];
+export function markNames(marks: Marking | undefined): string[] {
+  if (!marks) return [];
+  return ["metadata", ...(marks.credentials ? ["credentials"] : [])];
 }
 
 /**
  * A picture as a marked file.
  * @param encode makes a file of pixels and the XMP packet that it is to hold
+ * Errors: those of `encode`, `marks.failed`.
  */
 export async function mark(
   image: RgbImage,
+  type: FileType,
   marks: FileMarks | undefined,
   encode: (image: RgbImage, xmp: string | undefined) => Promise<Uint8Array>,
 ): Promise<Uint8Array> {
-  return encode(image, marks && xmpPacket(marks));
+  if (!marks) return encode(image, undefined);
+  return signed(await encode(image, xmpPacket(marks)), type, marks);
 }
 
-/** Marks a finished MP4 file in its place. */
+/** Marks a finished MP4 file in its place. Errors: `marks.failed`, those of the file system. */
 export async function markVideo(path: string, marks: FileMarks | undefined): Promise<void> {
   if (!marks) return;
-  await appendFile(path, xmpBox(xmpPacket(marks)));
+  const box = xmpBox(xmpPacket(marks));
+  if (!marks.credentials) return appendFile(path, box);
+  const file = Buffer.concat([await readFile(path), box]);
+  await writeFile(path, await signed(file, "video/mp4", marks));
+}
+
+async function signed(file: Uint8Array, type: FileType, marks: FileMarks): Promise<Uint8Array> {
+  const { credentials, version, references, hasReferences } = marks;
+  if (!credentials) return file;
+  const { signFile } = await import("./credentials.js");
+  return signFile(file, type, { version, references, hasReferences }, credentials);
 }

@@ -6,7 +6,7 @@ import type { JudgedRequest, ProgressEvent, RgbImage, Timings } from "../../engi
 import { imageSeed } from "../../engine/sampling/noise.js";
 import { DaybreakError } from "../../errors.js";
 import type { ImageFormat } from "../../media/encode.js";
-import { markNames, marksOf } from "../../media/marks/mark.js";
+import { type FileMarks, markNames, marksOf, unsigned } from "../../media/marks/mark.js";
 import { parameterTexts } from "../../media/parameters.js";
 import type { ProcessHooks } from "../../node/engine-connection.js";
 import type { Caller } from "../http/caller.js";
@@ -103,7 +103,7 @@ async function drawImages(
   const failure = new AbortController();
   const { signal, release } = firstAborted(hooks.signal, failure.signal);
   let encode_file = 0;
-  const encode = async (image: RgbImage, seed: bigint): Promise<ImageFile> => {
+  const encode = async (image: RgbImage, seed: bigint, marks: FileMarks | undefined): Promise<ImageFile> => {
     const { width, height } = image;
     const began = performance.now();
     const bytes = await workers.encodeImage(image, { format, quality, text: texts(context, drawing, seed), marks });
@@ -120,9 +120,10 @@ async function drawImages(
       turn: hooks.turn,
       signal,
       onProgress: stepWatcher(hooks),
-      onImage: (image, index) => keep(encode(image, image.seed).then((file) => hooks.onImage?.(file, index))),
+      onImage: (image, index) => keep(encode(image, image.seed, marks).then((file) => hooks.onImage?.(file, index))),
       onPartialImage: async (image, { image: i, index }) => {
-        hooks.onPartial?.(await encode(image, imageSeed(drawing.request.seed, i)), { image: i, index });
+        const file = await encode(image, imageSeed(drawing.request.seed, i), unsigned(marks));
+        hooks.onPartial?.(file, { image: i, index });
       },
     });
     await Promise.all(pending);
@@ -267,7 +268,8 @@ function stepWatcher({ onStep }: DrawingHooks) {
 }
 
 function fileMarks({ options }: DrawingContext, { references }: Drawing) {
-  return marksOf(options.marking, references.length > 0);
+  const files = references.map(({ bytes }) => bytes);
+  return marksOf(options.marking, files);
 }
 
 function texts(context: DrawingContext, drawing: Drawing, seed: bigint): Record<string, string> | undefined {

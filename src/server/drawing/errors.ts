@@ -59,6 +59,10 @@ export function toApiError(error: unknown, sizeParam = "provider_options.image.w
     const text = "the stored file is damaged: the server's disk holds other bytes than were stored; make it again";
     return new ApiError("server_error", apiCode, text, { headers: noRetry, cause: error });
   }
+  if (room === "marks") {
+    const text = "the server could not mark the file as made by a machine, and gives no other; see its log";
+    return new ApiError("server_error", apiCode, text, { headers: noRetry, cause: error });
+  }
   if (room === "numerics") return new ApiError("model_error", apiCode, message, { headers: noRetry, cause: error });
   if (code === "device.out_of_memory") {
     const text = "the GPU has no memory left for this: ask for a smaller picture, or try again later";

@@ -9,7 +9,10 @@ import type { Presentation } from "./request.js";
 import type { OutputItem, OutputPart, OutputTextPart, Usage } from "./response-schema.js";
 
 /** A picture or a video that is finished: its facts, and where its bytes are. */
-export type Result = (({ type: "image" } & Omit<ImageFile, "bytes" | "marks">) | ({ type: "video" } & Omit<VideoFile, "marks">)) & {
+export type Result = (
+  | ({ type: "image" } & Omit<ImageFile, "bytes" | "marks">)
+  | ({ type: "video" } & Omit<VideoFile, "marks">)
+) & {
   /** Where it can be fetched, with `asset`, or its bytes in base64. */
   place: { url: string; asset: Asset } | { base64: string };
 };
