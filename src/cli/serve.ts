@@ -246,8 +246,15 @@ const cutOffByNpm =
 
 const loopback = /^(127\.\d+\.\d+\.\d+|::1|localhost)$/;
 
-async function warnIfOpen({ host, apiKeyFile }: StartOptions): Promise<void> {
-  if (loopback.test(host) || apiKeyFile !== undefined) return;
+async function warnIfOpen({ host, apiKeyFile, marks }: StartOptions): Promise<void> {
+  if (loopback.test(host)) return;
+  if (marks?.level !== "full") {
+    await remark(
+      `warning: listening on ${host} without --mark full: files bear no watermark, and who draws for others may have to ` +
+        "mark them in two ways (EU AI Act, article 50)\n",
+    );
+  }
+  if (apiKeyFile !== undefined) return;
   await remark(
     `warning: listening on ${host} without --api-key-file: everybody who reaches this address can use the GPU\n`,
   );

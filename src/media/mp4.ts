@@ -4,7 +4,7 @@
 import { rm } from "node:fs/promises";
 import { assert, DaybreakError } from "../errors.js";
 import { writeError } from "./asset-files.js";
-import { markVideo } from "./marks/mark.js";
+import { markPixels, markVideo } from "./marks/mark.js";
 import { ffmpeg } from "./mp4-ffmpeg.js";
 import type { VideoEncoderKind, VideoOptions, VideoWriter } from "./mp4-file.js";
 import { wasm } from "./mp4-wasm.js";
@@ -89,7 +89,7 @@ function guarded(writer: VideoWriter, { path, width, height, marks }: VideoOptio
         `got a frame of ${frame.width}×${frame.height} pixels for a video of ${width}×${height}`,
       );
       frames++;
-      await orRemove(writer.write(frame));
+      await orRemove(markPixels(frame, marks).then((marked) => writer.write(marked)));
     },
     finish: async () => {
       assert(!isOver && frames > 0, "got the end of a video that is over or has no frames");

@@ -6,8 +6,9 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { openModel } from "../engine/checkpoint.js";
-import type { Precision, ProgressEvent } from "../engine/request.js";
+import type { Precision, ProgressEvent, RgbImage } from "../engine/request.js";
 import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
+import type { EncodeOptions } from "../media/encode.js";
 import { type Marking, markNames } from "../media/marks/mark.js";
 import { type MarkChoice, openMarks } from "../media/marks/open.js";
 import { MediaStore } from "../media/store.js";
@@ -226,15 +227,15 @@ function openEngine(
 
 /** The marks of what this server draws; says which, once. */
 async function readMarks(
-  { marks = { level: "metadata" } }: StartOptions,
+  { marks = { level: "metadata" }, dataDir }: StartOptions,
   model: string,
   workers: MediaWorkers,
   log: Logger,
 ): Promise<Marking | undefined> {
   const { version } = packageManifest();
-  const { marking, said, warnings } = await openMarks(marks, { model, version }, (image, options) =>
-    workers.encodeImage(image, options),
-  );
+  const encode = (image: RgbImage, encoding: EncodeOptions) => workers.encodeImage(image, encoding);
+  const kept = join(dataDir, "credentials");
+  const { marking, said, warnings } = await openMarks(marks, { model, version }, encode, kept);
   for (const warning of warnings) log.warn(warning);
   log.info({ marks: markNames(marking) }, said);
   return marking;

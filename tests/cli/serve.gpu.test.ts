@@ -114,6 +114,7 @@ describe("started with options", () => {
     const local = url.replace("0.0.0.0", "127.0.0.1");
     expect(url).toMatch(/^http:\/\/0\.0\.0\.0:[1-9]\d*$/);
     expect(stderr()).toMatch(/^warning: listening on 0\.0\.0\.0 without --api-key-file/m);
+    expect(stderr()).toMatch(/^warning: listening on 0\.0\.0\.0 without --mark full/m);
     expect(stdout()).toMatch(/^serving .*shapes\/tiny on http:.*, node:http\)$/m);
     const answer = await postJson(
       `${local}/v1/responses`,

@@ -38,6 +38,7 @@ describe("help and version", () => {
     for (const option of [
       ...["prompt", "model", "width", "height", "steps", "seed", "guidance", "negative-prompt", "image"],
       ...["num-images", "latents", "trace", "output", "precision", "no-tune", "json", "mark", "content-credentials"],
+      ...["mark-id", "mark-key"],
     ]) {
       expect(stdout).toContain(`--${option}`);
     }
@@ -95,7 +96,15 @@ describe("values that are refused: status 1, one line with a code, nothing writt
     ["--num-images", "1.5", "request.num_images_invalid", /got 1.5 images/],
     ["--num-images", "65", "request.num_images_invalid", /got 65 images/],
     ["--precision", "f8", "request.option_invalid", /got --precision f8, expected auto, f32 or f16/],
-    ["--mark", "Metadata", "request.option_invalid", /got --mark Metadata, expected none, metadata/],
+    ["--mark", "Metadata", "request.option_invalid", /got --mark Metadata, expected none, metadata, full/],
+    ["--mark", "Full", "request.option_invalid", /got --mark Full, expected none, metadata, full/],
+    ["--mark-id", "-1", "request.option_invalid", /got --mark-id -1, expected a whole number from 0 to 16777215/],
+    ["--mark-id", "16777216", "request.option_invalid", /got --mark-id 16777216, expected/],
+    ["--mark-id", "1.5", "request.option_invalid", /got --mark-id 1.5, expected/],
+    ["--mark-id", "5", "request.option_invalid", /got --mark-id with --mark metadata, expected --mark full/],
+    ["--mark-key", "5", "request.option_invalid", /got --mark-key with --mark metadata, expected --mark full/],
+    ["--mark-key", "123456789", "request.option_invalid", /got --mark-key 123456789, expected 1 to 8 hex/],
+    ["--mark-key", "0x1", "request.option_invalid", /got --mark-key 0x1, expected 1 to 8 hexadecimal digits/],
     ["--content-credentials", "a.pem", "marks.credentials_invalid", /got .* a\.pem, expected none or the paths of two/],
     ["--content-credentials", "a.pem,", "marks.credentials_invalid", /expected none or the paths of two PEM files/],
     ["--content-credentials", "a,b,c", "marks.credentials_invalid", /expected none or the paths of two PEM files/],

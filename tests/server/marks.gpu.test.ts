@@ -2,14 +2,15 @@
 // the bytes that are stored, named and served.
 
 import { createHash } from "node:crypto";
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { decodeImage } from "../../src/media/images.js";
 import { xmpPacket } from "../../src/media/marks/xmp.js";
+import { findWatermark } from "../../src/watermark/find-watermark.js";
 import { manifestsOf, signatureOf } from "../media/marks/manifest.js";
 import { mp4Boxes, xmpOf } from "../media/marks/parts.js";
-import signers from "../media/marks/signers.json" with { type: "json" };
 import { openServer, parseEvents, postJson, smallImage, smallRequest, type TestServer } from "./running.js";
 
 // biome-ignore lint/suspicious/noExplicitAny: whatever a server may answer
@@ -19,19 +20,17 @@ const { version } = JSON.parse(readFileSync(new URL("../../package.json", import
 const packet = (hasReferences = false) => xmpPacket({ model: "tiny <one>", version, hasReferences });
 const sha256 = (bytes: Uint8Array) => createHash("sha256").update(bytes).digest("hex");
 
-let folder: string;
+let dataDir: string;
 let server: TestServer;
 
 beforeAll(async () => {
-  folder = mkdtempSync(join(tmpdir(), "daybreak-marks-"));
-  const credentials = { chain: join(folder, "chain.pem"), key: join(folder, "key.pem") };
-  writeFileSync(credentials.chain, signers.p256.chain);
-  writeFileSync(credentials.key, signers.p256.key, { mode: 0o600 });
-  server = await openServer({ modelName: "tiny <one>", marks: { level: "metadata", credentials } });
+  dataDir = mkdtempSync(join(tmpdir(), "daybreak-marks-"));
+  const marks = { level: "full", watermark: { id: 9, key: 0xabc } } as const;
+  server = await openServer({ modelName: "tiny <one>", dataDir, marks });
 });
 afterAll(async () => {
   await server.end();
-  rmSync(folder, { recursive: true, force: true });
+  rmSync(dataDir, { recursive: true, force: true });
 });
 
 async function draw({ url }: TestServer, body: object): Promise<string[]> {
@@ -52,6 +51,11 @@ function sideCar({ dataDir }: TestServer, url: string): Value {
   return JSON.parse(readFileSync(join(dataDir, "store", `${id}.json`), "utf8"));
 }
 
+/** What the pixels say. */
+async function payloadOf(bytes: Uint8Array) {
+  return findWatermark(await decodeImage(bytes), { keys: [0xabc] }).payload;
+}
+
 function expectSigned(bytes: Uint8Array, manifests = 1): void {
   const found = manifestsOf(bytes);
   expect(found.length).toBe(manifests);
@@ -62,8 +66,8 @@ test("says once at its start what it does", () => {
   const said = (one: TestServer) => one.logged.filter(({ marks }) => marks !== undefined);
   expect(said(server)).toMatchObject([
     {
-      marks: ["metadata", "credentials"],
-      msg: expect.stringMatching(/signed by "Daybreak test signer" until 2120-01-01/),
+      marks: ["metadata", "credentials", "watermark"],
+      msg: expect.stringMatching(/signed by "Daybreak \(self-made\) [0-9a-f]{8}" until .*names nobody/),
     },
   ]);
 });
@@ -72,12 +76,16 @@ describe("over /v1/responses", () => {
   test.each(["png", "jpeg", "webp"])(
     "%s is signed, and that file is the one that is stored and served",
     async (output_format) => {
-      const [url = ""] = await draw(server, smallRequest({ output_format, response_format: "url" }));
+      const [url = ""] = await draw(
+        server,
+        smallRequest({ width: 256, height: 256, output_format, response_format: "url" }),
+      );
       const { bytes, headers } = await fetched(url);
       expect(xmpOf(bytes)).toBe(packet());
       expectSigned(bytes);
+      if (output_format === "png") expect(await payloadOf(bytes)).toEqual({ kind: "text", id: 9 });
       const { sha256: stored, bytes: length, marks } = sideCar(server, url);
-      expect([stored, length, marks]).toEqual([sha256(bytes), bytes.length, ["metadata", "credentials"]]);
+      expect([stored, length, marks]).toEqual([sha256(bytes), bytes.length, ["metadata", "credentials", "watermark"]]);
       expect(headers.get("etag")).toContain(sha256(bytes));
       expect(headers.get("content-length")).toBe(String(bytes.length));
       const part = await fetch(url, { headers: { range: "bytes=20-1019" } });
@@ -92,11 +100,15 @@ describe("over /v1/responses", () => {
       { type: "input_text", text: "a" },
       { type: "input_image", image_url: reference },
     ];
-    const body = { ...smallRequest({ response_format: "url" }), input: [{ role: "user", content }] };
+    const body = {
+      ...smallRequest({ width: 256, height: 256, response_format: "url" }),
+      input: [{ role: "user", content }],
+    };
     const [url = ""] = await draw(server, body);
     const { bytes } = await fetched(url);
     expect(xmpOf(bytes)).toBe(packet(true));
     expectSigned(bytes, 2);
+    expect(await payloadOf(bytes)).toEqual({ kind: "references", id: 9 });
   });
 
   test("a video is signed, its index first", async () => {
@@ -108,8 +120,13 @@ describe("over /v1/responses", () => {
     const order = mp4Boxes(bytes).map(({ name }) => name);
     expect(order.indexOf("moov")).toBeLessThan(order.indexOf("mdat"));
     expect(headers.get("etag")).toContain(sha256(bytes));
-    expect(sideCar(server, url).marks).toEqual(["metadata", "credentials"]);
+    expect(sideCar(server, url).marks).toEqual(["metadata", "credentials", "watermark"]);
   });
+});
+
+test("self-made credentials are kept beside the files", () => {
+  const text = readFileSync(join(dataDir, "credentials", "chain.pem"), "utf8");
+  expect(text).toMatch(/^-----BEGIN CERTIFICATE-----/);
 });
 
 describe("over other routes", () => {

@@ -23,6 +23,7 @@ export type Claim = {
   /** The pictures that went into it, as they were received, with all that they carry. */
   references: readonly Uint8Array[];
   hasReferences: boolean;
+  hasWatermark: boolean;
 };
 
 export type FileType = "image/png" | "image/jpeg" | "image/webp" | "video/mp4";
@@ -118,6 +119,7 @@ export async function signFile(
       };
       // Always created, never edited: the model draws every pixel anew.
       builder.addAction(ingredientIds.length > 0 ? { ...action, parameters: { ingredientIds } } : action);
+      if (claim.hasWatermark) builder.addAction({ action: "c2pa.watermarked.unbound", when, softwareAgent: agent });
       const definition = {
         alg: algorithmOf(signer.key)!.name,
         reserveSize: coseSize(signer),

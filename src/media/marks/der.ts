@@ -4,7 +4,7 @@
 
 import { assert } from "../../errors.js";
 
-const tags = {
+export const tags = {
   boolean: 0x01,
   integer: 0x02,
   bitString: 0x03,
@@ -21,7 +21,7 @@ const tags = {
 } as const;
 
 /** An element of several parts, one after the other. */
-function der(tag: number, ...parts: Uint8Array[]): Uint8Array {
+export function der(tag: number, ...parts: Uint8Array[]): Uint8Array {
   const content = Buffer.concat(parts);
   const { length } = content;
   const size = length < 0x80 ? [length] : length <= 0xff ? [0x81, length] : [0x82, length >> 8, length & 0xff];
@@ -30,7 +30,7 @@ function der(tag: number, ...parts: Uint8Array[]): Uint8Array {
 }
 
 /** An object identifier from its dotted form. */
-function objectId(dotted: string): Uint8Array {
+export function objectId(dotted: string): Uint8Array {
   const [first = 0, second = 0, ...rest] = dotted.split(".").map(Number);
   const bytes = [first * 40 + second, ...rest].flatMap((arc) => {
     const groups = [arc & 0x7f];

@@ -1,14 +1,15 @@
-// The marks of one file, put on in their order: metadata while it is encoded, the signature over the finished bytes,
-// after which none changes. What encodes calls it: encode.ts for pictures, mp4.ts for videos. Knows no request; which
+// The marks of one file, put on in their order: the watermark into its pixels, metadata while it is encoded, the signature
+// over the finished bytes, after which none changes. What encodes calls it: encode.ts for pictures, mp4.ts for videos. Knows no request; which
 // marks there are is decided once, where the program starts. The engine's pixels are never marked before they come here.
 
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import type { RgbImage } from "../../engine/request.js";
+import type { WatermarkKind } from "../../watermark/payload.js";
 import { ownBytes } from "../transfer.js";
 import type { Credentials, FileType } from "./credentials.js";
 import { type Maker, xmpBox, xmpPacket } from "./xmp.js";
 
-export const markLevels = ["none", "metadata"] as const;
+export const markLevels = ["none", "metadata", "full"] as const;
 /** How much is marked. */
 export type MarkLevel = (typeof markLevels)[number];
 
@@ -16,6 +17,8 @@ export type MarkLevel = (typeof markLevels)[number];
 export type Marking = Omit<Maker, "hasReferences"> & {
   /** With which files are signed; default: they are not. */
   credentials?: Credentials;
+  /** Which number pixels carry, and by which key they are changed; default: they are not. */
+  watermark?: { id: number; key?: number };
 };
 
 /** The marks of one file; where it may be undefined that means none. */
@@ -23,14 +26,21 @@ export type FileMarks = Marking &
   Maker & {
     /** What was used for it, as it was received; empty where nothing is signed. */
     references: Uint8Array[];
+    kind: WatermarkKind;
   };
 
 /** The marks of a file for which these pictures, as they were received, were used. */
-export function marksOf(marking: Marking | undefined, references: readonly Uint8Array[]): FileMarks | undefined {
+export function marksOf(
+  marking: Marking | undefined,
+  references: readonly Uint8Array[],
+  isVideo = false,
+): FileMarks | undefined {
   if (!marking) return undefined;
   // A view of a part would take all of its memory along to a thread.
   const files = marking.credentials ? references.map(ownBytes) : [];
-  return { ...marking, references: files, hasReferences: references.length > 0 };
+  const hasReferences = references.length > 0;
+  const kind = isVideo ? "video" : hasReferences ? "references" : "text";
+  return { ...marking, references: files, hasReferences, kind };
 }
 
 /** The marks of what is not the finished file yet. */
@@ -41,7 +51,8 @@ export function unsigned(marks: FileMarks | undefined): FileMarks | undefined {
 /** The names of the marks that a file carries. */
 export function markNames(marks: Marking | undefined): string[] {
   if (!marks) return [];
-  return ["metadata", ...(marks.credentials ? ["credentials"] : [])];
+  const { credentials, watermark } = marks;
+  return ["metadata", ...(credentials ? ["credentials"] : []), ...(watermark ? ["watermark"] : [])];
 }
 
 /**
@@ -56,7 +67,16 @@ export async function mark(
   encode: (image: RgbImage, xmp: string | undefined) => Promise<Uint8Array>,
 ): Promise<Uint8Array> {
   if (!marks) return encode(image, undefined);
-  return signed(await encode(image, xmpPacket(marks)), type, marks);
+  const pixels = await markPixels(image, marks);
+  return signed(await encode(pixels, xmpPacket(marks)), type, marks);
+}
+
+/** A picture, or a frame of a video, with its watermark; the same one where there is none. */
+export async function markPixels(image: RgbImage, marks: FileMarks | undefined): Promise<RgbImage> {
+  if (!marks?.watermark) return image;
+  const { id, key } = marks.watermark;
+  const { embedWatermark } = await import("../../watermark/watermark.js");
+  return embedWatermark(image, { payload: { kind: marks.kind, id }, key });
 }
 
 /** Marks a finished MP4 file in its place. Errors: `marks.failed`, those of the file system. */
@@ -69,8 +89,13 @@ export async function markVideo(path: string, marks: FileMarks | undefined): Pro
 }
 
 async function signed(file: Uint8Array, type: FileType, marks: FileMarks): Promise<Uint8Array> {
-  const { credentials, version, references, hasReferences } = marks;
+  const { credentials, version, references, hasReferences, watermark } = marks;
   if (!credentials) return file;
   const { signFile } = await import("./credentials.js");
-  return signFile(file, type, { version, references, hasReferences }, credentials);
+  return signFile(
+    file,
+    type,
+    { version, references, hasReferences, hasWatermark: watermark !== undefined },
+    credentials,
+  );
 }

@@ -267,9 +267,9 @@ function stepWatcher({ onStep }: DrawingHooks) {
   };
 }
 
-function fileMarks({ options }: DrawingContext, { references }: Drawing) {
+function fileMarks({ options }: DrawingContext, { references, output }: Drawing) {
   const files = references.map(({ bytes }) => bytes);
-  return marksOf(options.marking, files);
+  return marksOf(options.marking, files, output.type === "video");
 }
 
 function texts(context: DrawingContext, drawing: Drawing, seed: bigint): Record<string, string> | undefined {
