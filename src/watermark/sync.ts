@@ -35,7 +35,9 @@ type Question = { comparison: Comparison; dx: number; dy: number };
 
 type Answer = { z: number; x: number; y: number };
 
-const mask = tileSide - 1;
+/** {@link tileSide}: imported names cost a look-up in every pass of a loop where tests run the sources. */
+const side = tileSide;
+const mask = side - 1;
 /** A symbol that fits worse is not read. */
 const leastSymbolFit = 4;
 
@@ -52,7 +54,7 @@ export type TileReader = {
 };
 
 export function tileReader(keys: readonly number[]): TileReader {
-  const grid = () => makeGrid(tileSide, tileSide);
+  const grid = () => makeGrid(side, side);
   const grids = { spectrum: grid(), asked: grid(), fits: grid() };
   const reader = { keys: [...new Set(keys)], comparisons: new Map<string, Comparison>(), ...grids };
   for (const key of reader.keys) comparisonOf(reader, key, syncPart, 0);
@@ -91,7 +93,7 @@ function oriented(u: number, v: number, orientation: Orientation): [u: number, v
 
 /** Where a transposed grid has (u, v). */
 function placeOf(u: number, v: number): number {
-  return (u & mask) * tileSide + (v & mask);
+  return (u & mask) * side + (v & mask);
 }
 
 /** The best fit of all shifts in some orientations, of all keys or of the one that is named. */
@@ -144,9 +146,9 @@ function answer(reader: TileReader, questions: readonly Question[], step: number
   }
   const norms = questions.map((question, which) => ask(reader, question, which));
   transformRows(asked, 1, 0, reach + 1);
-  transformRows(asked, 1, tileSide - reach, tileSide);
+  transformRows(asked, 1, side - reach, side);
   transpose(asked, fits);
-  for (let y = 0; y < tileSide; y += step) transformRows(fits, 1, y, y + 1);
+  for (let y = 0; y < side; y += step) transformRows(fits, 1, y, y + 1);
   return norms.map((norm, which) => {
     const { most, x, y } = mostOf(which === 0 ? fits.re : fits.im, step);
     return { z: norm > 0 ? most / norm : 0, x, y };
@@ -159,7 +161,7 @@ function answer(reader: TileReader, questions: readonly Question[], step: number
  */
 function ask({ spectrum, asked }: TileReader, { comparison, dx, dy }: Question, which: number): number {
   const { count, u, v, cos, sin, source, conjugate, target, mirrored } = comparison;
-  const turn = (2 * Math.PI) / tileSide;
+  const turn = (2 * Math.PI) / side;
   let weight = 0;
   for (let i = 0; i < count; i++) {
     const re = spectrum.re[source[i]!]!;
@@ -188,13 +190,13 @@ function ask({ spectrum, asked }: TileReader, { comparison, dx, dy }: Question, 
 function mostOf(values: Float64Array, step: number): { most: number; x: number; y: number } {
   let most = -Infinity;
   let place = 0;
-  for (let y = 0; y < tileSide; y += step) {
-    for (let x = 0; x < tileSide; x += step) {
-      const value = values[y * tileSide + x]!;
+  for (let y = 0; y < side; y += step) {
+    for (let x = 0; x < side; x += step) {
+      const value = values[y * side + x]!;
       if (value <= most) continue;
       most = value;
-      place = y * tileSide + x;
+      place = y * side + x;
     }
   }
-  return { most, x: place % tileSide, y: Math.floor(place / tileSide) };
+  return { most, x: place % side, y: Math.floor(place / side) };
 }

@@ -30,15 +30,16 @@ export function embedWatermark(image: RgbImage, { payload, key = defaultKey }: W
   const { width, height, data } = image;
   assert(data.length === width * height * 3, `got ${data.length} bytes for ${width}×${height} pixels, expected RGB`);
   const tile = tileOf(key, bitsOfPayload(payload));
+  const side = tileSide; // imported names cost a look-up in every pass where tests run the sources
   const quiet = quietRows(image, image);
   const marked = new Uint8ClampedArray(data.length); // rounds and clamps what is written
   let at = 0;
   for (let y = 0; y < height; y++) {
     const quietRow = quiet(y);
-    const tileRow = (y % tileSide) * tileSide;
+    const tileRow = (y % side) * side;
     for (let x = 0; x < width; x++, at += 3) {
       const strength = Math.min(mostStrength, leastStrength + strengthPerQuiet * quietRow[x]!);
-      const added = strength * tile[tileRow + (x % tileSide)]!;
+      const added = strength * tile[tileRow + (x % side)]!;
       marked[at] = data[at]! + added;
       marked[at + 1] = data[at + 1]! + added;
       marked[at + 2] = data[at + 2]! + added;

@@ -34,17 +34,12 @@ async function asJpeg(image: RgbImage, quality: number): Promise<RgbImage> {
 const patience = { timeout: 120_000 };
 
 describe("the vectors' pictures", patience, () => {
-  // Of the others without a watermark crops are looked at below.
-  const searched = pictures.filter(({ embedded, file }) => embedded !== undefined || file === "cat-256.png");
+  // Of those without a watermark crops are looked at below: what is searched in vain is searched everywhere.
+  const marked = pictures.filter(({ found }) => found);
 
-  it.each(searched)("$file: found $found, payload $payload", async (listed) => {
+  it.each(marked)("$file is found, payload $payload", async (listed) => {
     const result = findWatermark(await picture(listed.file));
-    expect(result.found).toBe(listed.found);
-    if (!listed.found) {
-      expect(result.payload).toBeUndefined();
-      expect(result.z).toBeLessThan(8.5);
-      return;
-    }
+    expect(result.found).toBe(true);
     expect(result.payload).toEqual(listed.payload === null ? undefined : payloadOfHex(listed.payload));
     if (listed.scale === 1) expect(Math.abs(result.z - listed.z)).toBeLessThanOrEqual(0.5);
     else expect(result.z).toBeGreaterThanOrEqual(0.8 * listed.z);
@@ -163,7 +158,11 @@ describe("a picture without a watermark", patience, () => {
   it("is not one that has one: crops of pictures, as they are and as JPEG", async () => {
     const next = numbersFrom(15);
     const between = (least: number, most: number) => Math.floor(least + next() * (most - least + 1));
-    for (const [file, quality] of [["person-300x219.png"], ["flat-256.png", between(30, 95)]] as const) {
+    for (const [file, quality] of [
+      ["person-300x219.png"],
+      ["cat-256.png"],
+      ["flat-256.png", between(30, 95)],
+    ] as const) {
       const image = await picture(file);
       const [width, height] = [between(128, 150), between(128, 150)];
       const at = { left: between(0, image.width - width), top: between(0, image.height - height), width, height };
