@@ -11,6 +11,7 @@ import { type Device, shownLimits } from "../engine/gpu/device.js";
 import { usesMatrices } from "../engine/gpu/facts.js";
 import type { TunedWorkload } from "../engine/tuning/choices.js";
 import { DaybreakError, type ErrorCode } from "../errors.js";
+import { whySigningFails } from "../media/marks/credentials.js";
 import { videoEncoders } from "../media/mp4.js";
 import { whySharpFails } from "../media/sharp.js";
 import { backendNames, usualBackend } from "../node/backends.js";
@@ -123,20 +124,20 @@ async function examine(): Promise<Report> {
   const packages = installedPackages();
   const uwsFault = await whyUwsFails();
   const sharpFault = await whySharpFails();
+  const signingFault = await whySigningFails();
   const advice = [
     ...(device ? deviceAdvice(device) : explainsItself(failure!.code) ? [] : adviceWithoutDevice(choices)),
     ...(sharpFault
       ? [`JPEG and WebP need the optional package sharp, which ${sharpFault} (PNG works without it).`]
       : []),
-    ...(packages["@contentauth/c2pa-wasm"] === null
-      ? [
-          'Content credentials need the optional package @contentauth/c2pa-wasm: run "npm install @contentauth/c2pa-wasm".',
-        ]
+    ...(signingFault
+      ? [`Content credentials need the optional package @contentauth/c2pa-wasm, which ${signingFault}.`]
       : []),
   ];
   const unloadable = [
     ...(failure?.code === "device.dawn_missing" && packages.webgpu ? ["webgpu"] : []),
     ...(sharpFault && packages.sharp ? ["sharp"] : []),
+    ...(signingFault && packages["@contentauth/c2pa-wasm"] ? ["@contentauth/c2pa-wasm"] : []),
   ];
   return {
     daybreak: packageManifest().version,

@@ -1,12 +1,17 @@
 // What is said where no device answers: Dawn's binary missing, a backend that this system has not, variables that lead
 // nowhere, an installed package. Every program that finds out says the same, and fetches nothing that would not help.
 
-import { mkdirSync, writeFileSync } from "node:fs";
+import { existsSync, mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { basename, join } from "node:path";
 import sharp from "sharp";
 import { beforeAll, expect } from "vitest";
+import { decodePng } from "../../src/media/png.js";
 import { driverFolders } from "../../src/node/software-driver.js";
 import { buildProgram, repository } from "../cli/program.js";
+import { manifestsOf } from "../media/marks/manifest.js";
+import signers from "../media/marks/signers.json" with { type: "json" };
+import { readPngText } from "../media/png-text.js";
+import { psnr } from "../media/synthetic.js";
 import { temporaryFolder } from "../setup/temporary-folder.js";
 import { daybreakIn, linux, row, runIn, smallPicture } from "./environment.js";
 import { copyPackage, installedPackage, ownDriver, softwareDriver } from "./trees.js";
@@ -54,6 +59,48 @@ row("Dawn's binary was pruned, is for another processor, wants another C library
   const wanted = /needs the GNU C library, which this system has not \(Alpine has musl\)/;
   await expectOneSentence(program, wanted, { commands: ["generate", "setup"], env: musl });
 });
+
+row(
+  "no package to sign with: an error where a signature was asked for by name, else a warning",
+  [softwareDriver],
+  async () => {
+    const { root, program } = await installedPackage(["@contentauth"]);
+    const cwd = temporaryFolder().path;
+    writeFileSync(join(cwd, "chain.pem"), signers.p256.chain);
+    writeFileSync(join(cwd, "key.pem"), signers.p256.key, { mode: 0o600 });
+    const drawn = async (output: string, args: string[]) =>
+      runIn({ cwd }, [process.execPath, program, ...smallPicture, "--output", output, ...args]);
+
+    const doctor = await runIn({}, [process.execPath, program, "doctor"]);
+    expect(doctor.stdout).toMatch(
+      /^- Content credentials need .* @contentauth\/c2pa-wasm, which is not installed: run "npm install @content/m,
+    );
+    const named = await drawn("named.png", ["--content-credentials", "chain.pem,key.pem"]);
+    expect(named.errors).toEqual([
+      expect.stringMatching(/marks\.unavailable: .*"@contentauth\/c2pa-wasm"; it is not installed: run "npm install/),
+    ]);
+    expect(existsSync(join(cwd, "named.png"))).toBe(false);
+
+    const full = await drawn("full.png", ["--mark", "full"]);
+    expect(full.status).toBe(0);
+    expect(full.stderr).toMatch(/^warning: files bear no content credentials: .* is not installed: run "npm install/m);
+    await drawn("metadata.png", []);
+    const [marked, plain] = ["full.png", "metadata.png"].map((name) => readFileSync(join(cwd, name)));
+    expect(readPngText(marked!)["XML:com.adobe.xmp"]).toMatch("trainedAlgorithmicMedia");
+    expect(manifestsOf(marked!)).toEqual([]);
+    const [watermarked, bare] = [await decodePng(marked!), await decodePng(plain!)];
+    expect(watermarked.data).not.toEqual(bare.data);
+    expect(psnr(bare, watermarked)).toBeGreaterThan(30);
+
+    copyPackage(root, "@contentauth/c2pa-wasm", (path) => !path.endsWith(".wasm"));
+    const damaged = await drawn("damaged.png", ["--content-credentials", "chain.pem,key.pem"]);
+    expect(damaged.errors).toEqual([
+      expect.stringMatching(
+        /marks\.unavailable: .*; it does not load here \(.*\): delete that package and run "npm ins/,
+      ),
+    ]);
+  },
+);
 
 row("sharp does not load: doctor says so, and a JPEG says why not", [softwareDriver], async () => {
   const { root, program } = await installedPackage(["sharp", "@img"]);

@@ -6,6 +6,7 @@
 import { readFile } from "node:fs/promises";
 import { createRequire } from "node:module";
 import { DaybreakError } from "../../errors.js";
+import { firstLine, isNotInstalled } from "../../missing-package.js";
 import { algorithmOf, coseSign1, coseSize, type Signer } from "./cose.js";
 import { manifestSize } from "./manifest-size.js";
 import { digitalSourceType } from "./xmp.js";
@@ -29,6 +30,7 @@ export type Claim = {
 export type FileType = "image/png" | "image/jpeg" | "image/webp" | "video/mp4";
 
 const packageName = "@contentauth/c2pa-wasm";
+const moduleName = `${packageName}/c2pa.wasm`;
 /** Nothing is fetched, whatever a reference says about where its manifest is. */
 const context = JSON.stringify({ verify: { remote_manifest_fetch: false, ocsp_fetch: false } });
 /** A reference's own manifests beyond this are not carried on: they would grow with every further edit. */
@@ -37,16 +39,29 @@ const mostManifestBytes = 128 * 1024;
 /** Compiles the package's module, once for all threads. Errors: `marks.unavailable` where it is not installed. */
 export async function compileModule(): Promise<WebAssembly.Module> {
   try {
-    const path = createRequire(import.meta.url).resolve(`${packageName}/c2pa.wasm`);
-    return await WebAssembly.compile(await readFile(path));
+    return await compiled();
   } catch (cause) {
     throw new DaybreakError(
       "marks.unavailable",
-      `got content credentials to write, which need the optional package "${packageName}": install it with ` +
-        `"npm install ${packageName}", or leave them out with --content-credentials none`,
+      `got content credentials to write, which need the optional package "${packageName}"; it ${failure(cause)}, ` +
+        "or leave them out with --content-credentials none",
       { cause },
     );
   }
+}
+
+/** Why nothing can be signed here, and what to do about it; undefined where it can. */
+export async function whySigningFails(): Promise<string | undefined> {
+  return compiled().then(() => undefined, failure);
+}
+
+async function compiled(): Promise<WebAssembly.Module> {
+  return WebAssembly.compile(await readFile(createRequire(import.meta.url).resolve(moduleName)));
+}
+
+function failure(cause: unknown): string {
+  if (isNotInstalled(cause, moduleName)) return `is not installed: run "npm install ${packageName}"`;
+  return `does not load here (${firstLine(cause)}): delete that package and run "npm install ${packageName}"`;
 }
 
 /** This thread's instance. */

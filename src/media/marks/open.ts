@@ -29,7 +29,7 @@ const trialImage = { width: 16, height: 16, data: new Uint8Array(16 * 16 * 3) };
  * Opens the marks of a program that draws with `model`.
  * @param encode by which it will encode its pictures
  * @param kept the folder that keeps self-made credentials; default: they are made anew
- * Errors: `marks.credentials_invalid`, `marks.unavailable`, `marks.failed`.
+ * Errors: `marks.credentials_invalid`, `marks.unavailable` for credentials of one's own, `marks.failed`.
  */
 export async function openMarks(
   { level, credentials, watermark }: MarkChoice,
@@ -43,9 +43,19 @@ export async function openMarks(
   if (credentials === "none" || (!credentials && level !== "full")) {
     return { marking, said: begin + markNames(marking).join(", "), warnings: [] };
   }
+  const { compileModule } = await import("./credentials.js");
+  let module: WebAssembly.Module;
+  try {
+    module = await compileModule();
+  } catch (error) {
+    // Signatures by named certificates were asked for; level `full` is what can be had.
+    if (credentials || !(error instanceof DaybreakError)) throw error;
+    const warning = `files bear no content credentials: ${error.message}`;
+    return { marking, said: begin + markNames(marking).join(", "), warnings: [warning] };
+  }
   const { dayOf } = await import("./certificates.js");
   const read = credentials ? await ownSigner(credentials) : await selfMadeSigner(kept);
-  const signing = { ...marking, credentials: await tried(read, maker, encode) };
+  const signing = { ...marking, credentials: await tried(read, module, maker, encode) };
   const whose = credentials ? "" : " (self-made: it shows that a file is unchanged, and names nobody)";
   const names = markNames(signing).join(", ");
   return {
@@ -78,9 +88,8 @@ async function selfMadeSigner(folder: string | undefined): Promise<Found> {
 }
 
 /** What signs, once it has signed something: what remains to be refused is refused now. */
-async function tried({ signer, from }: Found, maker: Maker, encode: Encode) {
-  const { compileModule } = await import("./credentials.js");
-  const credentials = { module: await compileModule(), signer };
+async function tried({ signer, from }: Found, module: WebAssembly.Module, maker: Maker, encode: Encode) {
+  const credentials = { module, signer };
   const image = { ...trialImage, data: trialImage.data.slice() };
   try {
     await encode(image, { format: "png", quality: 100, marks: marksOf({ ...maker, credentials }, []) });
