@@ -4,21 +4,21 @@
 
 import { basename } from "node:path";
 import { openModel } from "../engine/checkpoint.js";
+import type { EngineInfo } from "../engine/engine.js";
 import type { Model } from "../engine/family.js";
-import { judgeRequest } from "../engine/request.js";
-import { imageSeed, randomSafeSeed } from "../engine/sampling/noise.js";
-import { encodeSafetensors } from "../engine/weights/files/safetensors.js";
 import {
-  DaybreakError,
-  type EngineInfo,
   type GenerateHooks,
   type GenerateRequest,
   type GenerateResult,
   type JudgedRequest,
+  judgeRequest,
   maxNumImages,
   type Precision,
   type TraceTensor,
-} from "../index.js";
+} from "../engine/request.js";
+import { imageSeed, randomSafeSeed } from "../engine/sampling/noise.js";
+import { encodeSafetensors } from "../engine/weights/files/safetensors.js";
+import { DaybreakError } from "../errors.js";
 import { encodeImage } from "../media/encode.js";
 import { marksOf } from "../media/marks/mark.js";
 import { openMarks } from "../media/marks/open.js";

@@ -4,9 +4,11 @@
 
 import { type FileHandle, open, readFile, stat } from "node:fs/promises";
 import type { ReferenceLimits } from "../engine/references.js";
+import { maxPixels, maxReferences, type RgbImage } from "../engine/request.js";
 import { safetensors } from "../engine/weights/files/safetensors.js";
+import type { CheckpointSource } from "../engine/weights/source.js";
 import { readRange } from "../engine/weights/source.js";
-import { type CheckpointSource, DaybreakError, maxPixels, maxReferences, type RgbImage } from "../index.js";
+import { DaybreakError } from "../errors.js";
 import { decodeReference } from "../media/references.js";
 
 /** 64 megapixels of 16-bit RGBA, stored without compression. */

@@ -2,7 +2,7 @@
 // erase a line: files, other programs and TERM=dumb get nothing. Knows the engine's progress events, not what they are
 // events of. Where a line has no room it is said in fewer words, but never with half a number.
 
-import type { ProgressEvent } from "../index.js";
+import type { ProgressEvent } from "../engine/request.js";
 
 export type ProgressLine = {
   show(event: ProgressEvent): void;

@@ -3,7 +3,8 @@
 
 import { isIPv6 } from "node:net";
 import { join, resolve } from "node:path";
-import { DaybreakError, type Precision } from "../index.js";
+import type { Precision } from "../engine/request.js";
+import { DaybreakError } from "../errors.js";
 import { cacheFolder } from "../node/cache-folder.js";
 import { maxServedSide, minServedSide } from "../server/drawing/limits.js";
 import { isHost } from "../server/http/forwarded.js";

@@ -63,8 +63,8 @@ export class MediaWorkers {
   }
 
   /**
-   * {@link encodeImage} in another thread, but for small PNG files with no more marks than metadata. `image.data` is handed over where it can be: the
-   * caller must not use it any more. Errors: those of that function, `media.closed`.
+   * {@link encodeImage} in another thread, but for small PNG files with no more marks than metadata. `image.data` is handed
+   * over where it can be: the caller must not use it any more. Errors: those of that function, `media.closed`.
    */
   async encodeImage(image: RgbImage, options: EncodeOptions): Promise<Uint8Array> {
     const isSmall = options.format === "png" && image.width * image.height <= maxPixelsHere;

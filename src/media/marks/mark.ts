@@ -1,6 +1,6 @@
 // The marks of one file, put on in their order: the watermark into its pixels, metadata while it is encoded, the signature
-// over the finished bytes, after which none changes. What encodes calls it: encode.ts for pictures, mp4.ts for videos. Knows no request; which
-// marks there are is decided once, where the program starts. The engine's pixels are never marked before they come here.
+// over the finished bytes, after which none changes. What encodes calls it: encode.ts for pictures, mp4.ts for videos. Knows
+// no request; which marks there are is decided once, where the program starts. The engine's pixels come here unmarked.
 
 import { appendFile, readFile, writeFile } from "node:fs/promises";
 import type { RgbImage } from "../../engine/request.js";
