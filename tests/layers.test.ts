@@ -28,6 +28,7 @@ const rooms: [room: string, pattern: RegExp, height: number][] = [
   ["engine", /^src\/engine\/[^/]+\.ts$/, 7],
   ["index", /^src\/(index|typescript-5)\.ts$/, 8],
   ["setup", /^src\/setup\//, 8],
+  ["node-index", /^src\/node\/(index|typescript-5)\.ts$/, 10],
   ["node", /^src\/node\//, 9],
   ["media", /^src\/media\//, 9],
   ["bench", /^bench\//, 10],

@@ -50,12 +50,27 @@ function readHeader(
   checkSize: (size: Size) => void,
 ): { format: Format; header: Header; size: Size } {
   const format = sniff(bytes);
-  if (format !== "PNG" && format !== "JPEG" && format !== "WebP") throw noPicture(bytes, format);
+  if (!isPicture(format)) throw unexpected(bytes, format, " as a reference, expected PNG, JPEG or WebP");
   const header = headerReaders[format](bytes);
   const size = uprightSize(header, header.orientation);
   checkReferenceArea(size);
   checkSize(size);
   return { format, header, size };
+}
+
+function isPicture(format: string | undefined): format is Format {
+  return format === "PNG" || format === "JPEG" || format === "WebP";
+}
+
+/**
+ * The format of a picture's or a video's file, told by its first bytes.
+ * Errors: `reference.not_an_image`, `reference.format_unsupported`.
+ */
+export function fileFormat(bytes: Uint8Array): Format | "MP4" {
+  const format = sniff(bytes);
+  if (isPicture(format)) return format;
+  if (format === videoFormat) return "MP4";
+  throw unexpected(bytes, format, ", expected PNG, JPEG, WebP or MP4");
 }
 
 const headerReaders: Readonly<Record<Format, (bytes: Uint8Array) => Header>> = {
@@ -67,19 +82,16 @@ const headerReaders: Readonly<Record<Format, (bytes: Uint8Array) => Header>> = {
   WebP: webpHeader,
 };
 
-function noPicture(bytes: Uint8Array, format: string | undefined): DaybreakError {
+/** @param expected what follows what was got */
+function unexpected(bytes: Uint8Array, format: string | undefined, expected: string): DaybreakError {
   if (format !== undefined) {
-    return new DaybreakError(
-      "reference.format_unsupported",
-      `got ${format} as a reference, expected PNG, JPEG or WebP: convert it`,
-    );
+    return new DaybreakError("reference.format_unsupported", `got ${format}${expected}: convert it`);
   }
-  return new DaybreakError(
-    "reference.not_an_image",
-    `got ${bytes.length === 0 ? "an empty file" : `${bytes.length} bytes that begin with ${hex(bytes)}`} as a reference, ` +
-      "expected a PNG, JPEG or WebP file",
-  );
+  const got = bytes.length === 0 ? "an empty file" : `${bytes.length} bytes that begin with ${hex(bytes)}`;
+  return new DaybreakError("reference.not_an_image", `got ${got}${expected}`);
 }
+
+const videoFormat = "a video file";
 
 /** Formats by the bytes they begin with, at an offset. */
 const magics: readonly { format: string; at: number; bytes: string | Uint8Array }[] = [
@@ -100,7 +112,7 @@ const magics: readonly { format: string; at: number; bytes: string | Uint8Array 
   { format: "a Photoshop file", at: 0, bytes: "8BPS" },
   { format: "a PDF file", at: 0, bytes: "%PDF" },
   { format: "an SVG file", at: 0, bytes: "<svg" },
-  { format: "a video file", at: 4, bytes: "ftyp" },
+  { format: videoFormat, at: 4, bytes: "ftyp" },
 ];
 
 function sniff(bytes: Uint8Array): string | undefined {

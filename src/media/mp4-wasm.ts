@@ -4,6 +4,7 @@
 
 import type { RgbImage } from "../engine/request.js";
 import { assert } from "../errors.js";
+import { mp4Box } from "./mp4-boxes.js";
 import {
   type CompressedFrame,
   mp4File,
@@ -80,25 +81,10 @@ async function openWasm(options: VideoOptions): Promise<VideoWriter> {
   };
 }
 
-/** The boxes within `bytes`, by type: the contents of the first of each. */
-function boxes(bytes: Buffer): Map<string, Buffer> {
-  const found = new Map<string, Buffer>();
-  for (let at = 0; at + 8 <= bytes.length; ) {
-    const size = bytes.readUInt32BE(at);
-    assert(size >= 8 && at + size <= bytes.length, `got a box of ${size} bytes at ${at} of ${bytes.length}`);
-    const type = bytes.toString("latin1", at + 4, at + 8);
-    if (!found.has(type)) found.set(type, bytes.subarray(at + 8, at + size));
-    at += size;
-  }
-  return found;
-}
-
 function box(bytes: Buffer, ...path: string[]): Buffer {
-  return path.reduce((within, type) => {
-    const found = boxes(within).get(type);
-    assert(found, `got an MP4 file without ${path.join("/")}`);
-    return found;
-  }, bytes);
+  const found = mp4Box(bytes, ...path);
+  assert(found, `got an MP4 file without ${path.join("/")}`);
+  return found;
 }
 
 /** The words of a table box, behind `skipped` bytes of version, flags and counts. */
@@ -117,7 +103,8 @@ function readMp4(file: Uint8Array): { avcc: Uint8Array; frames: CompressedFrame[
   const sizes = sameSize > 0 ? Array<number>(count).fill(sameSize) : words(sizeTable, 12);
   const offsets = words(box(table, "stco"), 8);
   const runs = words(box(table, "stsc"), 8); // (first chunk, frames in each from there on, description) …
-  const keys = boxes(table).has("stss") ? new Set(words(box(table, "stss"), 8)) : undefined;
+  const keyTable = mp4Box(table, "stss");
+  const keys = keyTable && new Set(words(keyTable, 8));
   const frames: CompressedFrame[] = [];
   offsets.forEach((offset, chunk) => {
     let run = 0;

@@ -1,11 +1,15 @@
 // Runs in the threads of the pool that workers.ts owns: one function per task, each a plain function elsewhere.
 // Knows how results are handed over. Errors cross as values, because only the message of a thrown one would arrive.
 
+import { readlinkSync } from "node:fs";
+import { setPriority } from "node:os";
+import { basename } from "node:path";
 import { Tinypool } from "tinypool";
 import type { RgbImage } from "../engine/images.js";
 import type { ReferenceLimits } from "../engine/references.js";
 import { plainError } from "../errors.js";
 import { type EncodeOptions, encodeImage } from "./encode.js";
+import type { DetectOptions, Marks } from "./marks/detect.js";
 import { decodeAnyReference } from "./references.js";
 import { type Outcome, ownBytes } from "./transfer.js";
 
@@ -28,6 +32,29 @@ export async function decodeReferenceTask(task: {
     return moved({ value: { width, height, data: own } }, own.buffer);
   } catch (error) {
     return { error: plainError(error) };
+  }
+}
+
+export async function detectMarksTask(task: { bytes: Uint8Array; options: DetectOptions }): Promise<Outcome<Marks>> {
+  try {
+    lowerThread();
+    const { detectMarks } = await import("./marks/detect.js");
+    return { value: await detectMarks(task.bytes, task.options) };
+  } catch (error) {
+    return { error: plainError(error) };
+  }
+}
+
+/** A quarter of what others get of a processor that is not enough for all. */
+const lowered = 5;
+
+/** Has this thread leave the processor to others, who draw. Of single threads only Linux knows how urgent they are. */
+function lowerThread(): void {
+  try {
+    const thread = Number(basename(readlinkSync("/proc/thread-self"))); // PROCESS/task/THREAD
+    if (process.platform === "linux") setPriority(thread, lowered);
+  } catch {
+    // not on this system, or it does not let it
   }
 }
 

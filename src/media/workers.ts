@@ -3,49 +3,21 @@
 // themselves, and stay warm, because starting one takes longer than encoding a picture. Decoding has a thread of its own:
 // what anybody sends can take long to decode, and finished pictures do not wait for it.
 
-import { existsSync } from "node:fs";
-import { fileURLToPath } from "node:url";
-import { Tinypool } from "tinypool";
+import type { Tinypool } from "tinypool";
 import type { RgbImage } from "../engine/images.js";
 import type { ReferenceLimits } from "../engine/references.js";
-import { assert, errorFromPlain, plainError, throwIfAborted } from "../errors.js";
+import { throwIfAborted } from "../errors.js";
 import { type EncodeOptions, encodeImage } from "./encode.js";
 import type { VideoOptions, VideoWriter } from "./mp4.js";
-import { closedError, type Outcome, ownBytes } from "./transfer.js";
+import { openPool, runIn, workerFile } from "./pools.js";
+import { closedError, ownBytes } from "./transfer.js";
 import { openVideoThread } from "./video-thread.js";
-
-/** The functions of task-worker.ts, which the pool calls by their names. */
-type Task = keyof typeof import("./task-worker.js");
 
 const encodingThreads = 2;
 /** One: a job's references are decoded one after the other, and each can take 200 MB. */
 const decodingThreads = 1;
 /** A PNG of so few pixels is made in 2 ms; to hand it to a thread and back takes longer. */
 const maxPixelsHere = 256 * 256;
-/** The longest time of a timer: an infinite one would fire at once. */
-const longestTimeout_ms = 2 ** 31 - 1;
-/** Threads cannot run TypeScript: where the sources run as they are, in tests, they take the built program's file. */
-function workerFile(name: string): string {
-  const beside = fileURLToPath(new URL(`${name}.js`, import.meta.url));
-  const built = fileURLToPath(new URL(`../../dist/src/media/${name}.js`, import.meta.url));
-  const found = [beside, built].find((path) => existsSync(path));
-  assert(found, `got neither ${beside} nor ${built}, expected the built program: run "npm run build"`);
-  return found;
-}
-
-function openPool(name: Task, minThreads: number, maxThreads: number): Tinypool {
-  const pool = new Tinypool({
-    ...{ name, minThreads, maxThreads },
-    filename: workerFile("task-worker"),
-    runtime: "worker_threads",
-    idleTimeout: longestTimeout_ms,
-    execArgv: [], // flags of the program are not for its threads
-  });
-  // A thread that dies without a task: the next task starts another one, and says so if that dies as well.
-  pool.on("error", () => {});
-  return pool;
-}
-
 export class MediaWorkers {
   readonly #encoding: Tinypool;
   readonly #decoding: Tinypool;
@@ -94,15 +66,12 @@ export class MediaWorkers {
 
   async #run<T>(pool: Tinypool, task: object, buffer: ArrayBuffer, signal?: AbortSignal): Promise<T> {
     this.#checkOpen();
-    let outcome: Outcome<T>;
     try {
-      outcome = await pool.run(task, { transferList: [buffer], signal });
+      return await runIn(pool, task, buffer, signal);
     } catch (error) {
       this.#checkOpen(); // closing breaks off what is under way
-      throw errorFromPlain(plainError(error));
+      throw error;
     }
-    if ("error" in outcome) throw errorFromPlain(outcome.error);
-    return outcome.value;
   }
 
   /**

@@ -1,7 +1,7 @@
 // RGB to what video encoders take: planes of Y, and of Cb and Cr at half the size, BT.709, limited range.
 // The one place that knows this conversion; every encoder is fed the same bytes and tags them the same way.
 
-import type { RgbImage } from "../engine/request.js";
+import type { RgbImage, Size } from "../engine/images.js";
 import { assert } from "../errors.js";
 
 /** How a video of these planes is tagged. */
@@ -42,4 +42,15 @@ export function rgbToI420({ width, height, data }: RgbImage): Uint8Array {
     }
   }
   return planes;
+}
+
+/** Planes of Y alone, rows of `pitch` bytes, as a picture in grey. */
+export function greyImage({ width, height }: Size, luma: Uint8Array, pitch = width): RgbImage {
+  const data = new Uint8Array(width * height * 3);
+  for (let y = 0, to = 0; y < height; y++) {
+    for (let x = 0, from = y * pitch; x < width; x++, from++, to += 3) {
+      data[to] = data[to + 1] = data[to + 2] = luma[from]!;
+    }
+  }
+  return { width, height, data };
 }

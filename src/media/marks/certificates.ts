@@ -51,6 +51,11 @@ export async function readSigner(files: CredentialFiles): Promise<ReadSigner> {
   };
 }
 
+/** Reads certificates that are to be believed, in PEM. Errors: `marks.credentials_invalid`. */
+export async function readAnchors(path: string): Promise<string> {
+  return readChain(path, await readText(path)).join("");
+}
+
 async function readText(path: string): Promise<string> {
   try {
     const info = await stat(path);

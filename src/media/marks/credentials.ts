@@ -8,7 +8,7 @@ import { createRequire } from "node:module";
 import { DaybreakError } from "../../errors.js";
 import { firstLine, isNotInstalled } from "../../missing-package.js";
 import { algorithmOf, coseSign1, coseSize, type Signer } from "./cose.js";
-import { manifestSize } from "./manifest-size.js";
+import { manifestSize } from "./file-parts.js";
 import { digitalSourceType } from "./xmp.js";
 
 type Library = typeof import("@contentauth/c2pa-wasm");
@@ -37,14 +37,18 @@ const context = JSON.stringify({ verify: { remote_manifest_fetch: false, ocsp_fe
 const mostManifestBytes = 128 * 1024;
 
 /** Compiles the package's module, once for all threads. Errors: `marks.unavailable` where it is not installed. */
-export async function compileModule(): Promise<WebAssembly.Module> {
+export function compileModule(): Promise<WebAssembly.Module> {
+  return compile("content credentials to write", "leave them out with --content-credentials none");
+}
+
+/** @param got what needs it; @param instead what works without */
+async function compile(got: string, instead: string): Promise<WebAssembly.Module> {
   try {
     return await compiled();
   } catch (cause) {
     throw new DaybreakError(
       "marks.unavailable",
-      `got content credentials to write, which need the optional package "${packageName}"; it ${failure(cause)}, ` +
-        "or leave them out with --content-credentials none",
+      `got ${got}, which need the optional package "${packageName}"; it ${failure(cause)}, or ${instead}`,
       { cause },
     );
   }
@@ -74,6 +78,11 @@ function load(module: WebAssembly.Module): Promise<Library> {
     return loaded;
   });
   return library;
+}
+
+/** The package, for reading. Errors: `marks.unavailable`. */
+export async function loadReader(): Promise<Library> {
+  return library ?? load(await compile("content credentials to read", "do without what they say"));
 }
 
 /** Bytes as the package reads them: it asks for the size, and slices, and reads those with {@link MemoryReader}. */

@@ -1,7 +1,7 @@
 // Which marks a program writes, from what its user chose: read, judged and tried once, before anything is drawn.
 // Owns what is said of it at the start. Of signing it knows whether it works: a small picture is signed to find out.
 
-import { stat } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import type { RgbImage } from "../../engine/request.js";
 import { DaybreakError } from "../../errors.js";
 import type { EncodeOptions } from "../encode.js";
@@ -99,4 +99,12 @@ async function tried({ signer, from }: Found, module: WebAssembly.Module, maker:
     const remedy = "have them issued as C2PA's certificate profile says";
     throw new DaybreakError("marks.credentials_invalid", `${from}: ${error.message}: ${remedy}`, { cause: error });
   }
+}
+
+/** Whose signatures a program knows, as certificates in PEM: its own, and the self-made ones that it has kept. */
+export async function knownSigners(marking: Marking | undefined, kept: string): Promise<string> {
+  const { chainPem, selfMadeFiles } = await import("./self-made.js");
+  const own = chainPem(marking?.credentials?.signer.chain ?? []);
+  const before = await readFile(selfMadeFiles(kept).chain, "latin1").catch(() => ""); // there may be none
+  return own + before;
 }

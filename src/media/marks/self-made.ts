@@ -28,7 +28,7 @@ export async function keepSelfMade(folder: string): Promise<void> {
     await mkdir(temporary, { recursive: true, mode: 0o700 });
     const { signer } = makeSelfMade();
     const files = selfMadeFiles(temporary);
-    await writeDurably(files.chain, signer.chain.map(pem).join(""));
+    await writeDurably(files.chain, chainPem(signer.chain));
     await writeDurably(files.key, signer.key.export({ type: "pkcs8", format: "pem" }) as string);
     await rename(temporary, folder);
   } catch (error) {
@@ -120,6 +120,11 @@ function time(date: Date): Uint8Array {
   const digits = date.toISOString().replace(/\.\d+|[-:T]/g, "");
   const isShort = date.getUTCFullYear() < 2050;
   return der(isShort ? tags.utcTime : tags.generalizedTime, Buffer.from(isShort ? digits.slice(2) : digits, "latin1"));
+}
+
+/** Certificates in DER as one text in PEM. */
+export function chainPem(chain: readonly Uint8Array[]): string {
+  return chain.map(pem).join("");
 }
 
 function pem(bytes: Uint8Array): string {

@@ -16,11 +16,11 @@ export type Maker = {
 };
 
 const sourceTypes = "http://cv.iptc.org/newscodes/digitalsourcetype/"; // http: is how IPTC spells it
-const xmpNamespace = "http://ns.adobe.com/xap/1.0/";
-const iptcNamespace = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/";
+export const xmpNamespace = "http://ns.adobe.com/xap/1.0/";
+export const iptcNamespace = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/";
 /** Longer ones would not fit into the one segment that a JPEG file has for all of this. */
 const longestName = 500;
-const xmpUuid = Buffer.from("be7acfcb97a942e89c71999491e3afac", "hex");
+export const xmpUuid = Buffer.from("be7acfcb97a942e89c71999491e3afac", "hex");
 
 /** IPTC's name for how a picture came about: drawn by a trained model, from text or with pictures to start from. */
 export function digitalSourceType({ hasReferences }: Pick<Maker, "hasReferences">): string {
