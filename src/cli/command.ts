@@ -17,7 +17,7 @@ export type OptionNames = {
   lists?: readonly string[];
   /** Options without a value. Every command has `--help`, `-h`. */
   flags?: readonly string[];
-  /** What the arguments that are no options stand for; default: there are none. */
+  /** What the arguments that are no options stand for; default: there are none. Of one that ends in "…" there may be many. */
   positionals?: readonly string[];
 };
 
@@ -57,7 +57,7 @@ export function parseOptions(args: readonly string[], names: OptionNames): Parse
   const parsed = parse(attachValues(args, new Set([...values, ...lists]), new Set(Object.keys(config))), config);
   refuseEmpty(parsed, names);
   const { positionals } = parsed;
-  if (positionals.length > wanted.length) {
+  if (positionals.length > wanted.length && !wanted.at(-1)?.endsWith("…")) {
     throw new UsageError(`unexpected argument "${positionals[wanted.length]}": put a text with spaces in quotes`);
   }
   const text = (name: string) => parsed.values[name] as string | undefined;
@@ -81,8 +81,9 @@ function refuseEmpty(parsed: ReturnType<typeof parse>, { mayBeEmpty = [], positi
     throw new UsageError(`option '--${name}' got "${empty}", expected a value: leave the option out for its default`);
   }
   for (const [i, value] of parsed.positionals.entries()) {
-    if (isEmpty(value) && i < positionals.length) {
-      throw new UsageError(`got "${value}" as ${positionals[i]}, expected a value`);
+    const meaning = positionals[Math.min(i, positionals.length - 1)];
+    if (isEmpty(value) && meaning && (i < positionals.length || meaning.endsWith("…"))) {
+      throw new UsageError(`got "${value}" as ${meaning.replace("…", "")}, expected a value`);
     }
   }
 }

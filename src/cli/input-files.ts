@@ -12,7 +12,7 @@ import { DaybreakError } from "../errors.js";
 import { decodeReference } from "../media/references.js";
 
 /** 64 megapixels of 16-bit RGBA, stored without compression. */
-const maxReferenceBytes = 512 * 1024 * 1024;
+const maxMediaBytes = 512 * 1024 * 1024;
 /** The starting noise of the largest picture has a value for each of its pixels and each of 64 channels at most. */
 const maxLatentValues = maxPixels * 64;
 
@@ -33,18 +33,19 @@ export async function readReferences(
   const images: RgbImage[] = [];
   const files: Uint8Array[] = [];
   for (const path of paths) {
-    const size = await fileSize(path);
-    if (size > maxReferenceBytes) {
-      throw new DaybreakError(
-        "reference.too_large",
-        `${path} has ${size} bytes, expected at most ${maxReferenceBytes}: scale the image down`,
-      );
-    }
-    const bytes = await readWhole(path);
+    const bytes = await readMedia(path);
     files.push(bytes);
     images.push(await decodeReference(bytes, limits).catch((error) => Promise.reject(named(path, error))));
   }
   return { images, files };
+}
+
+/** The bytes of a picture or a video. Errors: `file.unreadable`, `reference.too_large`. */
+export async function readMedia(path: string): Promise<Uint8Array> {
+  const size = await fileSize(path);
+  if (size <= maxMediaBytes) return readWhole(path);
+  const message = `${path} has ${size} bytes, expected at most ${maxMediaBytes}: send a smaller one`;
+  throw new DaybreakError("reference.too_large", message);
 }
 
 /**
@@ -113,7 +114,7 @@ function unreadable(path: string, error: NodeJS.ErrnoException): DaybreakError {
 }
 
 /** The same error with the file's name in front. */
-function named(path: string, error: unknown): unknown {
+export function named(path: string, error: unknown): unknown {
   if (!(error instanceof DaybreakError)) return error;
   return new DaybreakError(error.code, `${path}: ${error.message}`, { cause: error });
 }

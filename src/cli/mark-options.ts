@@ -30,7 +30,7 @@ export function readMarkChoice(options: ParsedOptions, code: ErrorCode): MarkCho
     const expected = "expected marks to sign: leave out one of them";
     throw new DaybreakError(code, `got --mark none with --content-credentials, ${expected}`);
   }
-  const watermark = { id: readId(options, code), key: readKey(options, code) };
+  const watermark = { id: readId(options, code), key: readMarkKey(options, code) };
   const unused = (["mark-id", "mark-key"] as const).find((name) => options.text(name) !== undefined);
   if (level !== "full" && unused) {
     throw new DaybreakError(
@@ -47,7 +47,8 @@ function readId(options: ParsedOptions, code: ErrorCode): number {
   throw new DaybreakError(code, `got --mark-id ${id}, expected a whole number from 0 to ${mostId}`);
 }
 
-function readKey(options: ParsedOptions, code: ErrorCode): number | undefined {
+/** The key of watermarks; undefined: the default one. */
+export function readMarkKey(options: ParsedOptions, code: ErrorCode): number | undefined {
   const text = options.text("mark-key");
   if (text === undefined) return undefined;
   if (/^[0-9a-f]{1,8}$/i.test(text)) return Number.parseInt(text, 16);

@@ -25,6 +25,10 @@ const commands: Record<string, { summary: string; load: () => Promise<Command> }
       return (await import("./serve.js")).serve;
     },
   },
+  detect: {
+    summary: "whether pictures and videos carry marks that say that a machine made them",
+    load: async () => (await import("./detect.js")).detect,
+  },
   doctor: {
     summary: "which GPU is used, what it can do, what is missing and how to fix it",
     load: async () => (await import("./doctor.js")).doctor,

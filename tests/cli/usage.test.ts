@@ -25,7 +25,7 @@ describe("help and version", () => {
     const run = daybreak(["--help"], { cwd: repository });
     expect([run.status, run.stderr]).toEqual([0, ""]);
     const commands = [...run.stdout.matchAll(/^ {2}([a-z]+) {2,}\S/gm)].map((match) => match[1]!);
-    expect(commands).toEqual(expect.arrayContaining(["generate", "doctor", "tune", "inspect"]));
+    expect(commands).toEqual(expect.arrayContaining(["generate", "detect", "doctor", "tune", "inspect"]));
     for (const command of commands) {
       const help = daybreak([command, "--help"], { cwd: repository });
       expect([help.status, help.stderr]).toEqual([0, ""]);
