@@ -11,6 +11,7 @@ import type { HttpApp, HttpRequest, HttpResponse } from "./http/messages.js";
 import type { Route } from "./http/routes.js";
 import { answerPreflight, checkVisitor, corsHeaders } from "./http/visitors.js";
 import { imageRoutes } from "./images/routes.js";
+import { marksRoutes } from "./marks-routes.js";
 import { mediaRoutes } from "./media-routes.js";
 import { openApiRoute } from "./openapi.js";
 import { responseRoutes } from "./responses/routes.js";
@@ -36,6 +37,7 @@ export function createApp(context: ServerContext): App {
     ...imageRoutes(context),
     ...sdapiRoutes(context),
     ...mediaRoutes(context),
+    ...marksRoutes(context),
     ...serviceRoutes(context),
     ...studioRoutes(),
   ];
@@ -95,7 +97,7 @@ export function createApp(context: ServerContext): App {
     fetch: async (request) => toResponse(await answer(fromRequest(request))),
     stopAll: async () => {
       const reason = new ApiError("overloaded", "shutting_down", "the server was stopped before this was done");
-      await Promise.all([runs.stopAll(reason), context.jobs.stop(reason)]);
+      await Promise.all([runs.stopAll(reason), context.jobs.stop(reason), context.detection.jobs.stop(reason)]);
     },
   };
 }

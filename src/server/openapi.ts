@@ -51,7 +51,7 @@ function describeRoute(route: Route, hasKeys: boolean) {
         content: Object.fromEntries(
           Object.entries(body).map(([type, schema]) => [
             type,
-            { schema: schema === "form" ? formSchema : jsonSchema(schema) },
+            { schema: typeof schema === "string" ? bodySchemas[schema] : jsonSchema(schema) },
           ]),
         ),
       },
@@ -80,9 +80,11 @@ function describeParameters({ path, isIdempotent }: Route) {
   ];
 }
 
-const formSchema = {
-  type: "object",
-  properties: { image: { type: "array", items: { type: "string", format: "binary" } } },
+const file = { type: "string", format: "binary" };
+const bodySchemas = {
+  file,
+  form: { type: "object", properties: { image: { type: "array", items: file } } },
+  "file form": { type: "object", properties: { file }, required: ["file"] },
 };
 
 /** JSON Schema 2020-12, which OpenAPI 3.1 speaks. */

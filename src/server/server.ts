@@ -8,9 +8,11 @@ import { type DestinationStream, type Logger, pino } from "pino";
 import { openModel } from "../engine/checkpoint.js";
 import type { Precision, ProgressEvent, RgbImage } from "../engine/request.js";
 import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
+import { MarkDetector } from "../media/detector.js";
 import type { EncodeOptions } from "../media/encode.js";
+import type { DetectOptions } from "../media/marks/detect.js";
 import { type Marking, markNames } from "../media/marks/mark.js";
-import { type MarkChoice, openMarks } from "../media/marks/open.js";
+import { knownSigners, type MarkChoice, openMarks } from "../media/marks/open.js";
 import { MediaStore } from "../media/store.js";
 import { MediaWorkers } from "../media/workers.js";
 import { folderSource } from "../node/checkpoint-folder.js";
@@ -167,9 +169,12 @@ async function start(
   );
 
   const jobs = new JobQueue();
+  const detector = new MarkDetector();
+  closers.push(() => detector.close());
   const context: ServerContext = {
     options: serverOptions(options, { modelName: knownAs, defaultSize, keys, marking }),
     ...{ engine, model, store, workers, jobs, responses, log },
+    detection: { detector, jobs: new JobQueue(), options: () => detectOptions(marking, options.dataDir) },
     heldBytes: { count: 0 },
     idempotency: new IdempotencyKeys(),
     metrics: createMetrics({
@@ -234,11 +239,20 @@ async function readMarks(
 ): Promise<Marking | undefined> {
   const { version } = packageManifest();
   const encode = (image: RgbImage, encoding: EncodeOptions) => workers.encodeImage(image, encoding);
-  const kept = join(dataDir, "credentials");
-  const { marking, said, warnings } = await openMarks(marks, { model, version }, encode, kept);
+  const { marking, said, warnings } = await openMarks(marks, { model, version }, encode, credentialsFolder(dataDir));
   for (const warning of warnings) log.warn(warning);
   log.info({ marks: markNames(marking) }, said);
   return marking;
+}
+
+/** Where self-made credentials are kept. */
+function credentialsFolder(dataDir: string): string {
+  return join(dataDir, "credentials");
+}
+
+/** What files are looked at with: this server's own signatures count as known, and its own key is tried. */
+async function detectOptions(marking: Marking | undefined, dataDir: string): Promise<DetectOptions> {
+  return { anchors: await knownSigners(marking, credentialsFolder(dataDir)), key: marking?.watermark?.key };
 }
 
 async function reloadKeys(path: string | undefined, keys: ApiKeys | undefined, log: Logger): Promise<void> {
@@ -282,9 +296,12 @@ function serverOptions(
 type Open = { app: App; listener: Listener; closeAll: () => Promise<void> };
 
 async function shutDown(context: ServerContext, { app, listener, closeAll }: Open, grace_ms: number): Promise<void> {
-  const { engine, jobs, log } = context;
+  const { engine, jobs, detection, log } = context;
   listener.stop();
-  await Promise.race([jobs.drain(), sleep(Math.min(grace_ms, longestTimer_ms), undefined, { ref: false })]);
+  await Promise.race([
+    Promise.all([jobs.drain(), detection.jobs.drain()]),
+    sleep(Math.min(grace_ms, longestTimer_ms), undefined, { ref: false }),
+  ]);
   const stopped = app.stopAll();
   await Promise.race([stopped, sleep(step_ms, undefined, { ref: false })]);
   await engine.close();

@@ -79,6 +79,7 @@ describe.each(listeners)("%s", (listener) => {
       ["/v1/images/edits", form],
       ["/v1/responses", JSON.stringify(smallRequest())],
       ["/v1/images/generations", new URLSearchParams({ prompt: "a" })],
+      ["/v1/marks/detect", form],
     ] as const) {
       for (const origin of ["http://evil.example", "null"]) {
         const answer = await fetch(`${server.url}${path}`, { method: "POST", body, headers: { origin } });

@@ -27,8 +27,11 @@ export type VideoFile = {
   marks: string[];
 };
 
-/** How the path of a picture ends, whatever a proxy has put before it. */
-const assetPath = /\/v1\/images\/(img_[0-9a-f]{32})\/content\/?$/;
+/** How the path of a picture or a video ends, whatever a proxy has put before it. */
+const assetPaths: Readonly<Record<"img" | "vid", RegExp>> = {
+  img: /\/v1\/images\/(img_[0-9a-f]{32})\/content\/?$/,
+  vid: /\/v1\/videos\/(vid_[0-9a-f]{32})\/content\/?$/,
+};
 
 /** Where a stored picture or video can be fetched. */
 export function assetUrl(baseUrl: string, { id, kind }: Asset): string {
@@ -36,15 +39,15 @@ export function assetUrl(baseUrl: string, { id, kind }: Asset): string {
 }
 
 /**
- * The id of the picture that a URL names, if it has the form of this server's. A server is reached by many names, and
+ * The id of the picture, or the video, that a URL names, if it has the form of this server's. A server is reached by many names, and
  * nobody guesses an id: whether there is such a picture tells whether the URL is ours, not the name in it.
  */
-export function assetOfUrl(url: string): string | undefined {
+export function assetOfUrl(url: string, kind: keyof typeof assetPaths = "img"): string | undefined {
   if (url.length > maxUrlLength) return undefined;
   const base = url.startsWith("/") ? "http://localhost" : undefined;
   if (!URL.canParse(url, base)) return undefined;
   const { protocol, pathname } = new URL(url, base);
-  return /^https?:$/.test(protocol) ? assetPath.exec(pathname)?.[1] : undefined;
+  return /^https?:$/.test(protocol) ? assetPaths[kind].exec(pathname)?.[1] : undefined;
 }
 
 /** @param owner the key of whoever asked for it */

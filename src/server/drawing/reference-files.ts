@@ -69,7 +69,7 @@ export async function decodeReferences(
 }
 
 /** Does something with one image of a request; what is wrong with it is the fault of the member that named it. */
-async function atFault<T>(param: string, work: () => Promise<T>): Promise<T> {
+export async function atFault<T>(param: string, work: () => Promise<T>): Promise<T> {
   try {
     return await work();
   } catch (error) {

@@ -25,8 +25,8 @@ export type Route = {
   handle: (call: Call) => HttpResponse | Promise<HttpResponse>;
   /** Whether a request that comes again with the same `Idempotency-Key` gets the same answer. */
   isIdempotent?: true;
-  /** Bodies by media type. */
-  body?: Record<string, z.ZodType | "form">;
+  /** Bodies by media type; forms hold pictures, or one file. */
+  body?: Record<string, z.ZodType | "form" | "file" | "file form">;
   /** What a 200 holds by media type; files have no schema. */
   answer: Record<string, z.ZodType | "file">;
 };
