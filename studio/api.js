@@ -18,12 +18,12 @@ export class Failure extends Error {
   }
 }
 
-/** A request; what is not 2xx is thrown as a Failure. */
-export async function request(path, { body, method, signal } = {}) {
+/** A request, its body in JSON unless `type` says otherwise; what is not 2xx is thrown as a Failure. */
+export async function request(path, { body, type = "application/json", method, signal } = {}) {
   const key = apiKey.get();
   const headers = {
     ...(key && { authorization: `Bearer ${key}` }),
-    ...(body && { "content-type": "application/json" }),
+    ...(body && { "content-type": type }),
   };
   let response;
   try {

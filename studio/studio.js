@@ -3,6 +3,7 @@
 
 import { apiKey, curlCommand, draw, Failure, request } from "./api.js";
 import { beginDrawing, mediaPath, openGallery, promptOf, removeEntry, retryMedia } from "./gallery.js";
+import { openDetector } from "./marks.js";
 
 const byId = (id) => document.getElementById(id);
 const form = byId("form");
@@ -395,6 +396,8 @@ openGallery({
     }, 1500);
   },
 });
+
+openDetector({ announce, askForKey });
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();

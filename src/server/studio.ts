@@ -27,6 +27,7 @@ const studioFiles: readonly StudioFile[] = [
   studioFile("/api.js", "api.js", "text/javascript"),
   studioFile("/events.js", "events.js", "text/javascript"),
   studioFile("/gallery.js", "gallery.js", "text/javascript"),
+  studioFile("/marks.js", "marks.js", "text/javascript"),
 ];
 
 /** The page loads nothing from elsewhere and runs no inline code; pictures also come as data and blobs. */

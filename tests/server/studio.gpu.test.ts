@@ -260,6 +260,45 @@ describe.skipIf(browserPath === undefined)("the studio page", () => {
     await expect.poll(() => page.locator("#thumbnails img").count()).toBe(before + 1);
   }
 
+  test("tells which marks a file carries that is chosen or dropped, and what it cannot be told of", async () => {
+    const page = await openReady();
+    const [marked, plain] = ["cat-256-jpeg75.jpg", "../../golden/ref-narrow.png"].map((name) =>
+      fileURLToPath(new URL(`../watermark/cases/${name}`, import.meta.url)),
+    ) as [string, string];
+    const layers = () => page.locator("#marks-layers dd").allTextContents();
+    await page.setInputFiles("#marked", marked);
+    await page.waitForSelector("#marks:not([hidden])", longEnough);
+    expect(await page.textContent("#marks-file")).toBe("cat-256-jpeg75.jpg");
+    expect(await page.textContent("#marks-verdict")).toBe("Made by Daybreak");
+    expect(await layers()).toEqual(["not found", "not found", "found, drawn from text, id 0"]);
+    expect(await page.textContent("#announcer")).toBe("cat-256-jpeg75.jpg: Made by Daybreak.");
+    expect(await page.isHidden("#marks-note")).toBe(true);
+
+    // A picture without marks, dropped: what is dropped here is no reference.
+    const bytes = [...readFileSync(plain)];
+    await page.evaluate((content) => {
+      const dropped = new DataTransfer();
+      dropped.items.add(new File([new Uint8Array(content)], "plain.png"));
+      const init = { bubbles: true, cancelable: true, dataTransfer: dropped };
+      document.querySelector("#detector .drop")?.dispatchEvent(new DragEvent("drop", init));
+    }, bytes);
+    await page.waitForFunction(
+      () => document.querySelector("#marks-verdict")?.textContent === "No mark found",
+      undefined,
+      longEnough,
+    );
+    expect(await layers()).toEqual(["not found", "not found", "not found"]);
+    expect(await page.isVisible("#marks-note")).toBe(true);
+    expect(await page.locator("#thumbnails li").count()).toBe(0);
+
+    await page.setInputFiles("#marked", { name: "a.txt", mimeType: "text/plain", buffer: Buffer.from("no picture") });
+    await page.waitForSelector("#marks-state[data-error]", longEnough);
+    expect(await page.textContent("#marks-state")).toMatch(/^a\.txt: got 10 bytes .*expected PNG, JPEG, WebP or MP4$/);
+    expect(await page.isHidden("#marks")).toBe(true);
+    expect(await page.getAttribute("#detector", "aria-busy")).toBe("false");
+    complaints.splice(0); // the browser notes the refusal
+  });
+
   test("shows an error with its code at the field it is about", async () => {
     const page = await openReady();
     const errorOf = async (field: string) => {
