@@ -75,6 +75,7 @@ const serverResult = z.object({
   media: load,
   overhead_ms: spread,
   healthz_while_drawing_ms: z.object({ max: z.number(), median: z.number() }),
+  marks: z.object({ outside_ms: z.record(z.string(), spread), detect_ms: z.record(z.string(), spread) }).optional(),
 });
 
 type ReadResult = Machine & { kind: TimedKind; settings: Settings; figures: Figure[] };
@@ -123,13 +124,15 @@ function generateFigures({ cold, warm, kernels = [] }: z.infer<typeof generateRe
 }
 
 function serverFigures(result: z.infer<typeof serverResult>): Figure[] {
-  const { healthz, media, overhead_ms, healthz_while_drawing_ms } = result;
+  const { healthz, media, overhead_ms, healthz_while_drawing_ms, marks } = result;
   return [
     { name: "GET /healthz, each", median: 1000 / healthz.per_second },
     { name: "GET a file of 100 KiB, each", median: 1000 / media.per_second },
     { name: "added to a picture", ...overhead_ms },
     { name: "GET /healthz while drawing", median: healthz_while_drawing_ms.median },
     { name: "GET /healthz while drawing, slowest", median: healthz_while_drawing_ms.max },
+    ...Object.entries(marks?.outside_ms ?? {}).map(([level, times]) => ({ name: `added, marks: ${level}`, ...times })),
+    ...Object.entries(marks?.detect_ms ?? {}).map(([file, times]) => ({ name: `marks looked for, ${file}`, ...times })),
   ];
 }
 

@@ -3,7 +3,7 @@
 // is being drawn, and whether its memory stays where it is. The load comes from wrk where it is installed, else from
 // autocannon, which takes a whole core for itself and therefore measures less.
 
-import { type ChildProcess, execFile, spawn } from "node:child_process";
+import { execFile } from "node:child_process";
 import { randomBytes } from "node:crypto";
 import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -12,8 +12,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { promisify } from "node:util";
 import { DaybreakError } from "../src/errors.js";
 import { MediaStore } from "../src/media/store.js";
-import { packageRoot } from "../src/node/package.js";
 import { describeMachine, type Spread, spread } from "./machine.js";
+import { benchMarks, type MarksCost } from "./marks.js";
+import { getJson, picture, startProgram, timeOutside } from "./served.js";
 
 export type BenchServerOptions = {
   listener: "auto" | "uws" | "node";
@@ -23,6 +24,8 @@ export type BenchServerOptions = {
   seconds: number;
   /** How long memory is watched under 200 connections, seconds; 0: not at all. */
   soakSeconds: number;
+  /** Whether it is measured what marks add. */
+  marks: boolean;
   signal?: AbortSignal;
 };
 
@@ -42,6 +45,7 @@ export type BenchServerResult = {
   cancelled: { jobs: number; queued_afterwards: number; rss_growth_mib: number };
   /** Resident memory of the serving process at intervals, MiB. */
   soak?: { connections: number; seconds: number; rss_mib: number[]; load: Load };
+  marks?: MarksCost;
 };
 
 const fileBytes = 100 * 1024;
@@ -55,7 +59,7 @@ export async function benchServer(options: BenchServerOptions): Promise<BenchSer
   const generator = await findGenerator();
   const dataDir = await mkdtemp(join(tmpdir(), "daybreak-bench-"));
   const asset = await prepareFile(dataDir);
-  const server = await startProgram(dataDir, options);
+  const server = await startProgram(dataDir, ["--listener", options.listener], options.signal);
   try {
     const { adapter } = (await getJson(`${server.url}/version`)) as { adapter: string };
     const load = (path: string, connections = loadConnections, seconds = options.seconds) =>
@@ -74,6 +78,7 @@ export async function benchServer(options: BenchServerOptions): Promise<BenchSer
       const path = `/v1/images/${asset}/content`;
       result.soak = await soak(server.url, options.soakSeconds, () => load(path, soakConnections, options.soakSeconds));
     }
+    if (options.marks) result.marks = await benchMarks(options);
     return result;
   } finally {
     server.process.kill("SIGTERM");
@@ -88,29 +93,6 @@ async function prepareFile(dataDir: string): Promise<string> {
   const { id } = await store.put("img", randomBytes(fileBytes), { mime: "image/png", isPublic: true });
   await store.close();
   return id;
-}
-
-type Program = { process: ChildProcess; url: string; listener: string; ended: Promise<void> };
-
-async function startProgram(dataDir: string, { listener, signal }: BenchServerOptions): Promise<Program> {
-  const main = join(packageRoot(), "dist", "src", "cli", "main.js");
-  const args = [main, "serve", "--port", "0", "--data-dir", dataDir, "--listener", listener, "--log-level", "warn"];
-  const child = spawn(process.execPath, args, { stdio: ["ignore", "pipe", "pipe"], signal });
-  let [output, complaints] = ["", ""];
-  child.stderr.on("data", (text) => {
-    complaints = (complaints + text).slice(-2000);
-  });
-  const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
-  const url = await new Promise<string>((resolve, reject) => {
-    child.once("error", reject);
-    child.once("close", () => reject(new DaybreakError("engine.internal", `the server did not start: ${complaints}`)));
-    child.stdout.on("data", (text) => {
-      output += text;
-      const found = /serving .* on (http:\S+) \(.*, ([^)]+)\)\n/.exec(output);
-      if (found) resolve(found[1] as string);
-    });
-  });
-  return { process: child, url, listener: /, (\S+)\)\n/.exec(output)?.[1] ?? listener, ended };
 }
 
 type Generator = { run(url: string, connections: number, seconds: number): Promise<Load> };
@@ -156,24 +138,6 @@ async function findGenerator(): Promise<Generator> {
   };
 }
 
-async function getJson(url: string, body?: object, method = body ? "POST" : "GET"): Promise<unknown> {
-  const headers = { "content-type": "application/json" };
-  const response = await fetch(url, { method, headers, body: body && JSON.stringify(body) });
-  const value = await response.json();
-  if (!response.ok) throw new DaybreakError("engine.internal", `the server answered ${JSON.stringify(value)}`);
-  return value;
-}
-
-type Drawn = { usage: { image_generation_details: { timings_ms: Record<string, number> } } };
-
-function picture(side: number, seed: number) {
-  return {
-    input: `a red circle on a blue background, number ${seed}`,
-    seed,
-    provider_options: { image: { width: side, height: side, response_format: "url" } },
-  };
-}
-
 /** Small pictures before anything is timed: a server is measured as it runs, not as it starts. */
 const warmUps = 30;
 
@@ -181,10 +145,8 @@ async function measureOverhead(url: string, runs: number): Promise<Spread> {
   const times: number[] = [];
   for (let i = 0; i < warmUps; i++) await getJson(`${url}/v1/responses`, picture(128, i));
   for (let i = 0; i <= runs; i++) {
-    const began = performance.now();
-    const { usage } = (await getJson(`${url}/v1/responses`, picture(256, i))) as Drawn;
-    const { encode_prompt = 0, denoise = 0, decode = 0 } = usage.image_generation_details.timings_ms;
-    if (i > 0) times.push(performance.now() - began - encode_prompt - denoise - decode);
+    const { ms } = await timeOutside(url, picture(256, i));
+    if (i > 0) times.push(ms);
   }
   return spread(times);
 }

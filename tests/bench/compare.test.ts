@@ -84,6 +84,16 @@ test("the server: answers a second become the time of one", () => {
   expect(figures[0]).toMatchObject({ name: "GET /healthz, each", a_ms: 0.5, b_ms: 0.25, ratio: 0.5 });
   expect(figures.slice(1).map(({ ratio }) => ratio)).toEqual([1, 1, 1, 1]);
   expect(warnings).toEqual(["listener differs: uws in A, node in B"]);
+  const marks = (ms: number) => ({
+    outside_ms: { none: { min: 10, median: 12 }, full: { min: ms, median: 2 * ms } },
+    detect_ms: { marked: { min: 5, median: 6 } },
+  });
+  const withMarks = compareResults({ ...a, marks: marks(40) }, { ...a, marks: marks(20) }).figures.slice(5);
+  expect(withMarks).toMatchObject([
+    { name: "added, marks: none", ratio: 1 },
+    { name: "added, marks: full", a_ms: 80, b_ms: 40, ratio: 0.5, ratio_min: 0.5 },
+    { name: "marks looked for, marked", ratio: 1 },
+  ]);
 });
 
 test.each([
