@@ -28,7 +28,8 @@ COPY --from=build /app/node_modules node_modules
 COPY --from=build /app/dist dist
 COPY package.json README.md LICENSE CHANGELOG.md ./
 COPY src/setup/apt-settings.mjs src/setup/apt.mjs src/setup/device.mjs src/setup/driver-files.mjs src/setup/elf.mjs \
-  src/setup/node-version.mjs src/setup/probe.mjs src/setup/
+  src/setup/kernels.mjs src/setup/mesa-26.mjs src/setup/node-version.mjs src/setup/probe.mjs src/setup/
+COPY bench/stubs bench/stubs
 COPY studio studio
 COPY models models
 RUN ln -s /app/dist/src/cli/main.js /usr/local/bin/daybreak

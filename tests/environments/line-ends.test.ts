@@ -104,8 +104,8 @@ describe("Git set to the line ends of Windows", () => {
     const of = (kind: RegExp) => lines.filter((line) => kind.test(line)).map((line) => line.split("\t")[1] as string);
     expect(of(/^i\/(crlf|mixed)/)).toEqual([]);
     const kinds = new Set(of(/^i\/-text/).map((path) => path.split(".").pop()));
-    expect([...kinds].sort()).toEqual(["jpg", "png", "safetensors"]);
-    expect(of(/attr\/-text/).sort()).toEqual(of(/\.(jpg|png|safetensors)$/).sort());
+    expect([...kinds].sort()).toEqual(["jpg", "png", "safetensors", "webp"]);
+    expect(of(/attr\/-text/).sort()).toEqual(of(/\.(jpg|png|safetensors|webp)$/).sort());
     expect(of(/attr\/text=auto eol=lf/).length + of(/attr\/-text/).length).toBe(lines.length);
   });
 

@@ -8,6 +8,7 @@ import { createRequire } from "node:module";
 import { DaybreakError } from "../../errors.js";
 import { firstLine, isNotInstalled } from "../../missing-package.js";
 import { algorithmOf, coseSign1, coseSize, type Signer } from "./cose.js";
+import type { FileType } from "./file-parts.js";
 import { manifestSize } from "./file-parts.js";
 import { digitalSourceType } from "./xmp.js";
 
@@ -26,8 +27,6 @@ export type Claim = {
   hasReferences: boolean;
   hasWatermark: boolean;
 };
-
-export type FileType = "image/png" | "image/jpeg" | "image/webp" | "video/mp4";
 
 const packageName = "@contentauth/c2pa-wasm";
 const moduleName = `${packageName}/c2pa.wasm`;

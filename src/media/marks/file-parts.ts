@@ -4,6 +4,9 @@
 
 import { mp4Boxes } from "../mp4-boxes.js";
 
+/** The four formats, as files are served. */
+export type FileType = "image/png" | "image/jpeg" | "image/webp" | "video/mp4";
+
 /** A chunk of PNG or WebP or a box of MP4 by its four letters, a segment of JPEG by its marker in hexadecimal. */
 export type FilePart = { name: string; content: Buffer; isCut: boolean };
 

@@ -6,7 +6,8 @@ import { appendFile, readFile, writeFile } from "node:fs/promises";
 import type { RgbImage } from "../../engine/request.js";
 import type { WatermarkKind } from "../../watermark/payload.js";
 import { ownBytes } from "../transfer.js";
-import type { Credentials, FileType } from "./credentials.js";
+import type { Credentials } from "./credentials.js";
+import type { FileType } from "./file-parts.js";
 import { type Maker, xmpBox, xmpPacket } from "./xmp.js";
 
 export const markLevels = ["none", "metadata", "full"] as const;

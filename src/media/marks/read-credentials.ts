@@ -3,7 +3,8 @@
 
 import { DaybreakError } from "../../errors.js";
 import { wholeCharacters } from "../../text.js";
-import { type FileType, loadReader } from "./credentials.js";
+import { loadReader } from "./credentials.js";
+import type { FileType } from "./file-parts.js";
 import { manifestSize } from "./file-parts.js";
 
 /** A found mark has all but `reason` where it was checked, as far as the manifest says so. */
