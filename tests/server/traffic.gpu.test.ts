@@ -322,6 +322,17 @@ describe.each([...listeners, "fetch"] as const)("%s", (way) => {
     expect((await call("GET", "/sdapi/v1/samplers")).value).toMatchObject([{ name: "Euler" }]);
   });
 
+  test("the marks of what was drawn", async () => {
+    const asked = smallRequest({ response_format: "data_url" });
+    const { value } = await call("POST", "/v1/responses", { body: asked });
+    const marks = await call("POST", "/v1/marks/detect", { body: { image_url: value.output[0].content[1].image_url } });
+    expect(marks.value).toMatchObject({
+      ...{ object: "marks", verdict: "ai", format: "png", credentials: { found: false } },
+      metadata: { found: true, digital_source_type: "trainedAlgorithmicMedia", signed: false },
+      watermark: { found: false, checked: true },
+    });
+  });
+
   test("the server itself", async () => {
     expect((await call("GET", "/healthz")).value).toEqual({ status: "ok" });
     expect((await call("GET", "/readyz")).value).toMatchObject({ status: "ready" });

@@ -116,15 +116,16 @@ it("processors are not tried: what they do is known", async () => {
 
 it("what is planned for a device is what an engine takes on it", async () => {
   const { gpu } = await asGpu();
-  const shape = { width: 64, height: 64, references: [], isGuided: false };
+  const size = { width: 64, height: 64 };
+  const shape = { ...size, references: [], isGuided: false };
   const opened = await openCheckpoint(tinySource());
   const { plan, limits } = await closing(openTriedDevice({ gpu }), async (device) => {
     return { plan: await choosePlan(opened, shape, undefined, { facts: device }), limits: device.limits };
   });
   const engine = await openTiny({ gpu, limits });
-  const picture = await draw(engine, shape);
+  const picture = await draw(engine, size);
   expect(engine.info.peakDeviceBytes).toBe(plan.totalBytes);
-  const other = await draw(await openTiny({ gpu, limits: { dispatchFlops: 1e9, submissionFlops: 2e9 } }), shape);
+  const other = await draw(await openTiny({ gpu, limits: { dispatchFlops: 1e9, submissionFlops: 2e9 } }), size);
   expect(sameBytes(picture.data, other.data), "however it is cut, the picture is the same").toBe(true);
 });
 
