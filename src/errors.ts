@@ -134,6 +134,11 @@ export function requestCancelled(cause: unknown, what = "the request"): Daybreak
   return new DaybreakError("request.cancelled", `${what} was cancelled`, { cause });
 }
 
+/** What is asked of an engine, or of its device, that was closed. */
+export function engineClosed(): DaybreakError {
+  return new DaybreakError("engine.closed", "the engine was closed; open it anew");
+}
+
 /**
  * Waits for `work`, but no longer than until `signal` is aborted; the work goes on, and nobody hears of its end.
  * Errors: the work's; when aborted what `error` makes of the signal's reason.

@@ -2,7 +2,7 @@
 // Requests run one after the other in the order of their calls; a failed request leaves the engine usable, a failed
 // device does not. Knows models by family.ts alone.
 
-import { DaybreakError, requestCancelled, throwIfAborted, unlessAborted } from "../errors.js";
+import { DaybreakError, engineClosed, requestCancelled, throwIfAborted, unlessAborted } from "../errors.js";
 import {
   allResident,
   type Checkpoint,
@@ -238,7 +238,7 @@ export class Engine {
   }
 
   async #inTurn<T>(signal: AbortSignal | undefined, work: () => Promise<T>): Promise<T> {
-    if (this.#closing) throw new DaybreakError("engine.closed", "the engine was closed; open it anew");
+    if (this.#closing) throw engineClosed();
     return this.#turns.take((turn) => unlessAborted(turn, signal, requestCancelled), work);
   }
 

@@ -255,11 +255,10 @@ const requestNames: NamesOf<GenerateRequest> = {
   ...{ numImages: true, walk: true, references: true, latents: true, partialImages: true },
   ...hookNames,
 };
+const { walk: _asFrames, ...namesInBoth } = requestNames;
 const judgedNames: NamesOf<JudgedRequest & GenerateHooks> = {
-  ...{ prompt: true, negativePrompt: true, width: true, height: true, steps: true, seed: true, guidance: true },
-  ...{ numImages: true, firstImage: true, isWalk: true, partialImages: true, references: true, latents: true },
-  ...{ warnings: true },
-  ...hookNames,
+  ...namesInBoth,
+  ...{ firstImage: true, isWalk: true, warnings: true },
 };
 
 /** Checks that a request, judged or not, is an object and has nothing but what it may have. Errors: `request.option_invalid`. */

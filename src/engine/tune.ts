@@ -2,7 +2,7 @@
 // The workloads come from planning, which records them all. Measures on a device of its own, so that a failure there
 // leaves the engine's device alone.
 
-import { DaybreakError } from "../errors.js";
+import { requestCancelled } from "../errors.js";
 import { type OpenCheckpoint, openCheckpoint } from "./checkpoint.js";
 import { checkPrecision, chooseOperands, openDeviceFor } from "./engine.js";
 import type { DeviceFacts, DeviceLimits } from "./gpu/facts.js";
@@ -51,7 +51,7 @@ export async function tuneKernels(options: TuneOptions): Promise<TunedWorkloads>
     }
     return await tuneWorkloads(workloads, async () => opened.pop() ?? open(), options);
   } catch (error) {
-    if (signal?.aborted) throw new DaybreakError("request.cancelled", "tuning was cancelled", { cause: error });
+    if (signal?.aborted) throw requestCancelled(error, "tuning");
     throw error;
   }
 }

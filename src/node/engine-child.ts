@@ -7,7 +7,7 @@
 import { readdirSync } from "node:fs";
 import { setPriority } from "node:os";
 import type { Engine } from "../engine/engine.js";
-import { DaybreakError, plainError } from "../errors.js";
+import { DaybreakError, plainError, throwIfAborted } from "../errors.js";
 import {
   type EngineMemory,
   type FromEngine,
@@ -90,7 +90,7 @@ async function generate(id: number, request: ProcessRequest): Promise<void> {
   generations.set(id, current);
   const whenTaken = async () => {
     await Promise.race([current.taken, stopped]);
-    if (stop.signal.aborted) throw new DaybreakError("request.cancelled", "the request was cancelled");
+    throwIfAborted(stop.signal);
   };
   /** At most one picture is on its way: the next waits here until the parent has taken it. */
   const deliver = async (message: FromEngine) => {

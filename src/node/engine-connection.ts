@@ -8,7 +8,7 @@ import { join } from "node:path";
 import type { Readable } from "node:stream";
 import type { EngineInfo } from "../engine/engine.js";
 import type { GeneratedImage, PartialImagePosition, ProgressEvent, RgbImage } from "../engine/request.js";
-import { DaybreakError, errorFromPlain } from "../errors.js";
+import { DaybreakError, engineClosed, errorFromPlain } from "../errors.js";
 import {
   type EngineMemory,
   type FromEngine,
@@ -169,7 +169,7 @@ export class EngineConnection {
 
   /** Ends the process, by force: it has nothing to save. What was running fails with `engine.closed`. */
   async close(): Promise<void> {
-    this.#kill(new DaybreakError("engine.closed", "the engine was closed; open it anew"));
+    this.#kill(engineClosed());
     await this.ended;
   }
 

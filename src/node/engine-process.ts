@@ -7,7 +7,7 @@ import type { EngineInfo } from "../engine/engine.js";
 import { checkNames, type NamesOf } from "../engine/options.js";
 import type { ProgressEvent } from "../engine/request.js";
 import { Turns } from "../engine/turns.js";
-import { DaybreakError, requestCancelled, unlessAborted } from "../errors.js";
+import { DaybreakError, engineClosed, requestCancelled, unlessAborted } from "../errors.js";
 import { type ConnectionOptions, EngineConnection, type ProcessHooks } from "./engine-connection.js";
 import { type EngineMemory, type ProcessRequest, type ProcessResult, probeRequest } from "./engine-messages.js";
 
@@ -248,8 +248,7 @@ export class EngineProcess {
 
   /** Waits for `work`, but no longer than the caller or this lives. */
   #until<T>(work: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-    const closed = () => new DaybreakError("engine.closed", "the engine was closed; open it anew");
-    return unlessAborted(unlessAborted(work, this.#life.signal, closed), signal, requestCancelled);
+    return unlessAborted(unlessAborted(work, this.#life.signal, engineClosed), signal, requestCancelled);
   }
 }
 

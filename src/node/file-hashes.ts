@@ -7,7 +7,7 @@ import { createReadStream } from "node:fs";
 import { readdir, readFile, realpath, stat } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { lfsPointer, lfsPointerBytes, staysInside } from "../engine/weights/source.js";
-import { DaybreakError } from "../errors.js";
+import { DaybreakError, requestCancelled } from "../errors.js";
 
 /** Git's hash of a file is what hubs know of small files: SHA-1 of a line with its length, and of its bytes. */
 export type HashKind = "sha256" | "git-sha1";
@@ -111,7 +111,7 @@ async function hashFile(
       onBytes?.((bytes as Uint8Array).length);
     }
   } catch (cause) {
-    if (signal?.aborted) throw new DaybreakError("request.cancelled", "verifying was cancelled", { cause });
+    if (signal?.aborted) throw requestCancelled(cause, "verifying");
     throw new DaybreakError("file.unreadable", `${file} cannot be read: ${(cause as Error).message}`, { cause });
   }
   return hash.digest("hex");

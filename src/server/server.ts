@@ -7,7 +7,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { type DestinationStream, type Logger, pino } from "pino";
 import { openModel } from "../engine/checkpoint.js";
 import type { Precision, ProgressEvent, RgbImage } from "../engine/request.js";
-import { DaybreakError, throwIfAborted, unlessAborted } from "../errors.js";
+import { requestCancelled, throwIfAborted, unlessAborted } from "../errors.js";
 import { MarkDetector } from "../media/detector.js";
 import type { EncodeOptions } from "../media/encode.js";
 import type { DetectOptions } from "../media/marks/detect.js";
@@ -162,11 +162,7 @@ async function start(
   throwIfAborted(signal, starting);
   const engine = await openEngine(options, { model: checkpoint, expected: defaultSize }, log);
   closers.push(() => engine.close());
-  await unlessAborted(
-    engine.probe(),
-    signal,
-    () => new DaybreakError("request.cancelled", `${starting} was cancelled`),
-  );
+  await unlessAborted(engine.probe(), signal, (reason) => requestCancelled(reason, starting));
 
   const jobs = new JobQueue();
   const detector = new MarkDetector();

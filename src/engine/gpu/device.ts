@@ -2,7 +2,7 @@
 // Knows no kernel and no model. The GPU object is handed in: a page's navigator.gpu, or Dawn's.
 // WebGPU reports most errors outside of the call that caused them; `Device.check()` brings them back to the work.
 
-import { DaybreakError } from "../../errors.js";
+import { DaybreakError, engineClosed } from "../../errors.js";
 import {
   assumedRates,
   bufferSize,
@@ -117,7 +117,7 @@ export class Device implements DeviceFacts {
   /** Throws the error that ended this device, if one did. After a device error nothing continues on the device. */
   check(): void {
     if (this.#failure) throw this.#failure;
-    if (this.#closed) throw new DaybreakError("engine.closed", "the engine was closed; open it anew");
+    if (this.#closed) throw engineClosed();
   }
 
   /** Waits for `work`, but not longer than the device lives; then throws what ended the device, if anything did. */
