@@ -1,4 +1,4 @@
-// Downloads Debian or Ubuntu packages with everything they need, as any user and without touching the system's apt.
+// Downloads and unpacks Debian or Ubuntu packages with everything they need, as any user and without touching the system's apt.
 // Owns the private configuration; must not know what the packages are for. Packages whose libraries every Node process
 // has loaded already (libc, libstdc++) are declared installed, all others are fetched even if the system has them: what
 // is unpacked must not break when the system's packages are removed.
@@ -15,7 +15,7 @@ import {
   writeFileSync,
 } from "node:fs";
 import { tmpdir } from "node:os";
-import { join, relative } from "node:path";
+import { basename, join, relative } from "node:path";
 import { networkSettings, privateSources, readSources, statusOfLoaded } from "./apt-settings.mjs";
 
 /** Whether this machine has what {@link downloadPackages} runs. */
@@ -39,6 +39,14 @@ export function downloadPackages(folder, request) {
     return downloadInto(join(aside, "apt"), request).map((path) => join(folder, relative(join(aside, "apt"), path)));
   } finally {
     rmSync(aside, { recursive: true, force: true });
+  }
+}
+
+/** Unpacks downloaded packages into one folder. Throws an Error that names the one that cannot be. */
+export function unpackPackages(archives, folder) {
+  for (const archive of archives) {
+    const { status, error, stderr } = spawnSync("dpkg-deb", ["-x", archive, folder], { encoding: "utf8" });
+    if (status !== 0) throw new Error(`${basename(archive)} cannot be unpacked: ${(error?.message ?? stderr).trim()}`);
   }
 }
 

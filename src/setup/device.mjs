@@ -33,7 +33,7 @@ import {
   readManifest,
   readOsRelease,
 } from "../../dist/src/node/software-driver.js";
-import { downloadPackages, hasApt } from "./apt.mjs";
+import { downloadPackages, hasApt, unpackPackages } from "./apt.mjs";
 import { collectDriver } from "./driver-files.mjs";
 
 const probe = fileURLToPath(new URL("probe.mjs", import.meta.url));
@@ -129,10 +129,7 @@ function unpackDriver(work, folder, release) {
     targetSuite: backports,
   });
   const unpacked = join(work, "root");
-  for (const archive of archives) {
-    const run = spawnSync("dpkg-deb", ["-x", archive, unpacked], { encoding: "utf8" });
-    if (run.status !== 0) throw new Error(`${basename(archive)} cannot be unpacked: ${run.stderr.trim()}`);
-  }
+  unpackPackages(archives, unpacked);
   const versions = archives.map((archive) => basename(archive, ".deb").split("_").slice(0, 2));
   collectDriver(
     unpacked,

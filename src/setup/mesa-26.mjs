@@ -2,14 +2,15 @@
 // AMD's, Intel's and NVIDIA's GPUs, whose compilers run without hardware. Fetches them from Debian 13 and its backports, at
 // the archive that the machine's own apt sources name, without root. Knows not what they are for. Drivers are loaded into
 // node's process and these need a newer C library than Debian 12 has, so node is started by the dynamic loader that came
-// with them. bench/shaders/mesa-26.ts knows where they lie.
+// with them. bench/shaders/mesa-26.ts knows where they lie. Needs the built program.
 // Usage: node mesa-26.mjs FOLDER; exit status 1 and one line on stderr if they cannot be had.
 
-import { spawnSync } from "node:child_process";
 import { mkdirSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync, writeFileSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
-import { downloadPackages, hasApt } from "./apt.mjs";
+import { makeFolder } from "../../dist/src/make-folder.js";
+import { readOsRelease } from "../../dist/src/node/software-driver.js";
+import { downloadPackages, hasApt, unpackPackages } from "./apt.mjs";
 
 const packages = ["mesa-vulkan-drivers", "libvulkan1", "libc6", "libstdc++6"];
 const suites = ["trixie", "trixie-backports"];
@@ -19,15 +20,15 @@ const triplets = { x64: "x86_64-linux-gnu", arm64: "aarch64-linux-gnu" };
 function fetchMesa26(/** @type {string} */ folder) {
   const triplet = triplets[/** @type {keyof typeof triplets} */ (process.arch)];
   if (process.platform !== "linux" || !triplet || !hasApt()) throw new Error("this needs Linux with apt");
-  mkdirSync(dirname(folder), { recursive: true });
+  makeFolder(dirname(folder));
   const work = mkdtempSync(join(dirname(folder), "new-"));
   try {
     const apt = join(work, "apt");
     mkdirSync(apt);
-    const codename = /^VERSION_CODENAME=(\w+)$/m.exec(readFileSync("/etc/os-release", "utf8"))?.[1] ?? "";
+    const codename = readOsRelease().VERSION_CODENAME ?? "";
     const archives = downloadPackages(apt, { packages, codename, extraSuites: suites, targetSuite: suites[1] });
     const tree = join(work, "tree");
-    for (const archive of archives) unpack(archive, tree);
+    unpackPackages(archives, tree);
     describe(tree, join("usr/lib", triplet));
     rmSync(folder, { recursive: true, force: true });
     renameSync(tree, folder);
@@ -50,11 +51,6 @@ function describe(/** @type {string} */ tree, /** @type {string} */ libraries) {
   writeFileSync(join(tree, "lvp_icd.json"), JSON.stringify(description));
   const loader = named(libraries, /^ld-linux-.*\.so\.\d+$/);
   writeFileSync(join(tree, "mesa-26.json"), JSON.stringify({ loader, libraries, icd: "lvp_icd.json" }));
-}
-
-function unpack(/** @type {string} */ archive, /** @type {string} */ tree) {
-  const { status, error, stderr } = spawnSync("dpkg-deb", ["-x", archive, tree], { encoding: "utf8" });
-  if (status !== 0) throw new Error(`${basename(archive)} cannot be unpacked: ${(error?.message ?? stderr).trim()}`);
 }
 
 if (process.argv[1] === fileURLToPath(import.meta.url)) {
