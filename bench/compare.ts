@@ -6,7 +6,7 @@ import { z } from "zod";
 import { DaybreakError } from "../src/errors.js";
 import { rowName } from "./look.js";
 import { compareShaders, type ShaderComparison } from "./shaders/compare.js";
-import { type ResultKind, type StoredResult, storedResult } from "./stored.js";
+import { differingSettings, type ResultKind, type Settings, type StoredResult, storedResult } from "./stored.js";
 
 /** One figure of a result; `median` and `min` in milliseconds. */
 type Figure = { name: string; median: number; min?: number };
@@ -35,7 +35,6 @@ export type Comparison = {
   mean_ratio?: number;
 };
 
-type Settings = Record<string, string | number>;
 type Machine = { device: Settings; load: number };
 
 const time = z.number().positive();
@@ -160,7 +159,7 @@ export function compareResults(
   const inA = new Set(readA.figures.map((figure) => figure.name));
   const comparison: Comparison = {
     kind: readA.kind,
-    warnings: differingSettings(readA, readB),
+    warnings: differences(readA, readB),
     figures: readA.figures.flatMap((figure) => comparedFigure(figure, inB.get(figure.name))),
     only_a: readA.figures.filter(({ name }) => !inB.has(name)).map(({ name }) => name),
     only_b: readB.figures.filter(({ name }) => !inA.has(name)).map(({ name }) => name),
@@ -184,16 +183,8 @@ function comparedFigure(a: Figure, b: Figure | undefined): ComparedFigure[] {
 /** Loads further apart than this are worth a word. */
 const loadTolerance = 0.5;
 
-function differingSettings(a: ReadResult, b: ReadResult): string[] {
-  const warnings: string[] = [];
-  const [inA, inB] = [
-    { ...a.device, ...a.settings },
-    { ...b.device, ...b.settings },
-  ] as [Settings, Settings];
-  for (const name of new Set([...Object.keys(inA), ...Object.keys(inB)])) {
-    const [left, right] = [inA[name] ?? "unknown", inB[name] ?? "unknown"];
-    if (left !== right) warnings.push(`${name} differs: ${left} in A, ${right} in B`);
-  }
+function differences(a: ReadResult, b: ReadResult): string[] {
+  const warnings = differingSettings({ ...a.device, ...a.settings }, { ...b.device, ...b.settings });
   if (Math.abs(a.load - b.load) > loadTolerance) {
     warnings.push(`load differs: ${a.load} in A, ${b.load} in B; the busier machine looks slower than it is`);
   }

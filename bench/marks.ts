@@ -60,10 +60,8 @@ async function measure(servers: [Level, Program][], runs: number): Promise<Marks
       if (found) detected[found].push(detecting as number);
     }
   }
-  const { none, metadata, watermark, full } = drawn;
-  const outside_ms = {
-    ...{ none: spread(none), metadata: spread(metadata), watermark: spread(watermark), full: spread(full) },
-  };
+  const spreads = Object.entries(drawn).map(([level, times]) => [level, spread(times)]);
+  const outside_ms = Object.fromEntries(spreads) as Record<Level, Spread>;
   const added = (level: Level, before: Level) => (outside_ms[level].median - outside_ms[before].median) / megapixels;
   return {
     side,

@@ -25,16 +25,16 @@ export async function startProgram(
     complaints = (complaints + text).slice(-2000);
   });
   const ended = new Promise<void>((resolve) => child.once("close", () => resolve()));
-  const url = await new Promise<string>((resolve, reject) => {
+  const [url, listener] = await new Promise<[url: string, listener: string]>((resolve, reject) => {
     child.once("error", reject);
     child.once("close", () => reject(new DaybreakError("engine.internal", `the server did not start: ${complaints}`)));
     child.stdout.on("data", (text) => {
       output += text;
       const found = /serving .* on (http:\S+) \(.*, ([^)]+)\)\n/.exec(output);
-      if (found) resolve(found[1] as string);
+      if (found) resolve([found[1] as string, found[2] as string]);
     });
   });
-  return { process: child, url, listener: /, (\S+)\)\n/.exec(output)?.[1] ?? "", ended };
+  return { process: child, url, listener, ended };
 }
 
 /** Asks for JSON, with some. Errors: `engine.internal` for any answer that is no success. */

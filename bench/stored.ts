@@ -12,6 +12,17 @@ export type StoredResult = {
   check<T extends z.ZodType>(schema: T): z.infer<T>;
 };
 
+/** What a benchmark's figures depend on, by name. */
+export type Settings = Record<string, string | number>;
+
+/** A line for each of the settings that two results do not share. */
+export function differingSettings(a: Settings, b: Settings): string[] {
+  return [...new Set([...Object.keys(a), ...Object.keys(b)])].flatMap((name) => {
+    const [left, right] = [a[name] ?? "unknown", b[name] ?? "unknown"];
+    return left === right ? [] : [`${name} differs: ${left} in A, ${right} in B`];
+  });
+}
+
 /**
  * A parsed result that a benchmark has kept.
  * @param name stands in errors, such as the file's path

@@ -2,7 +2,7 @@
 // left out, since they are the machine's as well.
 
 import { z } from "zod";
-import type { StoredResult } from "../stored.js";
+import { differingSettings, type StoredResult } from "../stored.js";
 
 export type ShaderComparison = {
   kind: "shaders";
@@ -51,14 +51,8 @@ export function compareShaders(a: StoredResult, b: StoredResult): ShaderComparis
     return other ? [{ name, builtIn: other.builtIn, figures: differing(row, other) }] : [];
   });
   const changed = both.filter(({ figures }) => Object.keys(figures).length > 0);
-  const settings = (of: z.infer<typeof result>): Record<string, string | number> => ({
-    driver: of.device.driver,
-    ...of.case,
-  });
-  const [settingsA, settingsB] = [settings(left), settings(right)];
-  const warnings = Object.keys(settingsA)
-    .filter((name) => settingsA[name] !== settingsB[name])
-    .map((name) => `${name} differs: ${settingsA[name]} in A, ${settingsB[name] ?? "unknown"} in B`);
+  const settings = (of: z.infer<typeof result>) => ({ driver: of.device.driver, ...of.case });
+  const warnings = differingSettings(settings(left), settings(right));
   return {
     ...{ kind: "shaders", warnings, changed, same: both.length - changed.length },
     only_a: [...inA.keys()].filter((name) => !inB.has(name)),

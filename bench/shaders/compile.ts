@@ -48,8 +48,7 @@ export async function compileFor(
       }
       rmSync(said);
       if (!opening) throw new DaybreakError("device.no_adapter", `${gpu} does not open: ${lastWords(rest)}`);
-      if (status === 0) return opening;
-      if (done >= opening.kernels) return opening;
+      if (status === 0 || done >= opening.kernels) return opening;
     }
     throw new DaybreakError("device.error", `the compiler for ${gpu} crashed on more than ${mostCrashes} kernels`);
   } finally {

@@ -2,20 +2,23 @@
 // in it are waited for at once, and a bound on the share of the device's peak. The compilers' own files make instructions
 // of text; here nothing knows a mnemonic.
 
+const kinds = [
+  "matrix",
+  "fma",
+  "alu",
+  "scalar",
+  "load",
+  "store",
+  "shared",
+  "local",
+  "wait",
+  "barrier",
+  "branch",
+  "other",
+] as const;
+
 /** What an instruction does. `alu`: vectors, other than multiply-add; `scalar`: for all lanes together. */
-export type InstructionKind =
-  | "matrix"
-  | "fma"
-  | "alu"
-  | "scalar"
-  | "load"
-  | "store"
-  | "shared"
-  | "local"
-  | "wait"
-  | "barrier"
-  | "branch"
-  | "other";
+export type InstructionKind = (typeof kinds)[number];
 
 export type Instruction = {
   kind: InstructionKind;
@@ -81,21 +84,6 @@ export type LoopReading = {
 
 /** A load that is waited for by one of so many instructions behind it is stalled. */
 const soon = 8;
-
-const kinds = [
-  "matrix",
-  "fma",
-  "alu",
-  "scalar",
-  "load",
-  "store",
-  "shared",
-  "local",
-  "wait",
-  "barrier",
-  "branch",
-  "other",
-];
 
 /** Reads the loop that does most of the work. */
 export function readLoop({ code, loops, units }: Listing): LoopReading {

@@ -1,11 +1,12 @@
 // `daybreak bench shaders`: reads kernels as the compilers of GPUs make them that are not here. Nothing is executed, so
 // nothing is timed but compiling. Owns what a row of the result holds.
 
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { DaybreakError } from "../../src/errors.js";
+import { makeFolder } from "../../src/make-folder.js";
 import { packageManifest, packageRoot } from "../../src/node/package.js";
 import { type DeviceBlock, describeProcessor } from "../machine.js";
 import { readAco } from "./aco.js";
@@ -122,7 +123,7 @@ function readCompiled(gpu: string, { listing, error, compileMs, ...head }: Compi
 
 function keepListing(folder: string, gpu: string, at: number, { listing, ...head }: CompiledKernel): void {
   try {
-    mkdirSync(folder, { recursive: true });
+    makeFolder(folder);
     const path = join(folder, `${gpu}-${String(at).padStart(3, "0")}-${head.kernel}.txt`);
     writeFileSync(path, `${JSON.stringify(head)}\n${listing}\n`);
   } catch (cause) {
@@ -141,22 +142,23 @@ type Linking = {
 async function linkInto(folder: string, kernels: string): Promise<string> {
   const { href } = pathToFileURL(join(packageRoot(), "src", "setup", "kernels.mjs"));
   const { readShaders, linkKernels } = (await import(href)) as Linking;
-  const both = (...names: string[]) =>
-    new Map(
-      [join(packageRoot(), "kernels", ...names), join(kernels, ...names)].flatMap((from) => [...readShaders(from)]),
-    );
-  const [own, parts] = [readShaders(kernels), readShaders(join(kernels, "parts"))];
-  if (own.size + parts.size === 0) {
+  const [tried, triedParts] = [readShaders(kernels), readShaders(join(kernels, "parts"))];
+  if (tried.size + triedParts.size === 0) {
     throw new DaybreakError(
       "request.option_invalid",
-      `got --kernels ${kernels}, which holds no .wgsl and no parts/*.wgsl`,
+      `got --kernels-from ${kernels}, which holds no .wgsl and no parts/*.wgsl`,
     );
   }
+  const packaged = join(packageRoot(), "kernels");
+  const all = new Map([...readShaders(packaged), ...tried]);
+  const parts = new Map([...readShaders(join(packaged, "parts")), ...triedParts]);
   try {
     const path = join(folder, "kernels.json");
-    writeFileSync(path, JSON.stringify(Object.fromEntries(linkKernels(both(), both("parts")))));
+    writeFileSync(path, JSON.stringify(Object.fromEntries(linkKernels(all, parts))));
     return path;
   } catch (cause) {
-    throw new DaybreakError("request.option_invalid", `--kernels ${kernels}: ${(cause as Error).message}`, { cause });
+    throw new DaybreakError("request.option_invalid", `--kernels-from ${kernels}: ${(cause as Error).message}`, {
+      cause,
+    });
   }
 }
