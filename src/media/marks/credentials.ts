@@ -8,8 +8,7 @@ import { createRequire } from "node:module";
 import { DaybreakError } from "../../errors.js";
 import { firstLine, isNotInstalled } from "../../missing-package.js";
 import { algorithmOf, coseSign1, coseSize, type Signer } from "./cose.js";
-import type { FileType } from "./file-parts.js";
-import { manifestSize } from "./file-parts.js";
+import { type FileType, manifestSize } from "./file-parts.js";
 import { digitalSourceType } from "./xmp.js";
 
 type Library = typeof import("@contentauth/c2pa-wasm");

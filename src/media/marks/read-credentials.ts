@@ -4,8 +4,7 @@
 import { DaybreakError } from "../../errors.js";
 import { wholeCharacters } from "../../text.js";
 import { loadReader } from "./credentials.js";
-import type { FileType } from "./file-parts.js";
-import { manifestSize } from "./file-parts.js";
+import { type FileType, manifestSize } from "./file-parts.js";
 
 /** A found mark has all but `reason` where it was checked, as far as the manifest says so. */
 export type CredentialsReport = {
